@@ -1,0 +1,42 @@
+# make run   trains at 95 % sparsity and evaluates;  make test  checks everything.
+# Relative paths only, so that the checkout may lie in a folder with spaces.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin/python
+PIP := $(BIN) -m pip --disable-pip-version-check
+RANGE := "ssvi_jax needs Python 3.11 to 3.13, got " + sys.version.split()[0] + ": choose with make PYTHON=python3.12 ..."
+
+.PHONY: help run test lint clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
+	@printf 'Variables: PYTHON (interpreter of the new %s, now %s), ARGS (added to the run)\n' '$(VENV)' '$(PYTHON)'
+	@printf 'Example:   make run ARGS="--preset smoke"\n'
+
+run: $(VENV)/.installed ## install once, then train and evaluate at 95 % sparsity
+	$(BIN) experiments/cifar10.py --sparsity 0.95 $(ARGS)
+
+test: lint ## install once, then lint, check types and run the tests
+	$(BIN) -m pytest -n 2 --dist loadfile $(ARGS)
+
+lint: $(VENV)/.installed-dev ## style, formatting and types only
+	$(BIN) -m ruff check
+	$(BIN) -m ruff format --check
+	$(BIN) -m pyright --pythonpath $(BIN)
+
+clean: ## remove the environment, caches and build products
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit($(RANGE))'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(PIP) install -r requirements-dev.txt
+	@touch $@

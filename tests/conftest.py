@@ -1,0 +1,35 @@
+"""One strict session for all tests, the same on every machine."""
+
+import os
+from pathlib import Path
+
+# Before anything imports JAX or matplotlib. A GPU session sets JAX_PLATFORMS itself.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["MPLBACKEND"] = "Agg"
+
+import hypothesis
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_legacy_prng_key", "error")
+# A cache would let a test of what compiles, or of a resumed run, pass on old results.
+jax.config.update("jax_enable_compilation_cache", False)
+
+hypothesis.settings.register_profile(
+    "strict",
+    deadline=None,  # the first example compiles
+    derandomize="CI" in os.environ,
+    max_examples=50,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("strict")
+
+
+@pytest.fixture(scope="session")
+def cifar_dir() -> Path:
+    """The folder with a prepared CIFAR-10; the test is skipped where there is none."""
+    if "TFDS_DATA_DIR" not in os.environ:
+        pytest.skip("TFDS_DATA_DIR is not set: no prepared CIFAR-10")
+    return Path(os.environ["TFDS_DATA_DIR"])
