@@ -1,0 +1,31 @@
+"""The one exception for bad input: what came, what is allowed, what to do."""
+
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """A value from outside that the library cannot use.
+
+    Library code raises it at the public edge; scripts print its text and leave with
+    exit code 2. Anything else that escapes is a defect of ours and keeps its traceback.
+    """
+
+
+def check_choice(argument: str, got: str, allowed: Iterable[str]) -> None:
+    """Raises `InputError` naming the registry's entries when `got` is not one."""
+    names = sorted(allowed)
+    if got not in names:
+        raise InputError(f"{argument}: got {got!r}, allowed: {', '.join(names)}.")
+
+
+def check_fraction(argument: str, got: float, *, one_allowed: bool = False) -> None:
+    """Raises `InputError` unless `got` is in [0, 1), or [0, 1] if `one_allowed`."""
+    if not (0.0 <= got < 1.0 or (one_allowed and got == 1.0)):
+        interval = "[0, 1]" if one_allowed else "[0, 1)"
+        raise InputError(f"{argument}: got {got}, allowed: a number in {interval}.")
+
+
+def check_positive(argument: str, got: float) -> None:
+    """Raises `InputError` unless `got` is a finite number above zero."""
+    if not 0.0 < got < float("inf"):
+        raise InputError(f"{argument}: got {got}, allowed: a finite number above 0.")

@@ -1,0 +1,122 @@
+"""The nouns of the library: masks, packed posterior, kernels, and the model's seam.
+
+Kernels are named by their path in the parameter tree, joined with "/", for example
+``"block1/conv1/kernel"``. Masks, posterior and index are flat dictionaries with the
+same keys, so they are pytrees that line up leaf by leaf.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+Params = Mapping
+"""Nested dictionary of parameter arrays."""
+
+ModelState = Mapping
+"""Nested dictionary of non-trained arrays (batch-norm running statistics)."""
+
+Masks = dict[str, np.ndarray]
+"""Basis selection γ: path → boolean array of the kernel's full shape, on the host."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Subspace:
+    """The masks as the device sees them.
+
+    Attributes:
+      index: path → int32 ``[s]``, the sorted flat positions where the mask is true.
+      shapes: (path, full shape) of every kernel (static).
+    """
+
+    index: dict[str, jax.Array]
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = dataclasses.field(
+        metadata={"static": True}
+    )
+
+
+class Gaussian(NamedTuple):
+    """Packed mean-field Gaussian over the selected weights of one kernel.
+
+    Attributes:
+      mean: float32 ``[s]``.
+      rho: float32 ``[s]``; the standard deviation is softplus(rho).
+    """
+
+    mean: jax.Array
+    rho: jax.Array
+
+
+Posterior = dict[str, Gaussian]
+"""Path → packed Gaussian; the same keys as the masks."""
+
+
+class Weights(NamedTuple):
+    """Everything that a trained network needs besides its masks.
+
+    Attributes:
+      posterior: packed Gaussians of the Bayesian kernels.
+      params: the deterministic rest (biases, normalization scales), nested.
+      model_state: running statistics, nested.
+    """
+
+    posterior: Posterior
+    params: Params
+    model_state: ModelState
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PackedKernel:
+    """A Gaussian kernel of which only the selected coordinates are stored.
+
+    Attributes:
+      mean: ``[s]`` means of the selected weights.
+      sigma: ``[s]`` standard deviations.
+      index: int32 ``[s]`` sorted flat positions in the kernel.
+      shape: the kernel's full shape (static).
+      probe: None, or zeros of the full shape that are added to the mean: the gradient
+        with respect to them is the dense gradient that addition needs.
+    """
+
+    mean: jax.Array
+    sigma: jax.Array
+    index: jax.Array
+    shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+    probe: jax.Array | None = None
+
+    def reshape(self, shape: tuple[int, ...]) -> "PackedKernel":
+        """The same weights seen in another shape of equal size (row-major)."""
+        probe = None if self.probe is None else self.probe.reshape(shape)
+        return dataclasses.replace(self, shape=shape, probe=probe)
+
+
+class ApplyFn(Protocol):
+    """A network as a pure function; all that the core knows of a model."""
+
+    def __call__(
+        self,
+        params: Params,
+        model_state: ModelState,
+        x: jax.Array,
+        *,
+        train: bool,
+        key: jax.Array,
+        kernels: Mapping[str, PackedKernel] | None = None,
+    ) -> tuple[jax.Array, ModelState]:
+        """Returns logits ``[batch, classes]`` and the new model state.
+
+        Args:
+          params: full parameters, every kernel included.
+          model_state: running statistics.
+          x: one batch of inputs.
+          train: whether batch statistics are used and updated, and dropout is on.
+          key: random key for the forward pass.
+          kernels: kernels whose layers use the local reparameterization; their entries
+            in `params` are then not read. An apply function that cannot do so may
+            leave this argument out and be used with weight sampling.
+        """
+        ...
