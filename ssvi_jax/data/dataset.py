@@ -1,0 +1,87 @@
+"""A classification data set in memory, and how its validation images are chosen."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images and labels of three disjoint splits, with what augmentation may do.
+
+    Attributes:
+      name: ``"cifar10"``, ``"cifar100"`` or ``"digits"``; never ``"auto"``.
+      train_images: uint8 ``[n, h, w, c]``, pixels in 0 to 255.
+      train_labels: int32 ``[n]``, classes from 0.
+      val_images: uint8 ``[v, h, w, c]``, taken out of the official training set.
+      val_labels: int32 ``[v]``.
+      test_images: uint8 ``[t, h, w, c]``.
+      test_labels: int32 ``[t]``.
+      num_classes: number of classes.
+      mean: float32 ``[c]``, mean of the training pixels divided by 255.
+      std: float32 ``[c]``, their standard deviation, also in units of 255.
+      source: one sentence on where the images came from, for the results.
+      pad: pixels of zeros around an image before a random crop of its own size.
+      flip: whether a mirrored image keeps its class (a mirrored 3 is no digit).
+    """
+
+    name: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    val_images: np.ndarray
+    val_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    num_classes: int
+    mean: np.ndarray
+    std: np.ndarray
+    source: str
+    pad: int
+    flip: bool
+
+
+def stratified_split(
+    labels: np.ndarray, count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws `count` examples so that each class gives its share (Sainte-Laguë).
+
+    Args:
+      labels: integer ``[n]``.
+      count: examples to draw, 0 to n.
+      seed: seed of the draw.
+
+    Returns:
+      Sorted positions of the rest ``[n - count]`` and of the drawn ``[count]``.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    shuffled = labels[order]
+    # The k-th of a class's n_c examples lies at (k + 1/2) / n_c: taking the smallest
+    # of these takes the same fraction of every class.
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = np.flatnonzero(shuffled == label)
+        position[members] = (np.arange(len(members)) + 0.5) / len(members)
+    ranked = order[np.argsort(position, kind="stable")]
+    return np.sort(ranked[count:]), np.sort(ranked[:count])
+
+
+def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel, pixels divided by 255.
+
+    Args:
+      images: uint8 ``[n, h, w, c]``.
+
+    Returns:
+      float32 ``[c]`` twice; the sums behind them are exact integers.
+    """
+    flat = images.reshape(len(images), -1)
+    total = flat.sum(axis=0, dtype=np.uint64)
+    total_squares = np.zeros_like(total)
+    for chunk in np.array_split(flat, 1 + len(flat) // 1000):
+        total_squares += np.square(chunk, dtype=np.uint16).sum(axis=0, dtype=np.uint64)
+    num_channels = images.shape[-1]
+    num_pixels = images.size // num_channels * 255.0
+    mean = total.reshape(-1, num_channels).sum(axis=0) / num_pixels
+    squares = total_squares.reshape(-1, num_channels).sum(axis=0)
+    variance = np.maximum(squares / (num_pixels * 255.0) - mean**2, 0.0)
+    return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
