@@ -1,0 +1,343 @@
+"""Checkpoints of a run: written in the background, verified when read.
+
+Orbax writes them asynchronously and commits each by renaming a finished folder, so a
+process killed at any moment leaves the earlier ones whole. The last three and the best
+are kept. What Orbax does not offer is added here: a SHA-256 over every byte, the step
+back to an older checkpoint when the newest is damaged, and the refusal to go on with
+another configuration.
+"""
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ssvi_jax.errors import InputError
+from ssvi_jax.snapshot import differences, digest, from_bytes, to_bytes
+
+_FORMAT = 1
+_NUM_LATEST = 3
+
+
+class Restored(NamedTuple):
+    """What `Checkpoints.restore` returns.
+
+    Attributes:
+      step: the step it was saved under.
+      tree: arrays in the structure of the example tree.
+      extra: the JSON values that were saved beside them.
+    """
+
+    step: int
+    tree: Any
+    extra: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run in one folder; use it as a context manager.
+
+    Example::
+
+      with Checkpoints(out / "checkpoints", config, ignore={"out", "resume"}) as saved:
+          restored = saved.restore(like=state)
+          ...
+          saved.save(step, state, {"epoch": 3}, score=val_accuracy)
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        config: Mapping[str, Any],
+        *,
+        ignore: Collection[str] = (),
+        notify: Callable[[str], None] | None = None,
+    ) -> None:
+        """Opens the folder, creates it if need be, and clears interrupted saves.
+
+        Args:
+          folder: where the checkpoints lie; nothing else should lie there.
+          config: the run's configuration, saved with every checkpoint; nested
+            mappings are compared field by field under dotted names.
+          ignore: names of fields that may differ at a restart.
+          notify: is told of damaged checkpoints; prints to standard error by default.
+
+        Raises:
+          InputError: the folder cannot be created or read.
+        """
+        self._folder = Path(folder).absolute()
+        self._config = _as_json(dict(config))
+        self._ignore = frozenset(ignore)
+        self._notify = notify or (lambda text: print(text, file=sys.stderr))
+        self._policy = _LastAndBest()
+        _quieten_orbax()
+        options = ocp.CheckpointManagerOptions(
+            cleanup_tmp_directories=True,
+            lightweight_initialize=True,
+            save_root_metadata=False,
+            preservation_policy=self._policy,
+        )
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        except OSError as error:
+            raise InputError(_no_write(self._folder, error)) from error
+        self._may_save = not self.steps
+        for step in self.steps:
+            self._read_score(step)
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Waits for the last save and closes."""
+        self.close()
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps with a checkpoint, ascending; one still being written included."""
+        return sorted(self._manager.all_steps())
+
+    def save(
+        self,
+        step: int,
+        tree: Any,
+        extra: Mapping[str, Any] | None = None,
+        *,
+        score: float | None = None,
+    ) -> None:
+        """Starts to write a checkpoint; returns once everything is copied.
+
+        The arrays may be donated or overwritten as soon as this returns. Waits for
+        the save before it. A step that is saved already is not written again.
+
+        Args:
+          step: training step, higher than every step saved before.
+          tree: pytree of arrays; boolean arrays are stored as packed bits.
+          extra: JSON values, for example the position in the data.
+          score: validation metric, higher is better; None never is the best.
+
+        Raises:
+          InputError: this or the previous save could not be written (disk full, no
+            permission); the folder holds checkpoints that were never restored; or the
+            score is not finite.
+        """
+        if score is not None and not math.isfinite(score):
+            raise InputError(f"score: got {score}, allowed: a finite number or None.")
+        if not self._may_save:
+            raise InputError(
+                f"{self._folder} holds checkpoints of an earlier run (steps "
+                f"{_listed(self.steps)}). Resume that run, or choose another folder."
+            )
+        self.wait()
+        if step in self._policy.damaged:
+            self._manager.delete(step)
+            self._policy.damaged.discard(step)
+        if step in self.steps:
+            return
+        data, leaves = to_bytes(tree)
+        meta = _as_json(
+            {
+                "format": _FORMAT,
+                "config": self._config,
+                "extra": dict(extra or {}),
+                "score": None if score is None else float(score),
+                "leaves": leaves,
+            }
+        )
+        meta["sha256"] = digest(meta, data)
+        self._start(step, data, meta)
+
+    def restore(self, like: Any, *, best: bool = False) -> Restored | None:
+        """The newest checkpoint that is whole, or None if there is none at all.
+
+        Args:
+          like: pytree with the structure, shapes and dtypes to restore. Where a leaf
+            is a jax array so is the result, else NumPy.
+          best: the one with the highest score instead of the newest.
+
+        Raises:
+          InputError: every checkpoint is damaged, or it was saved with another
+            configuration or for another model.
+        """
+        self.wait()
+        steps = self._candidates(best)
+        for step in steps:
+            try:
+                meta, data = self._read(step)
+            except MemoryError:
+                raise
+            except Exception as error:  # Orbax raises whatever its readers raise.
+                self._policy.damaged.add(step)
+                self._notify(
+                    f"The checkpoint {self._folder / str(step)} is damaged "
+                    f"({_first_line(error)}); trying the one before it."
+                )
+                continue
+            _check_config(self._folder, meta["config"], self._config, self._ignore)
+            tree = from_bytes(like, data, meta["leaves"])
+            self._may_save = True
+            return Restored(step, tree, meta["extra"])
+        if steps:
+            raise InputError(
+                f"{self._folder}: every checkpoint is damaged (steps {_listed(steps)})."
+                " Choose another folder and train from the start."
+            )
+        return None
+
+    def wait(self) -> None:
+        """Waits until everything is on disk.
+
+        Raises:
+          InputError: the save under way could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # a full disk arrives as OSError or ValueError
+            raise InputError(_no_write(self._folder, error)) from error
+
+    def close(self) -> None:
+        """Waits, then frees Orbax's threads. Raises like `wait`."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def _start(self, step: int, data: np.ndarray, meta: dict[str, Any]) -> None:
+        """Hands one checkpoint to Orbax.
+
+        The state goes as a single array: of many, those still being read when one
+        turns out to be damaged would print their own errors later.
+        """
+        if meta["score"] is not None:
+            self._policy.scores[step] = meta["score"]
+        args = ocp.args.Composite(
+            state=ocp.args.PyTreeSave({"bytes": data}), meta=ocp.args.JsonSave(meta)
+        )
+        try:
+            self._manager.save(step, args=args, force=True)
+        except Exception as error:
+            raise InputError(_no_write(self._folder, error)) from error
+
+    def _read(self, step: int) -> tuple[dict[str, Any], np.ndarray]:
+        """Reads and verifies one checkpoint; any exception means that it is damaged."""
+        args = ocp.args.Composite(
+            state=ocp.args.PyTreeRestore(), meta=ocp.args.JsonRestore()
+        )
+        found = self._manager.restore(step, args=args)
+        meta, data = found["meta"], found["state"]["bytes"]
+        if meta.pop("sha256") != digest(meta, data):
+            raise ValueError("its checksum is wrong")
+        return meta, data
+
+    def _read_score(self, step: int) -> None:
+        """Notes the score of a checkpoint found on disk; without one if damaged."""
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        try:
+            score = self._manager.restore(step, args=args)["meta"]["score"]
+        except Exception:  # `restore` will name what is wrong with it
+            return
+        if isinstance(score, float) and math.isfinite(score):
+            self._policy.scores[step] = score
+
+    def _candidates(self, best: bool) -> list[int]:
+        """Steps in the order in which `restore` tries them."""
+        if not best:
+            return self.steps[::-1]
+        scored = [step for step in self.steps if step in self._policy.scores]
+        return sorted(scored, key=lambda step: -self._policy.scores[step])
+
+
+class _LastAndBest:
+    """Orbax preservation policy: the last three whole checkpoints and the best.
+
+    Orbax's `AnyPreservationPolicy([LatestN(3), BestN(n=1)])` says the same of sound
+    checkpoints, but reads scores in a way that a damaged file stops, and would let a
+    damaged checkpoint push out a sound one.
+
+    Attributes:
+      scores: step → score, higher is better.
+      damaged: steps found to be damaged; deleted once another save is complete.
+    """
+
+    def __init__(self) -> None:
+        self.scores: dict[int, float] = {}
+        self.damaged: set[int] = set()
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        """One flag a checkpoint; of equal scores the earliest is the best."""
+        del context
+        whole = sorted({info.step for info in checkpoints} - self.damaged)
+        kept = set(whole[-_NUM_LATEST:])
+        scored = [step for step in whole if step in self.scores]
+        kept.update(sorted(scored, key=lambda step: -self.scores[step])[:1])
+        return [info.step in kept for info in checkpoints]
+
+
+def _as_json(values: Any) -> Any:
+    """The values as they will be read back; paths and the like become text."""
+    return json.loads(json.dumps(values, default=str))
+
+
+def _check_config(
+    folder: Path,
+    saved: Mapping[str, Any],
+    now: Mapping[str, Any],
+    ignore: Collection[str],
+) -> None:
+    """Raises `InputError` that lists the fields in which two configurations differ."""
+    if unlike := differences(_flat(saved, ignore), _flat(now, ignore)):
+        raise InputError(
+            f"{folder}: the checkpoint was saved with another configuration:\n"
+            f"{unlike}\nResume with the saved values, or choose another folder."
+        )
+
+
+def _flat(
+    config: Mapping[str, Any], ignore: Collection[str], prefix: str = ""
+) -> dict[str, str]:
+    """Dotted field name → printed value, without the ignored fields."""
+    flat: dict[str, str] = {}
+    for field, value in config.items():
+        name = f"{prefix}{field}"
+        if name in ignore:
+            continue
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, ignore, f"{name}.")
+        else:
+            flat[name] = json.dumps(value)
+    return flat
+
+
+def _listed(steps: list[int]) -> str:
+    return ", ".join(map(str, sorted(steps)))
+
+
+def _first_line(error: Exception) -> str:
+    """What went wrong, short enough for one line of a terminal."""
+    text = str(error).strip().split("\n")[0] or type(error).__name__
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _no_write(folder: Path, error: Exception) -> str:
+    return (
+        f"{folder}: a checkpoint could not be written ({_first_line(error)}). Earlier "
+        "checkpoints are untouched. Free space or choose a folder that is writable."
+    )
+
+
+def _quieten_orbax() -> None:
+    """Drops Orbax's log lines; every failure it logs also reaches us as an error."""
+    logger = logging.getLogger("absl")
+    if _is_not_orbax not in logger.filters:
+        logger.addFilter(_is_not_orbax)
+
+
+def _is_not_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in Path(record.pathname).parts

@@ -1,0 +1,445 @@
+"""Checkpoints survive kills and damage, and come back bit for bit."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ssvi_jax.checkpoint import Checkpoints, Restored
+from ssvi_jax.errors import InputError
+from ssvi_jax.snapshot import from_bytes, to_bytes
+from ssvi_jax.types import Gaussian
+
+CONFIG = {"sparsity": 0.95, "optimizer": {"name": "sgd", "momentum": 0.9}, "out": "a"}
+
+
+class Opposite(NamedTuple):
+    z: np.ndarray
+    a: np.ndarray
+
+
+def state(seed: int = 0) -> dict:
+    """A training state with every kind of leaf that a run holds."""
+    rng = np.random.default_rng(seed)
+    posterior = {
+        "block1/conv/kernel": Gaussian(
+            jnp.asarray(rng.normal(size=70), jnp.float32),
+            jnp.asarray(rng.normal(size=70), jnp.float32),
+        )
+    }
+    return {
+        "posterior": posterior,
+        "opt_state": optax.sgd(0.1, momentum=0.9).init(posterior),
+        "masks": {"block1/conv/kernel": rng.random((3, 3, 4, 5)) < 0.4},
+        "model_state": {"bn": {"mean": jnp.asarray(rng.normal(size=5), jnp.bfloat16)}},
+        "key": jax.random.key(seed),
+        "raw_key": jax.random.key_data(jax.random.key(seed)),
+        "count": jnp.int32(seed),
+        "no_elements": np.zeros((0, 3), np.float16),
+        "no_mask": np.zeros((0,), bool),
+    }
+
+
+def assert_same(got, want) -> None:
+    """Equal structure, kind, dtype and bytes, NaN included."""
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert isinstance(a, jax.Array) == isinstance(b, jax.Array)
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+        if jnp.issubdtype(b.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def filled(folder: Path, steps=(100, 200)) -> Path:
+    with Checkpoints(folder, CONFIG) as saved:
+        for step in steps:
+            saved.save(step, state(step), {"epoch": step / 100})
+    return folder
+
+
+def restored(saved: Checkpoints, like: Any, *, best: bool = False) -> Restored:
+    found = saved.restore(like, best=best)
+    assert found is not None
+    return found
+
+
+def steps_on_disk(folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in folder.iterdir())
+
+
+def test_restores_bit_for_bit(tmp_path):
+    tree = state(7)
+    tree["nan"] = np.array([np.nan, -0.0, 1e-42, np.inf], np.float32)
+    extra = {"epoch": 1 / 3, "position": [1, None], "rng": 2**127 + 1}
+    with Checkpoints(tmp_path, CONFIG) as saved:
+        assert saved.restore(like=tree) is None
+        saved.save(3, tree, extra, score=0.5)
+    with Checkpoints(tmp_path, CONFIG) as saved:
+        step, got, got_extra = restored(saved, jax.tree.map(jnp.zeros_like, tree))
+    assert (step, got_extra) == (3, extra)
+    leaves = jax.tree.map(jnp.asarray, tree)
+    assert_same(jax.tree.map(jnp.asarray, got), leaves)
+    assert_same(from_bytes(tree, *to_bytes(tree)), tree)
+
+
+def test_masks_take_one_bit_a_weight(tmp_path):
+    data, _ = to_bytes({"mask": np.ones((33, 5), bool)})
+    assert data.nbytes == -(-33 * 5 // 8)
+
+
+def test_leaves_keep_their_places():
+    """Also where the order of names is not that of the tree: 10 sorts before 2."""
+    tree = {
+        "list": [np.full(i, i) for i in range(12)],
+        "named": Opposite(np.arange(3), np.ones(2)),
+    }
+    got = from_bytes(tree, *to_bytes(tree))
+    assert_same(got, tree)
+    got["list"][3][:] = 0  # the caller's own
+
+
+def test_snapshot_shares_no_memory_with_the_state():
+    tree = {"a": jnp.arange(4096.0)}
+    data, leaves = to_bytes(tree)
+    got = from_bytes(tree, data, leaves)
+    assert not np.shares_memory(data, np.asarray(tree["a"]))
+    assert not np.shares_memory(data, np.asarray(got["a"]))
+
+
+def test_state_may_be_donated_right_after_save(tmp_path):
+    step_fn = jax.jit(lambda x: x * 2 + 1, donate_argnums=0)
+    x = jnp.arange(300_000.0)
+    want = {}
+    with Checkpoints(tmp_path, CONFIG) as saved:
+        for step in range(3):
+            want[step] = np.array(x, copy=True)
+            saved.save(step, {"x": x})
+            x = step_fn(x)
+            x.block_until_ready()
+        for step in (2, 1, 0):
+            got = restored(saved, {"x": want[0]})
+            np.testing.assert_array_equal(got.tree["x"], want[step])
+            saved._manager.delete(step)
+
+
+@pytest.mark.parametrize("best", [1, 2, 5, 8])
+def test_keeps_the_last_three_and_the_best(tmp_path, best):
+    with Checkpoints(tmp_path, CONFIG) as saved:
+        for step in range(1, 9):
+            saved.save(step, {"x": np.arange(3)}, score=0.9 if step == best else 0.1)
+            saved.wait()
+            latest = set(range(max(1, step - 2), step + 1))
+            top = best if step >= best else 1
+            assert steps_on_disk(tmp_path) == sorted(latest | {top}) == saved.steps
+    with Checkpoints(tmp_path, CONFIG) as saved:
+        assert restored(saved, {"x": np.arange(3)}, best=True).step == best
+        assert restored(saved, {"x": np.arange(3)}).step == 8
+
+
+def test_the_best_is_still_known_after_a_restart(tmp_path):
+    like = {"x": np.arange(3)}
+    for step, score in [(1, 0.2), (2, 0.8), (3, 0.8), (4, None), (5, 0.1), (6, 0.3)]:
+        with Checkpoints(tmp_path, CONFIG) as saved:
+            saved.restore(like)
+            saved.save(step, like, score=score)
+    assert steps_on_disk(tmp_path) == [2, 4, 5, 6]
+
+
+def test_a_saved_step_is_not_written_again(tmp_path):
+    with Checkpoints(tmp_path, CONFIG) as saved:
+        saved.save(1, {"x": np.array([1.0])}, {"n": 1})
+        saved.save(1, {"x": np.array([1.0])}, {"n": 2})
+        assert restored(saved, {"x": np.array([0.0])}).extra == {"n": 1}
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_score_must_be_finite(tmp_path, score):
+    with Checkpoints(tmp_path, CONFIG) as saved:
+        with pytest.raises(InputError, match="score: got"):
+            saved.save(1, {"x": np.arange(3)}, score=score)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def kinds(folder: Path) -> dict[str, list[Path]]:
+    """The files of one checkpoint, those with random names together by folder."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder)
+        random = len(name.name) == 32
+        found.setdefault(str(name.parent / "*" if random else name), []).append(path)
+    return found
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory):
+    return filled(tmp_path_factory.mktemp("two") / "checkpoints")
+
+
+FILES = [
+    "_CHECKPOINT_METADATA",
+    "commit_success.txt",
+    "meta/commit_success.txt",
+    "meta/metadata",
+    "state/_METADATA",
+    "state/commit_success.txt",
+    "state/d/*",
+    "state/manifest.ocdbt",
+    "state/ocdbt.process_0/d/*",
+    "state/ocdbt.process_0/manifest.ocdbt",
+]
+NEEDED = {"meta/metadata", "state/_METADATA", "state/d/*", "state/manifest.ocdbt"}
+
+
+def test_every_file_of_a_checkpoint_is_damaged_below(two_checkpoints):
+    assert sorted(kinds(two_checkpoints / "200")) == FILES
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, empty, Path.unlink])
+@pytest.mark.parametrize("kind", FILES)
+def test_damage_is_noticed_and_the_one_before_used(
+    two_checkpoints, tmp_path, kind, damage
+):
+    """Whatever happens to a file, nothing that is restored differs from the saved."""
+    folder = shutil.copytree(two_checkpoints, tmp_path / "checkpoints")
+    for path in kinds(folder / "200")[kind]:
+        damage(path)
+    told: list[str] = []
+    with Checkpoints(folder, CONFIG, notify=told.append) as saved:
+        step, tree, extra = restored(saved, state())
+        assert_same(tree, state(step))
+        assert extra == {"epoch": step / 100}
+        assert step == (100 if told else 200)
+        if kind in NEEDED and (damage is not flip or kind != "state/_METADATA"):
+            assert step == 100
+        saved.save(200, state(1), {"epoch": 2.0})
+    for text in told:
+        assert text.startswith(f"The checkpoint {folder / '200'} is damaged (")
+        assert "\n" not in text
+    with Checkpoints(folder, CONFIG) as saved:
+        assert restored(saved, state()).step == 200
+
+
+def test_a_damaged_checkpoint_does_not_push_out_a_sound_one(tmp_path):
+    folder = filled(tmp_path, (1, 2, 3))
+    flip(folder / "3" / "meta" / "metadata")
+    with Checkpoints(folder, CONFIG, notify=lambda _: None) as saved:
+        assert restored(saved, state()).step == 2
+        saved.save(4, state())
+    assert steps_on_disk(folder) == [1, 2, 4]
+
+
+def test_all_damaged(tmp_path, capsys):
+    folder = filled(tmp_path)
+    for step in (100, 200):
+        shutil.rmtree(folder / str(step) / "state")
+    with Checkpoints(folder, CONFIG) as saved:
+        with pytest.raises(InputError, match=r"every checkpoint .* \(steps 100, 200\)"):
+            restored(saved, state())
+    assert capsys.readouterr().err.count("is damaged") == 2
+
+
+def test_swapped_arrays_are_noticed(tmp_path):
+    """Files that are sound one by one, but from two checkpoints."""
+    folder = filled(tmp_path)
+    shutil.rmtree(folder / "200" / "state")
+    shutil.copytree(folder / "100" / "state", folder / "200" / "state")
+    told: list[str] = []
+    with Checkpoints(folder, CONFIG, notify=told.append) as saved:
+        assert restored(saved, state()).step == 100
+    assert "checksum" in told[0]
+
+
+def test_altered_metadata_is_noticed(tmp_path):
+    folder = filled(tmp_path)
+    path = folder / "200" / "meta" / "metadata"
+    altered = path.read_text().replace('"epoch": 2.0', '"epoch": 3.0')
+    assert altered != path.read_text()
+    path.write_text(altered)
+    with Checkpoints(folder, CONFIG, notify=lambda _: None) as saved:
+        assert restored(saved, state()).step == 100
+
+
+def test_an_interrupted_save_is_cleared(tmp_path):
+    folder = filled(tmp_path)
+    shutil.copytree(folder / "200", folder / "250.orbax-checkpoint-tmp")
+    shutil.copytree(folder / "200", folder / "300.orbax-checkpoint-tmp")
+    with Checkpoints(folder, CONFIG) as saved:
+        assert restored(saved, state()).step == 200
+        saved.save(300, state())
+    assert steps_on_disk(folder) == [100, 200, 300]
+
+
+def test_another_configuration_is_refused_with_the_differences(tmp_path):
+    folder = filled(tmp_path)
+    now = {"sparsity": 0.9, "optimizer": {"name": "sgd"}, "out": "b", "seed": 1}
+    with Checkpoints(folder, now, ignore={"out"}) as saved:
+        with pytest.raises(InputError) as error:
+            restored(saved, state())
+        with pytest.raises(InputError, match=r"earlier run \(steps 100, 200\)"):
+            saved.save(300, state())
+    assert str(error.value).splitlines()[1:4] == [
+        "  sparsity: saved 0.95, now 0.9",
+        "  optimizer.momentum: saved 0.9, now nothing",
+        "  seed: saved nothing, now 1",
+    ]
+    assert "out:" not in str(error.value)
+
+
+def test_paths_and_tuples_in_a_configuration_equal_themselves(tmp_path):
+    config = {"out": Path("runs"), "widths": (1, 2), "lam": float("inf")}
+    for _ in range(2):
+        with Checkpoints(tmp_path, config) as saved:
+            saved.restore({"x": np.arange(3)})
+            saved.save(1, {"x": np.arange(3)})
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda tree: tree | {"count": jnp.float32(1)}, "count: saved int32[], now fl"),
+        (lambda tree: tree | {"raw_key": jnp.zeros(3)}, "raw_key: saved uint32[2], n"),
+        (lambda tree: tree | {"new": jnp.zeros(3)}, "new: saved nothing, now float32"),
+        (
+            lambda tree: {"count": tree["count"]},
+            "posterior/block1/conv/kernel/rho: saved float32[70], now nothing",
+        ),
+    ],
+)
+def test_another_model_is_refused(tmp_path, change, text):
+    folder = filled(tmp_path, (1,))
+    with Checkpoints(folder, CONFIG) as saved:
+        with pytest.raises(InputError, match="of another model or method") as error:
+            restored(saved, change(state()))
+    assert f"  {text}" in str(error.value)
+
+
+def test_paths_that_collide_are_refused():
+    with pytest.raises(InputError, match="same path"):
+        to_bytes({"a/b": np.arange(2), "a": {"b": np.arange(2)}})
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file", tmp_path / "file" / "checkpoints"):
+        with pytest.raises(InputError, match="could not be written"):
+            Checkpoints(folder, CONFIG)
+
+
+FULL_DISK = """
+import resource, signal, sys
+import numpy as np
+from ssvi_jax.checkpoint import Checkpoints
+from ssvi_jax.errors import InputError
+
+noise = np.random.default_rng(0).bytes(300_000)
+tree = {"x": np.frombuffer(noise, np.uint8)}
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with Checkpoints(sys.argv[1], {}) as saved:
+    saved.save(1, {"x": tree["x"][:1000]})
+    saved.wait()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    saved.save(2, tree)
+    try:
+        saved.wait()
+    except InputError as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+    saved.save(3, tree)
+with Checkpoints(sys.argv[1], {}) as saved:
+    print(saved.steps)
+"""
+
+
+def python(code: str, *arguments: object, **options) -> subprocess.Popen:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs file size limits")
+def test_a_full_disk_is_an_error_and_keeps_what_was_saved(tmp_path):
+    out, err = python(FULL_DISK, tmp_path).communicate()
+    assert err == ""
+    assert out.splitlines()[0].startswith(f"{tmp_path}: a checkpoint could not be wr")
+    assert out.splitlines()[1] == "[1, 3]"
+
+
+SAVE_FOR_EVER = """
+import itertools, sys
+import numpy as np
+from ssvi_jax.checkpoint import Checkpoints
+
+with Checkpoints(sys.argv[1], {}) as saved:
+    restored = saved.restore({"x": np.zeros(100_000), "y": np.zeros(2000)})
+    for step in itertools.count(restored.step + 1 if restored else 0):
+        x = np.random.default_rng(step).normal(size=100_000)
+        saved.save(step, {"x": x, "y": x[:2000] * 2}, {"step": step}, score=step % 7)
+        print(step, flush=True)
+"""
+
+
+def test_killed_while_saving(tmp_path):
+    """What was committed before a kill −9 is whole; the run goes on from there."""
+    like = {"x": np.zeros(100_000), "y": np.zeros(2000)}
+    last = 0
+    for num_saves in (2, 5, 9):
+        process = python(SAVE_FOR_EVER, tmp_path)
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(num_saves)]
+        process.kill()
+        process.communicate()
+        told: list[str] = []
+        with Checkpoints(tmp_path, {}, notify=told.append) as saved:
+            step, tree, extra = restored(saved, like)
+        want = np.random.default_rng(step).normal(size=100_000)
+        np.testing.assert_array_equal(tree["x"], want)
+        np.testing.assert_array_equal(tree["y"], want[:2000] * 2)
+        assert told == []
+        assert extra == {"step": step}
+        assert step >= int(lines[-1]) - 1 >= last
+        last = step
+
+
+def test_imports_no_tensorflow_and_logs_nothing(tmp_path):
+    code = (
+        "import sys; import numpy as np; from ssvi_jax.checkpoint import Checkpoints\n"
+        "with Checkpoints(sys.argv[1], {}) as saved:\n"
+        "    for step in range(6): saved.save(step, {'x': np.arange(3)})\n"
+        "assert 'tensorflow' not in sys.modules and 'flax' not in sys.modules"
+    )
+    process = python(code, tmp_path)
+    assert process.communicate() == ("", "")
+    assert process.returncode == 0
+
+
+def test_metadata_is_readable_json(tmp_path):
+    folder = filled(tmp_path, (1,))
+    meta = json.loads((folder / "1" / "meta" / "metadata").read_text())
+    assert meta["config"] == CONFIG
+    assert meta["leaves"]["masks/block1/conv/kernel"] == ["bool", [3, 3, 4, 5]]
