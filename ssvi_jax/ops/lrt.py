@@ -1,0 +1,83 @@
+"""Local reparameterization: noise on the pre-activations instead of the weights.
+
+For independent Gaussian weights the pre-activation of every example is Gaussian with
+mean ``x·M`` and variance ``x²·V`` (Kingma, Salimans and Welling, "Variational dropout
+and the local reparameterization trick", 2015, equation 6).
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from ssvi_jax.ops import noise, products
+from ssvi_jax.ops.packing import unpack
+from ssvi_jax.types import PackedKernel
+
+
+@jax.custom_vjp
+def perturb(mean: jax.Array, variance: jax.Array, epsilon: jax.Array) -> jax.Array:
+    """``mean + sqrt(variance) * epsilon``, keeping one array for the gradient.
+
+    The gradient with respect to the variance is 0 where the variance is 0 (a patch of
+    zeros, whose pre-activation no weight can move).
+    """
+    return mean + jnp.sqrt(variance) * epsilon
+
+
+def _perturb_fwd(
+    mean: jax.Array, variance: jax.Array, epsilon: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    std = jnp.sqrt(variance)
+    positive = std > 0
+    slope = jnp.where(positive, 0.5 * epsilon / jnp.where(positive, std, 1.0), 0.0)
+    return mean + std * epsilon, slope
+
+
+def _perturb_bwd(
+    slope: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array, None]:
+    return cotangent, cotangent * slope, None
+
+
+perturb.defvjp(_perturb_fwd, _perturb_bwd)
+
+
+def lrt_dense(x: jax.Array, kernel: PackedKernel, key: jax.Array) -> jax.Array:
+    """Samples ``[..., out]`` pre-activations of a dense layer with Gaussian weights.
+
+    Args:
+      x: ``[..., in]`` inputs.
+      kernel: packed kernel of shape ``[in, out]``.
+      key: random key of this layer and step.
+    """
+    mean, variance = unpack(kernel)
+    m = products.dense(x, mean)
+    v = products.dense(jnp.square(x), variance)
+    return perturb(m, v, noise.normal(key, m.shape, m.dtype))
+
+
+def lrt_conv(
+    x: jax.Array,
+    kernel: PackedKernel,
+    key: jax.Array,
+    *,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    rhs_dilation: Sequence[int] | None = None,
+    groups: int = 1,
+) -> jax.Array:
+    """Samples the pre-activations of a convolution with Gaussian weights.
+
+    Args:
+      x: ``[batch, *spatial, in]`` inputs.
+      kernel: packed kernel of shape ``[*window, in / groups, out]``.
+      key: random key of this layer and step.
+      strides: see `products.conv`, as the rest.
+      padding: (low, high) a spatial dimension.
+      rhs_dilation: distance between the kernel's taps.
+      groups: number of channel groups.
+    """
+    window = products.Window.make(strides, padding, rhs_dilation, groups)
+    m, v = products.conv_powers(x, unpack(kernel), window)
+    return perturb(m, v, noise.normal(key, m.shape, m.dtype))
