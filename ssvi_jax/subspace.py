@@ -1,0 +1,197 @@
+"""Who swaps with whom: removal and addition of coordinates between phases.
+
+Everything is decided in NumPy on the host (Li et al., arXiv 2402.11025, algorithm 1);
+the device only moves packed values to their new places.
+"""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from ssvi_jax import criteria
+from ssvi_jax import posterior as posterior_lib
+from ssvi_jax.errors import InputError, check_choice
+from ssvi_jax.types import Gaussian, Masks
+from ssvi_jax.vi import State, Trainable
+
+GROWTH_INITS = ("mean", "eps")
+
+NEW = -1
+"""Marks, in an array of sources, a coordinate that was not there before."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How coordinates are chosen and how new ones start.
+
+    Attributes:
+      removal: a name in `criteria.REMOVAL`.
+      addition: a name in `criteria.ADDITION`.
+      growth_init: standard deviation of new coordinates: "mean" (the layer's mean
+        standard deviation over the kept ones) or "eps" (`posterior.MIN_SIGMA`).
+      lam: λ of the exponential criteria.
+    """
+
+    removal: str = "abs_snr"
+    addition: str = "gradient"
+    growth_init: str = "mean"
+    lam: float = 1.0
+
+    def __post_init__(self):
+        check_choice("removal", self.removal, criteria.REMOVAL)
+        check_choice("addition", self.addition, criteria.ADDITION)
+        check_choice("growth_init", self.growth_init, GROWTH_INITS)
+
+
+DEFAULT_RULE = Rule()
+
+
+def lowest(scores: np.ndarray, count: int) -> np.ndarray:
+    """Positions of the `count` lowest scores, ties to the lower position, sorted.
+
+    Args:
+      scores: ``[n]``, no NaN.
+      count: how many, in [0, n].
+    """
+    if count == 0:
+        return np.zeros(0, np.int64)
+    threshold = np.partition(scores, count - 1)[count - 1]
+    below = np.flatnonzero(scores < threshold)
+    ties = np.flatnonzero(scores == threshold)[: count - below.size]
+    return np.sort(np.concatenate([below, ties]))
+
+
+def swap_layer(
+    mask: np.ndarray,
+    removal_scores: np.ndarray,
+    addition_scores: np.ndarray,
+    count: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Removes and adds `count` coordinates of one layer.
+
+    A removed coordinate may come back at once, but only through its addition score, and
+    then as a new one.
+
+    Args:
+      mask: boolean, any shape, s true.
+      removal_scores: ``[s]`` in flat order; the lowest go.
+      addition_scores: the mask's shape; the highest unselected ones come.
+      count: in [0, s].
+
+    Returns:
+      The new mask, and int64 ``[s]``: for each selected coordinate in flat order its
+      position in the old packed order, or `NEW`.
+    """
+    old_index = np.flatnonzero(mask)
+    removed = lowest(removal_scores, count)
+    stays = np.ones(old_index.size, bool)
+    stays[removed] = False
+    new_mask = np.zeros(mask.size, bool)
+    new_mask[old_index[stays]] = True
+    candidates = np.flatnonzero(~new_mask)
+    added = lowest(-addition_scores.reshape(-1)[candidates], count)
+    new_mask[candidates[added]] = True
+    source = np.full(mask.size, NEW, np.int64)
+    source[old_index[stays]] = np.flatnonzero(stays)
+    return new_mask.reshape(mask.shape), source[new_mask]
+
+
+def num_swaps(mask: np.ndarray, rate: float) -> int:
+    """How many coordinates a layer swaps: round(rate·s), at most its free places."""
+    kept = int(np.count_nonzero(mask))
+    return min(round(rate * kept), mask.size - kept)
+
+
+def removal_addition(
+    state: State,
+    masks: Masks,
+    gradients: dict[str, np.ndarray] | None,
+    *,
+    rate: float,
+    rng: np.random.Generator,
+    rule: Rule = DEFAULT_RULE,
+) -> tuple[State, Masks, int]:
+    """One removal and addition in every layer; each keeps its count exactly.
+
+    Args:
+      state: the training state (donated).
+      masks: the current selection (not changed).
+      gradients: path → abs dense gradient at full shape; not needed for "random".
+      rate: r_t, the fraction of the selected coordinates to swap, in [0, 1].
+      rng: source of the random addition.
+      rule: criteria and growth.
+
+    Returns:
+      The new state (moments of new coordinates are 0), new masks, coordinates swapped.
+
+    Raises:
+      InputError: gradients are missing, or some gradient or score is not finite.
+    """
+    host = jax.device_get(state.posterior)
+    new_masks, sources, swapped = {}, {}, 0
+    for path, mask in masks.items():
+        count = num_swaps(mask, rate)
+        sigma = np.logaddexp(0.0, host[path].rho.astype(np.float64))
+        scores = criteria.removal_scores(
+            rule.removal, host[path].mean, sigma, lam=rule.lam
+        )
+        additions = _addition_scores(rule, path, mask, gradients, rng)
+        new_masks[path], source = swap_layer(mask, scores, additions, count)
+        sources[path] = jnp.asarray(source, jnp.int32)
+        swapped += count
+    state = _move(state, sources, rule.growth_init)
+    return state, new_masks, swapped
+
+
+def _addition_scores(rule, path, mask, gradients, rng) -> np.ndarray:
+    if rule.addition == "random":
+        return rng.random(mask.shape)
+    if gradients is None or path not in gradients:
+        raise InputError(f"gradients: none given for {path!r}, needed for addition.")
+    scores = np.asarray(gradients[path])
+    if not np.isfinite(scores).all():
+        raise InputError(
+            f"gradients[{path!r}]: got a value that is not finite; lower the learning "
+            "rate, or look for NaN in the data."
+        )
+    return scores
+
+
+@partial(jax.jit, static_argnames="growth_init", donate_argnames="state")
+def _move(state: State, sources: dict[str, jax.Array], growth_init: str) -> State:
+    """Carries packed values to their new places and starts the new ones."""
+
+    def move(values, source, fill: ArrayLike = 0.0):
+        moved = values[jnp.maximum(source, 0)]
+        return jnp.where(source == NEW, jnp.asarray(fill, values.dtype), moved)
+
+    posterior = {}
+    for path, (mean, rho) in state.posterior.items():
+        source = sources[path]
+        kept = source != NEW
+        sigma = jnp.full((), posterior_lib.MIN_SIGMA)
+        if growth_init == "mean":
+            sigmas = posterior_lib.to_sigma(move(rho, source))
+            sigma = jnp.sum(sigmas, where=kept) / jnp.maximum(jnp.sum(kept), 1)
+            sigma = jnp.maximum(sigma, posterior_lib.MIN_SIGMA)
+        fill = posterior_lib.to_rho(sigma)
+        posterior[path] = Gaussian(move(mean, source), move(rho, source, fill))
+
+    def move_moments(node):
+        if not isinstance(node, Trainable):
+            return node
+        moments = {
+            path: jax.tree.map(partial(move, source=sources[path]), gaussian)
+            for path, gaussian in node.posterior.items()
+        }
+        return node._replace(posterior=moments)
+
+    # Optimizers keep their moments in trees shaped like what they optimize.
+    opt_state = jax.tree.map(
+        move_moments, state.opt_state, is_leaf=lambda n: isinstance(n, Trainable)
+    )
+    return state._replace(posterior=posterior, opt_state=opt_state)

@@ -1,0 +1,397 @@
+"""Variational inference on a subspace: state, one step, M jitted steps, dense gradient.
+
+**The scaling rule.** The objective that is minimized is per example, in nats::
+
+    loss = mean over the batch of -log p(y | x, θ)  +  β_t / N · Σ KL(q(θ_i) ‖ p)
+
+The sum runs over the *selected* coordinates only, N is the number of training examples
+(not of batches), and β_t is `kl_weight(step)`: 1 is the exact ELBO divided by -N, below
+1 is a cold posterior. (Li et al., arXiv 2402.11025, eq. 4, use β = 0.01.)
+
+Only jax, optax and numpy are imported here; a model is any `types.ApplyFn`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ssvi_jax import masks as masks_lib
+from ssvi_jax import posterior as posterior_lib
+from ssvi_jax import priors, trees
+from ssvi_jax.errors import InputError, check_choice, check_positive
+from ssvi_jax.types import (
+    ApplyFn,
+    Masks,
+    ModelState,
+    Params,
+    Posterior,
+    Subspace,
+    Weights,
+)
+
+ESTIMATORS = ("local_reparam", "weight_sample")
+
+Data = tuple[jax.Array, jax.Array]
+"""Inputs ``[n, ...]`` and labels ``[n]`` of the whole training set, on the device."""
+
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
+"""(inputs ``[batch, ...]``, key) → inputs ``[batch, ...]``."""
+
+LogLikelihood = Callable[[jax.Array, jax.Array], jax.Array]
+"""(model output ``[batch, ...]``, labels ``[batch]``) → log p(y|x,θ) ``[batch]``."""
+
+DEFAULT_PRIOR = priors.GaussianPrior(std=0.1)
+
+_GROWTH_STREAM = 0x67726F77  # separates growth from training in the key of one step
+
+
+class Trainable(NamedTuple):
+    """What the optimizer sees: the packed posterior and the deterministic rest."""
+
+    posterior: Posterior
+    params: Params
+
+
+class State(NamedTuple):
+    """Training state; every Bayesian leaf, moments included, is packed to ``[s]``.
+
+    Attributes:
+      posterior: packed Gaussians.
+      params: deterministic parameters, nested.
+      model_state: running statistics, nested.
+      opt_state: optimizer state over `Trainable`.
+      step: int32 scalar, the number of steps taken.
+      key: base random key; step t uses ``fold_in(key, t)``.
+    """
+
+    posterior: Posterior
+    params: Params
+    model_state: ModelState
+    opt_state: optax.OptState
+    step: jax.Array
+    key: jax.Array
+
+    @property
+    def weights(self) -> Weights:
+        """What prediction needs of the state."""
+        return Weights(self.posterior, self.params, self.model_state)
+
+
+def categorical_log_likelihood(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Log softmax probability (nats) of integer labels ``[batch]``."""
+    return -optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def forward(
+    apply_fn: ApplyFn,
+    weights: Weights,
+    subspace: Subspace,
+    x: jax.Array,
+    *,
+    key: jax.Array,
+    estimator: str,
+    train: bool,
+    probes: Mapping[str, jax.Array] | None = None,
+) -> tuple[jax.Array, ModelState]:
+    """One stochastic (or mean) forward pass.
+
+    Args:
+      apply_fn: the network.
+      weights: packed posterior, deterministic parameters, running statistics.
+      subspace: the selected coordinates.
+      x: inputs ``[batch, ...]``.
+      key: random key.
+      estimator: "local_reparam" (Kingma et al. 2015: Gaussian pre-activations with
+        independent noise per example; layers that cannot do so use the weight sample),
+        "weight_sample" (one draw of the weights for the batch), or "mean".
+      train: forwarded to the network.
+      probes: full-shape zeros added to the means, to differentiate with respect to.
+
+    Returns:
+      Logits and the new running statistics.
+    """
+    if estimator == "mean":
+        draws = posterior_lib.mean_kernels(weights.posterior, subspace)
+    else:
+        draws = posterior_lib.sample(
+            weights.posterior, subspace, jax.random.fold_in(key, 0)
+        )
+    if probes is not None:
+        draws = {path: draws[path] + probes[path] for path in draws}
+    extra = {}
+    if estimator == "local_reparam":
+        extra["kernels"] = posterior_lib.kernels(weights.posterior, subspace, probes)
+    return apply_fn(
+        trees.merge(weights.params, draws),
+        weights.model_state,
+        x,
+        train=train,
+        key=jax.random.fold_in(key, 1),
+        **extra,
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VI:
+    """Mean-field variational inference on the coordinates that masks select.
+
+    Attributes:
+      apply_fn: the network (see `adapters` for Flax models).
+      tx: optimizer over `Trainable` (see `optimizers`).
+      num_data: N, the number of training examples.
+      prior: prior of every selected weight.
+      estimator: "local_reparam" or "weight_sample".
+      kl_weight: step → β_t (dimensionless), inside jit.
+      augment: random transformation of a training batch, inside jit.
+      log_likelihood: log p(y|x,θ) per example, in nats.
+      is_bayesian: which parameters get a posterior; the rest is deterministic.
+
+    Raises:
+      InputError: an unknown estimator, or N that is not positive.
+    """
+
+    apply_fn: ApplyFn
+    tx: optax.GradientTransformation
+    num_data: int
+    prior: priors.Prior = DEFAULT_PRIOR
+    estimator: str = "local_reparam"
+    kl_weight: Callable[[jax.Array], jax.typing.ArrayLike] = lambda step: 1.0
+    augment: Augment | None = None
+    log_likelihood: LogLikelihood = categorical_log_likelihood
+    is_bayesian: trees.Predicate = trees.is_kernel
+
+    def __post_init__(self):
+        check_choice("estimator", self.estimator, ESTIMATORS)
+        check_positive("num_data", self.num_data)
+
+    def kernel_shapes(self, params: Params) -> dict[str, tuple[int, ...]]:
+        """Path → full shape of every kernel that gets a posterior."""
+        chosen, _ = trees.split(params, self.is_bayesian)
+        return {path: tuple(leaf.shape) for path, leaf in chosen.items()}
+
+    def init(
+        self,
+        key: jax.Array,
+        params: Params,
+        model_state: ModelState,
+        masks: Masks,
+        *,
+        mean_std: float | None = None,
+        sigma_init: tuple[float, float] = (6e-4, 5e-4),
+    ) -> State:
+        """The state before the first step.
+
+        Args:
+          key: random key of the whole run.
+          params: full parameters; values of Bayesian kernels are not used.
+          model_state: initial running statistics.
+          masks: boolean arrays, one for each path of `kernel_shapes`.
+          mean_std: see `posterior.init`.
+          sigma_init: see `posterior.init`.
+
+        Raises:
+          InputError: the masks are not those of the model's kernels.
+        """
+        shapes = self.kernel_shapes(params)
+        got = {path: tuple(mask.shape) for path, mask in masks.items()}
+        if got != shapes:
+            wrong = sorted(set(got.items()) ^ set(shapes.items()))
+            raise InputError(
+                f"masks: differ from the model's kernels at {wrong[:4]}; needed: one "
+                "boolean array of the full shape for each path of kernel_shapes()."
+            )
+        key_posterior, key_run = jax.random.split(key)
+        posterior = posterior_lib.init(
+            key_posterior,
+            masks_lib.to_subspace(masks),
+            mean_std=mean_std,
+            sigma_init=sigma_init,
+        )
+        # Copies, because the inner loop donates its state and with it these buffers.
+        _, rest = trees.split(params, self.is_bayesian)
+        rest, model_state = jax.tree.map(jnp.array, (rest, dict(model_state)))
+        opt_state = self.tx.init(Trainable(posterior, rest))
+        return State(
+            posterior, rest, model_state, opt_state, jnp.zeros((), jnp.int32), key_run
+        )
+
+    def negative_elbo(
+        self,
+        trainable: Trainable,
+        model_state: ModelState,
+        subspace: Subspace,
+        batch: Data,
+        key: jax.Array,
+        step: jax.Array,
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], ModelState]]:
+        """The loss of one batch in nats per example (see the module's scaling rule).
+
+        Returns:
+          (loss, (metrics, new running statistics)); metrics are scalars: loss, nll
+          (nats per example), kl (nats, total), kl_weight (β_t / N), accuracy (fraction;
+          of integer labels, else NaN).
+        """
+        x, labels = batch
+        weights = Weights(*trainable, model_state)
+        key_noise, key_prior = jax.random.split(key)
+        output, model_state = forward(
+            self.apply_fn,
+            weights,
+            subspace,
+            x,
+            key=key_noise,
+            estimator=self.estimator,
+            train=True,
+        )
+        nll = -jnp.mean(self.log_likelihood(output, labels))
+        kl = self._kl(trainable.posterior, key_prior)
+        kl_weight = jnp.asarray(self.kl_weight(step)) / self.num_data
+        loss = nll + kl_weight * kl
+        metrics = {
+            "loss": loss,
+            "nll": nll,
+            "kl": kl,
+            "kl_weight": kl_weight,
+            "accuracy": _accuracy(output, labels),
+        }
+        return loss, (metrics, model_state)
+
+    def _kl(self, posterior: Posterior, key: jax.Array) -> jax.Array:
+        terms = [
+            self.prior.kl(
+                gaussian.mean,
+                posterior_lib.to_sigma(gaussian.rho),
+                jax.random.fold_in(key, i),
+            )
+            for i, gaussian in enumerate(posterior.values())
+        ]
+        return sum(terms, start=jnp.zeros(()))
+
+    def update(
+        self, state: State, subspace: Subspace, batch: Data
+    ) -> tuple[State, dict[str, jax.Array]]:
+        """One optimizer step; pure, to be called inside jit.
+
+        Args:
+          state: the training state.
+          subspace: the selected coordinates, `masks.to_subspace(masks)`.
+          batch: inputs ``[batch, ...]`` and labels ``[batch]``.
+
+        Returns:
+          The new state and the metrics of `negative_elbo`.
+        """
+        key_augment, key_loss = jax.random.split(
+            jax.random.fold_in(state.key, state.step)
+        )
+        if self.augment is not None:
+            batch = (self.augment(batch[0], key_augment), batch[1])
+        trainable = Trainable(state.posterior, state.params)
+        grads, (metrics, model_state) = jax.grad(self.negative_elbo, has_aux=True)(
+            trainable, state.model_state, subspace, batch, key_loss, state.step
+        )
+        updates, opt_state = self.tx.update(grads, state.opt_state, trainable)
+        trainable = cast(Trainable, optax.apply_updates(trainable, updates))
+        state = State(*trainable, model_state, opt_state, state.step + 1, state.key)
+        return state, metrics
+
+    def inner_loop(
+        self, state: State, masks: Masks, data: Data, batch_index: np.ndarray
+    ) -> tuple[State, dict[str, jax.Array]]:
+        """M steps with frozen masks in one jitted call.
+
+        The state is donated: do not use the argument afterwards. Masks are an ordinary
+        argument, so that rewriting them compiles nothing new.
+
+        Args:
+          state: the training state.
+          masks: the basis selection.
+          data: the training set on the device.
+          batch_index: int32 ``[M, batch]``, the rows of each step's batch.
+
+        Returns:
+          The new state and metrics of shape ``[M]`` (see `negative_elbo`).
+        """
+        return self._scan(state, masks_lib.to_subspace(masks), data, batch_index)
+
+    @partial(jax.jit, static_argnames="self", donate_argnames="state")
+    def _scan(self, state, subspace, data, batch_index):
+        def body(state, rows):
+            return self.update(state, subspace, (data[0][rows], data[1][rows]))
+
+        return jax.lax.scan(body, state, batch_index)
+
+    def dense_gradient(
+        self,
+        state: State,
+        masks: Masks,
+        data: Data,
+        batch_index: np.ndarray,
+        *,
+        at_mean: bool = False,
+    ) -> dict[str, jax.Array]:
+        """Abs gradient of the mean loss with respect to *every* mean, kept or not.
+
+        Args:
+          state: the training state (not changed).
+          masks: the basis selection.
+          data: the training set on the device.
+          batch_index: int32 ``[grow_batches, batch]``.
+          at_mean: differentiate the mean network instead of the sampled one.
+
+        Returns:
+          Path → float32 array of the kernel's full shape.
+        """
+        estimator = "mean" if at_mean else self.estimator
+        subspace = masks_lib.to_subspace(masks)
+        return self._dense_gradient(state, subspace, data, batch_index, estimator)
+
+    @partial(jax.jit, static_argnames=("self", "estimator"))
+    def _dense_gradient(self, state, subspace, data, batch_index, estimator):
+        key = jax.random.fold_in(
+            jax.random.fold_in(state.key, state.step), _GROWTH_STREAM
+        )
+
+        def loss(probes, rows, key):
+            key_augment, key_forward = jax.random.split(key)
+            x = data[0][rows]
+            if self.augment is not None:
+                x = self.augment(x, key_augment)
+            output, _ = forward(
+                self.apply_fn,
+                state.weights,
+                subspace,
+                x,
+                key=key_forward,
+                estimator=estimator,
+                train=True,
+                probes=probes,
+            )
+            return -jnp.mean(self.log_likelihood(output, data[1][rows]))
+
+        def body(total, item):
+            rows, i = item
+            grads = jax.grad(loss)(zeros, rows, jax.random.fold_in(key, i))
+            return jax.tree.map(jnp.add, total, grads), None
+
+        zeros = {path: jnp.zeros(shape) for path, shape in subspace.shapes}
+        number = batch_index.shape[0]
+        total, _ = jax.lax.scan(body, zeros, (batch_index, jnp.arange(number)))
+        return jax.tree.map(lambda g: jnp.abs(g) / number, total)
+
+    def sample(self, state: State, masks: Masks, key: jax.Array) -> Params:
+        """Full parameters with one draw of the posterior; pruned weights are 0."""
+        subspace = masks_lib.to_subspace(masks)
+        draws = posterior_lib.sample(state.posterior, subspace, key)
+        return trees.merge(state.params, draws)
+
+
+def _accuracy(output: jax.Array, labels: jax.Array) -> jax.Array:
+    if not jnp.issubdtype(labels.dtype, jnp.integer) or output.ndim != 2:
+        return jnp.full((), jnp.nan)
+    return jnp.mean(jnp.argmax(output, axis=-1) == labels)
