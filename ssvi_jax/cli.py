@@ -1,0 +1,52 @@
+"""Command lines: parse, resolve presets, and turn bad input into exit code 2."""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+
+import tyro
+
+from ssvi_jax.config import Config, defaults
+from ssvi_jax.errors import InputError
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Runs a script's main function and exits the process with its code.
+
+    `InputError` and errors of the file system become one line on standard error and
+    exit code 2. Any other exception is a defect and keeps its traceback.
+    """
+    try:
+        code = main(sys.argv[1:])
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(code or 0)
+
+
+def parse(argv: Sequence[str]) -> Config:
+    """Parses the command line; `auto` values are still unresolved.
+
+    Jax is not imported, so that `--help` and typing errors answer at once.
+    """
+    return _parse(argv, Config())
+
+
+def resolve(argv: Sequence[str], *, preset: str, dataset: str) -> Config:
+    """Parses again on top of a preset; flags that were given win.
+
+    Args:
+      argv: the command line.
+      preset: the preset's own name.
+      dataset: the data set's own name.
+    """
+    method = parse(argv).method
+    config = _parse(argv, defaults(preset, dataset, method))
+    return dataclasses.replace(config, preset=preset, dataset=dataset)
+
+
+def _parse(argv: Sequence[str], default: Config) -> Config:
+    return tyro.cli(Config, args=list(argv), default=default)

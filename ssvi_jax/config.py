@@ -1,0 +1,237 @@
+"""The configuration of a training run: one frozen dataclass, and presets to start from.
+
+Imports nothing heavy, so that a command line can be parsed and refused at once.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ssvi_jax.errors import (
+    InputError,
+    check_choice,
+    check_fraction,
+    check_positive,
+)
+
+NOT_COMPARED = frozenset({"out", "resume", "data_dir", "preset", "samples", "figures"})
+"""Fields that may differ between a run and its continuation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Trains a sparse Bayesian network, evaluates it, and writes a run folder.
+
+    Defaults shown are those of the `laptop` preset on CIFAR-10; `--preset` and
+    `--dataset` change them, and every flag given wins over its preset.
+    """
+
+    sparsity: float = 0.95
+    """Fraction of kernel weights that are exactly zero, in [0, 1); 0 is dense VI."""
+    dataset: Literal["auto", "cifar10", "cifar100", "digits"] = "auto"
+    """auto: CIFAR-10 if it is there or can be downloaded, else the embedded digits."""
+    preset: Literal["auto", "paper", "laptop", "smoke"] = "auto"
+    """paper: authors' recipe; laptop: 30 min on 2 cores; auto: by device (GPU, CPU)."""
+    method: Literal["ssvi", "deterministic"] = "ssvi"
+    """deterministic: a dense point estimate, trained with the same code."""
+    model: Literal["convnet", "mlp", "resnet18", "resnet34"] = "convnet"
+    """Architecture."""
+    width: float = 1.0
+    """Factor on all hidden widths."""
+    epochs: int = 6
+    """Passes over the training set; the run ends with a whole phase."""
+    batch_size: int = 128
+    """Examples per step."""
+    train_size: int = 0
+    """Use only the first so many training images; 0: all."""
+    seed: int = 0
+    """Seed of everything random."""
+
+    densities: str = "erk"
+    """uniform, er, erk, or a .json file {path: density} that sets sparsity as well."""
+    inner_steps: int = 100
+    """M: gradient steps between two swaps."""
+    replacement_rate: float = 0.3
+    """Fraction of a layer's weights swapped at the first swap; 0: static masks."""
+    replacement_schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How that fraction falls."""
+    replacement_end: float = 0.75
+    """Fraction of the steps after which masks stay as they are."""
+    removal: Literal[
+        "abs_snr", "snr", "mean", "abs_mean", "exp_abs_mean", "exp_abs_snr"
+    ] = "abs_snr"
+    """Score whose lowest weights go."""
+    removal_lambda: float = 1.0
+    """λ of the exponential removal scores; sensible: 1 / size of a typical weight."""
+    addition: Literal["gradient", "random"] = "gradient"
+    """What decides which weights come."""
+    grow_batches: int = 1
+    """Batches that the dense gradient is averaged over."""
+    grow_at_mean: bool = False
+    """Take that gradient at the mean network instead of the sampled one."""
+    growth_init: Literal["mean", "eps"] = "mean"
+    """Standard deviation of new weights: the layer's mean, or 1e-6."""
+
+    estimator: Literal["local_reparam", "weight_sample"] = "local_reparam"
+    """Gradient estimator."""
+    prior: Literal["gaussian", "scale_mixture", "laplace"] = "gaussian"
+    """Prior of every kept weight."""
+    prior_std: float = 0.1
+    """Its standard deviation (the wider one of a mixture)."""
+    kl_scale: float = 0.01
+    """β: weight of the KL; 1 is the exact ELBO, below 1 a cold posterior."""
+    kl_warmup: float = 0.5
+    """Fraction of the steps over which β grows from 0."""
+    mean_init: float = 0.0
+    """Standard deviation of the initial means; 0: He initialization by fan-in."""
+    sigma_init: float = 6e-4
+    """Mean of the initial standard deviations; their spread is 5/6 of it."""
+
+    learning_rate: float = 0.2
+    """Peak learning rate of means, biases and norms."""
+    sigma_learning_rate: float = 0.2
+    """Peak learning rate of the standard deviations' parameters."""
+    schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
+    """Learning-rate schedule."""
+    momentum: float = 0.9
+    """SGD momentum."""
+    nesterov: bool = True
+    """Nesterov momentum."""
+    weight_decay: float = 5e-4
+    """L2 on means, biases and norms, not on standard deviations."""
+
+    samples: int = 10
+    """Posterior samples per prediction at the end."""
+    test_every: int = 0
+    """Also evaluate the test set every so many epochs, for curves only; 0: never."""
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of sets prepared by TFDS (else $TFDS_DATA_DIR, ~/tensorflow_datasets)."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Run folder; default: a new one, runs/DATASET-METHOD-sSPARSITY."""
+    resume: bool = False
+    """Continue the run in that folder from its newest whole checkpoint."""
+    figures: bool = True
+    """Draw the figures at the end."""
+
+    def __post_init__(self):
+        check_fraction("--sparsity", self.sparsity)
+        for name in ("replacement_rate", "replacement_end", "kl_warmup"):
+            check_fraction(_flag(name), getattr(self, name), one_allowed=True)
+        for name in _POSITIVE:
+            check_positive(_flag(name), getattr(self, name))
+        for name in _NOT_NEGATIVE:
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(
+                    f"{_flag(name)}: got {getattr(self, name)}, allowed: 0 or more."
+                )
+        check_fraction("--momentum", self.momentum)
+
+    def as_dict(self) -> dict[str, object]:
+        """Field → JSON value; paths as text."""
+        return {
+            field.name: str(value) if isinstance(value, Path) else value
+            for field in dataclasses.fields(self)
+            for value in [getattr(self, field.name)]
+        }
+
+
+_POSITIVE = (
+    "width",
+    "epochs",
+    "batch_size",
+    "inner_steps",
+    "grow_batches",
+    "removal_lambda",
+    "prior_std",
+    "sigma_init",
+    "learning_rate",
+    "sigma_learning_rate",
+    "samples",
+)
+_NOT_NEGATIVE = (
+    "train_size",
+    "seed",
+    "kl_scale",
+    "mean_init",
+    "weight_decay",
+    "test_every",
+)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+PRESETS: dict[str, dict[str, object]] = {
+    "paper": {
+        "model": "resnet18",
+        "densities": "uniform",
+        "epochs": 200,
+        "learning_rate": 0.01,
+        "sigma_learning_rate": 0.01,
+        "schedule": "cosine",
+        "nesterov": False,
+        "prior_std": 0.005,
+        "kl_scale": 0.01,
+        "mean_init": 0.01,
+    },
+    "laptop": {},
+    "smoke": {
+        "width": 0.25,
+        "epochs": 2,
+        "train_size": 4000,
+        "inner_steps": 10,
+        "samples": 3,
+    },
+}
+"""Preset → what it changes in `Config`. `paper` is the authors' code (Li et al.)."""
+
+DIGITS: dict[str, dict[str, object]] = {
+    "paper": {"batch_size": 64, "inner_steps": 20},
+    "laptop": {"width": 0.5, "epochs": 40, "batch_size": 64, "inner_steps": 20},
+    "smoke": {"train_size": 0, "batch_size": 64, "epochs": 4},
+}
+"""What the presets change besides on the embedded digits, 1,797 images of 8 × 8."""
+
+
+def defaults(preset: str, dataset: str, method: str) -> Config:
+    """The configuration of a resolved preset, data set and method.
+
+    Args:
+      preset: a key of `PRESETS`, not "auto".
+      dataset: a data set's own name, not "auto".
+      method: a method's name.
+
+    Raises:
+      InputError: unknown preset.
+    """
+    check_choice("--preset", preset, PRESETS)
+    values = dict(PRESETS[preset])
+    if dataset == "digits":
+        values |= DIGITS[preset]
+    if method == "deterministic":
+        values |= {"sparsity": 0.0, "replacement_rate": 0.0}
+    return Config(preset=preset, dataset=dataset, method=method, **values)  # type: ignore[arg-type]
+
+
+def read_densities(rule: str) -> str | dict[str, float]:
+    """A density rule's name, or the content of the JSON file it names.
+
+    Raises:
+      InputError: neither a rule nor a readable JSON object of numbers.
+    """
+    if not rule.endswith(".json"):
+        return rule
+    try:
+        values = json.loads(Path(rule).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"--densities: cannot read {rule}: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(
+            f"--densities: {rule} holds {type(values).__name__}, allowed: a JSON "
+            "object that maps kernel paths to densities in (0, 1]."
+        )
+    return values

@@ -1,0 +1,71 @@
+"""A dense point estimate: the same loop with no Bayesian weight at all."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from ssvi_jax import optimizers, vi
+from ssvi_jax.config import Config
+from ssvi_jax.errors import InputError
+from ssvi_jax.methods import Problem
+from ssvi_jax.types import Masks
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Deterministic:
+    """See the module; made by `build`."""
+
+    problem: Problem
+    inference: vi.VI
+
+    def init(self, key: jax.Array, rng: np.random.Generator) -> tuple[vi.State, Masks]:
+        """The model's own initialization; no masks."""
+        del rng
+        problem = self.problem
+        state = self.inference.init(key, problem.params, problem.model_state, {})
+        return state, {}
+
+    def step(
+        self, state: vi.State, masks: Masks, data: vi.Data, batch_index: np.ndarray
+    ) -> tuple[vi.State, dict[str, jax.Array]]:
+        """One phase; see `vi.VI.inner_loop`."""
+        return self.inference.inner_loop(state, masks, data, batch_index)
+
+    def num_growth_batches(self, step: int) -> int:
+        """0: there is nothing to swap."""
+        del step
+        return 0
+
+    def swap(
+        self,
+        state: vi.State,
+        masks: Masks,
+        data: vi.Data,
+        batch_index: np.ndarray,
+        rng: np.random.Generator,
+    ) -> tuple[vi.State, Masks, dict[str, float]]:
+        """Leaves everything as it is."""
+        del data, batch_index, rng
+        return state, masks, {}
+
+
+def build(config: Config, problem: Problem) -> Deterministic:
+    """Builds the dense baseline.
+
+    Raises:
+      InputError: a sparsity above 0.
+    """
+    if config.sparsity:
+        raise InputError(
+            f"--sparsity: got {config.sparsity}, allowed with --method deterministic: "
+            "0 (it is dense)."
+        )
+    inference = vi.VI(
+        apply_fn=problem.apply_fn,
+        tx=optimizers.from_config(config, problem.total_steps),
+        num_data=problem.num_data,
+        augment=problem.augment,
+        is_bayesian=lambda path, leaf: False,
+    )
+    return Deterministic(problem, inference)

@@ -1,0 +1,117 @@
+"""Sparse Subspace Variational Inference (Li et al., arXiv 2402.11025).
+
+A Gaussian posterior over s of d weights; between phases of M gradient steps the weights
+with the lowest removal score leave the subspace and those with the largest dense
+gradient enter it. With sparsity 0 this is dense mean-field VI.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from ssvi_jax import masks as masks_lib
+from ssvi_jax import optimizers, priors, schedules, subspace, vi
+from ssvi_jax.config import Config, read_densities
+from ssvi_jax.methods import Problem
+from ssvi_jax.types import Masks
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SSVI:
+    """See the module; made by `build`."""
+
+    config: Config
+    problem: Problem
+    inference: vi.VI
+    rule: subspace.Rule
+
+    def init(self, key: jax.Array, rng: np.random.Generator) -> tuple[vi.State, Masks]:
+        """Random masks with the density rule's counts, and the state on them."""
+        config, problem = self.config, self.problem
+        shapes = {layer.path: layer.shape for layer in problem.layers}
+        rule = read_densities(config.densities)
+        sparsity = config.sparsity if isinstance(rule, str) else None
+        masks = masks_lib.create(shapes, sparsity, rng, rule)
+        state = self.inference.init(
+            key,
+            problem.params,
+            problem.model_state,
+            masks,
+            mean_std=config.mean_init or None,
+            sigma_init=(config.sigma_init, config.sigma_init * 5 / 6),
+        )
+        return state, masks
+
+    def step(
+        self, state: vi.State, masks: Masks, data: vi.Data, batch_index: np.ndarray
+    ) -> tuple[vi.State, dict[str, jax.Array]]:
+        """One phase; see `vi.VI.inner_loop`."""
+        return self.inference.inner_loop(state, masks, data, batch_index)
+
+    def rate(self, step: int) -> float:
+        """r_t, the fraction of the kept weights that is swapped at this step."""
+        end = round(self.config.replacement_end * self.problem.total_steps)
+        return schedules.replacement_rate(
+            self.config.replacement_schedule, self.config.replacement_rate, end
+        )(step)
+
+    def num_growth_batches(self, step: int) -> int:
+        """`grow_batches` while r_t is positive and something is sparse."""
+        due = self.config.sparsity > 0 and self.rate(step) > 0
+        return self.config.grow_batches if due else 0
+
+    def swap(
+        self,
+        state: vi.State,
+        masks: Masks,
+        data: vi.Data,
+        batch_index: np.ndarray,
+        rng: np.random.Generator,
+    ) -> tuple[vi.State, Masks, dict[str, float]]:
+        """Removal and addition; see `subspace.removal_addition`."""
+        rate, gradients = self.rate(int(state.step)), None
+        if self.rule.addition == "gradient":
+            gradients = jax.device_get(
+                self.inference.dense_gradient(
+                    state, masks, data, batch_index, at_mean=self.config.grow_at_mean
+                )
+            )
+        state, masks, swapped = subspace.removal_addition(
+            state, masks, gradients, rate=rate, rule=self.rule, rng=rng
+        )
+        return state, masks, {"replacement_rate": rate, "num_swapped": swapped}
+
+
+def build(config: Config, problem: Problem) -> SSVI:
+    """Builds SSVI from a configuration."""
+    inference = vi.VI(
+        apply_fn=problem.apply_fn,
+        tx=optimizers.from_config(config, problem.total_steps),
+        num_data=problem.num_data,
+        prior=make_prior(config),
+        estimator=config.estimator,
+        kl_weight=schedules.kl_weight(
+            config.kl_scale, problem.total_steps, config.kl_warmup
+        ),
+        augment=problem.augment,
+    )
+    rule = subspace.Rule(
+        config.removal, config.addition, config.growth_init, config.removal_lambda
+    )
+    return SSVI(config, problem, inference, rule)
+
+
+def make_prior(config: Config) -> priors.Prior:
+    """The prior that a configuration names, at its standard deviation."""
+    parameters = {
+        "gaussian": {"std": config.prior_std},
+        "scale_mixture": {
+            "pi": 0.5,
+            "std1": config.prior_std,
+            "std2": config.prior_std / 10,
+        },
+        # A Laplace distribution of scale b has standard deviation b·√2.
+        "laplace": {"scale": config.prior_std / 2**0.5},
+    }
+    return priors.make_prior(config.prior, **parameters[config.prior])

@@ -1,0 +1,204 @@
+"""What a finished run leaves: scores, costs, model file, predictions and figures."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssvi_jax import artifact, flops, metrics
+from ssvi_jax import masks as masks_lib
+from ssvi_jax import network as network_lib
+from ssvi_jax.adapters import Layer
+from ssvi_jax.config import Config
+from ssvi_jax.data import Dataset
+from ssvi_jax.predict import Prediction, predict
+from ssvi_jax.runlog import RunLog
+from ssvi_jax.train import Progress, Trained
+from ssvi_jax.types import Masks, Weights
+
+NUM_MOMENTS = 1
+"""Arrays that SGD with momentum holds for each trained array."""
+
+
+def finish(config: Config, data: Dataset, trained: Trained, log: RunLog) -> dict:
+    """Evaluates the test set, once, and writes everything but the figures.
+
+    Args:
+      config: the run's configuration.
+      data: the data set.
+      trained: a finished training.
+      log: the run folder; gets summary.json, predictions.npz and model.ssvi.
+
+    Returns:
+      The summary, as written.
+    """
+    weights, masks = trained.progress.state.weights, trained.progress.masks
+    key = jax.random.fold_in(jax.random.key(config.seed), trained.step)
+    test = _predict(trained.network, weights, masks, data.test_images, config, key)
+    val = _predict(trained.network, weights, masks, data.val_images, config, key)
+    log.write_predictions(test, data.test_labels)
+    summary = {
+        "dataset": data.name,
+        "data_source": data.source,
+        "method": config.method,
+        "model": config.model,
+        "width": config.width,
+        "seed": config.seed,
+        "preset": config.preset,
+        "step": trained.step,
+        "train_minutes": trained.seconds / 60,
+        "backend": "xla",
+        "platform": jax.default_backend(),
+        "samples": config.samples,
+        **sizes(trained.progress, trained.problem.layers),
+        **costs(config, trained),
+        "test": scores(test, data.test_labels),
+        "val": scores(val, data.val_labels),
+        "test_evaluated": "for curves too" if config.test_every else "once, at the end",
+        "snr_histogram": snr_histogram(weights),
+    }
+    path = log.folder / "model.ssvi"
+    summary["model_file"] = write_model(path, config, trained)
+    summary["model_file"] |= compare_model(path, config, data, test, key)
+    log.write_json("summary.json", {k: v for k, v in summary.items() if v is not None})
+    return summary
+
+
+def _predict(network, weights, masks, images, config: Config, key) -> Prediction:
+    return predict(network, weights, masks, images, num_samples=config.samples, key=key)
+
+
+def scores(prediction: Prediction, labels: np.ndarray) -> dict[str, dict[str, float]]:
+    """Metrics of the sampled (`mc`) and of the mean network."""
+    return {
+        "mc": metrics.evaluate(prediction.mc_probs, labels, prediction.sample_entropy),
+        "mean": metrics.evaluate(prediction.mean_probs, labels),
+    }
+
+
+def _layer_costs(masks: Masks, layers: list[Layer]) -> list[flops.LayerCost]:
+    kept = masks_lib.counts(masks)
+    return [
+        flops.LayerCost(
+            path=layer.path,
+            size=int(np.prod(layer.shape)),
+            kept=kept.get(layer.path, int(np.prod(layer.shape))),
+            positions=layer.positions,
+        )
+        for layer in layers
+    ]
+
+
+def sizes(progress: Progress, layers: list[Layer]) -> dict[str, Any]:
+    """Weights and bytes, counted from the masks and from the arrays themselves."""
+    masks, state = progress.masks, progress.state
+    ledger = _layer_costs(masks, layers)
+    packed = (state.posterior, masks_lib.to_subspace(masks).index)
+    # SGD's moments are as large as what they belong to; counted from the arrays.
+    whole = state._replace(key=jax.random.key_data(state.key))
+    state_bytes = flops.tree_bytes((whole, packed[1]))
+    rest_bytes = state_bytes - flops.tree_bytes(packed)
+    rest_bytes -= NUM_MOMENTS * flops.tree_bytes(state.posterior)
+    if not masks:  # kernels are ordinary parameters with their moments
+        rest_bytes -= (1 + NUM_MOMENTS) * 4 * sum(layer.size for layer in ledger)
+    return {
+        "sparsity": masks_lib.sparsity(masks),
+        "sparsity_prunable": masks_lib.sparsity(masks, prunable_only=True),
+        "weights_total": sum(layer.size for layer in ledger),
+        "weights_kept": sum(layer.kept for layer in ledger),
+        "state_bytes": state_bytes,
+        "state_bytes_dense_vi": flops.dense_vi_state_bytes(
+            ledger, num_moments=NUM_MOMENTS, rest_bytes=rest_bytes
+        ),
+        "mask_bytes_on_host": flops.mask_bits(ledger) // 8 if masks else 0,
+        "layers": [
+            {
+                "path": layer.path,
+                "shape": list(source.shape),
+                "size": layer.size,
+                "kept": layer.kept,
+                "density": layer.kept / layer.size,
+            }
+            for layer, source in zip(ledger, layers, strict=True)
+        ],
+    }
+
+
+def costs(config: Config, trained: Trained) -> dict[str, float]:
+    """FLOPs that the kept weights cost, beside dense VI (see `flops`)."""
+    masks = trained.progress.masks
+    growth = None
+    if masks and config.sparsity and config.replacement_rate:
+        if config.addition == "gradient":
+            growth = flops.Growth(
+                config.inner_steps, config.grow_batches, config.grow_at_mean
+            )
+    return flops.flops_summary(
+        _layer_costs(masks, trained.problem.layers),
+        batch_size=config.batch_size,
+        num_samples=config.samples if masks else 1,
+        estimator=config.estimator if masks else "deterministic",
+        growth=growth,
+    )
+
+
+def snr_histogram(weights: Weights) -> dict[str, list] | None:
+    """Histogram of log10(abs(mean)/sigma) of all kept weights; None without any."""
+    parts = [
+        np.abs(np.asarray(mean, np.float64)) / np.logaddexp(0.0, np.asarray(rho))
+        for mean, rho in weights.posterior.values()
+    ]
+    if not parts:
+        return None
+    logs = np.log10(np.maximum(np.concatenate(parts), 1e-6))
+    counts, edges = np.histogram(logs, bins=60)
+    return {"edges_log10": edges.tolist(), "counts": counts.tolist()}
+
+
+def write_model(path: Path, config: Config, trained: Trained) -> dict[str, Any]:
+    """Writes model.ssvi in half precision; returns sizes, single precision's too."""
+    weights, masks = trained.progress.state.weights, trained.progress.masks
+    rest = flops.tree_bytes((weights.params, weights.model_state))
+    kernels = sum(int(np.prod(layer.shape)) for layer in trained.problem.layers)
+    dense_vi = 2 * 4 * kernels + rest - (0 if masks else 4 * kernels)
+    sizes = {}
+    for name, half in (("bytes_single", False), ("bytes", True)):
+        artifact.save(
+            path,
+            weights,
+            masks,
+            config=dataclasses.asdict(trained.network.spec),
+            half=half,
+            metadata={"run": config.as_dict(), "step": trained.step},
+        )
+        sizes[name] = path.stat().st_size
+    return {
+        "name": path.name,
+        "bytes": sizes["bytes"],
+        "bytes_single_precision": sizes["bytes_single"],
+        "bytes_dense_vi": dense_vi,
+        "times_smaller": dense_vi / sizes["bytes"],
+        "times_smaller_single_precision": dense_vi / sizes["bytes_single"],
+    }
+
+
+def compare_model(
+    path: Path, config: Config, data: Dataset, test: Prediction, key: jax.Array
+) -> dict[str, float]:
+    """How far predictions from the model file are from those of the checkpoint."""
+    network, weights, masks = network_lib.load(path)
+    again = _predict(network, weights, masks, data.test_images, config, key)
+    return {
+        "max_probability_difference_mc": _gap(again.mc_probs, test.mc_probs),
+        "max_probability_difference_mean": _gap(again.mean_probs, test.mean_probs),
+        "accuracy_difference_mc": metrics.accuracy(again.mc_probs, data.test_labels)
+        - metrics.accuracy(test.mc_probs, data.test_labels),
+        "accuracy_difference_mean": metrics.accuracy(again.mean_probs, data.test_labels)
+        - metrics.accuracy(test.mean_probs, data.test_labels),
+    }
+
+
+def _gap(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max())

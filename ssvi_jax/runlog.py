@@ -1,0 +1,150 @@
+"""The files of a run folder: config.json, metrics.jsonl, summary.json, predictions."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssvi_jax.config import Config
+from ssvi_jax.errors import InputError
+from ssvi_jax.predict import Prediction
+
+PACKAGES = ("ssvi_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class RunLog:
+    """Writes a run's files; every file but the growing log appears whole or not at all.
+
+    Args:
+      folder: the run folder, created if need be.
+
+    Raises:
+      InputError: the folder cannot be created or written.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.metrics_path = folder / "metrics.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / ".write-test"
+            probe.write_text("")
+            probe.unlink()
+        except OSError as error:
+            raise InputError(
+                f"--out: cannot write to {folder} ({error.strerror}); allowed: a "
+                "folder on a disk with free space that you may write to."
+            ) from error
+
+    def start(self, config: Config, data_source: str) -> None:
+        """Writes config.json; a resumed run keeps the one it started with."""
+        if not (config.resume and (self.folder / "config.json").exists()):
+            about = {"data_source": data_source, **environment()}
+            self.write_json("config.json", {"config": config.as_dict(), **about})
+
+    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        """Writes `name` in one step; NaN is refused by `json`."""
+        text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+        self._replace(name, text.encode())
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Adds one line to metrics.jsonl."""
+        with self.metrics_path.open("a") as file:
+            file.write(json.dumps(event, allow_nan=False) + "\n")
+
+    def truncate(self, step: int) -> None:
+        """Drops what was logged after `step` (and a half-written last line)."""
+        if not self.metrics_path.exists():
+            return
+        kept = []
+        for line in self.metrics_path.read_text().splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:
+                break
+            if event["step"] > step:
+                break
+            kept.append(line + "\n")
+        self._replace(self.metrics_path.name, "".join(kept).encode())
+
+    def write_predictions(self, prediction: Prediction, labels: np.ndarray) -> None:
+        """Writes predictions.npz (see docs/results.md for its arrays)."""
+        path = self.folder / "predictions.npz"
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez_compressed(
+            temporary,
+            mc_probs=prediction.mc_probs,
+            mean_probs=prediction.mean_probs,
+            sample_entropy=prediction.sample_entropy,
+            labels=labels,
+        )
+        os.replace(temporary, path)
+
+    def _replace(self, name: str, content: bytes) -> None:
+        temporary = self.folder / f".{name}.tmp"
+        temporary.write_bytes(content)
+        os.replace(temporary, self.folder / name)
+
+
+def environment() -> dict[str, Any]:
+    """Command, versions, hardware and git commit, for config.json."""
+    devices = jax.devices()
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "platform": devices[0].platform,
+        "device": devices[0].device_kind,
+        "num_devices": len(devices),
+        "processor": _processor(),
+        "num_cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "git_commit": _git_commit(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.machine()
+
+
+def _git_commit() -> str | None:
+    """Commit of the source tree, with "+changes" where files differ from it."""
+    root = Path(__file__).parent.parent
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "-C", str(root), *arguments],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            ).stdout.strip()
+            for arguments in (
+                ("rev-parse", "HEAD"),
+                ("status", "--porcelain", "--untracked-files=no"),
+            )
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if changes else "")

@@ -1,0 +1,359 @@
+"""The training loop of every method: phases, swaps, validation, checkpoints.
+
+A phase is one jitted call of M steps. Between phases, on the host: metrics are checked
+and logged, masks change, and at the end of an epoch the validation split is evaluated.
+Everything random is a function of (seed, step), so a run that is continued from a
+checkpoint repeats an uninterrupted one bit for bit.
+"""
+
+import dataclasses
+import math
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssvi_jax import masks as masks_lib
+from ssvi_jax import methods, metrics, predict, schedules
+from ssvi_jax.checkpoint import Checkpoints
+from ssvi_jax.config import NOT_COMPARED, Config
+from ssvi_jax.data import Dataset
+from ssvi_jax.data.augment import crop_and_flip
+from ssvi_jax.data.batches import batch_indices, steps_per_epoch
+from ssvi_jax.display import Display
+from ssvi_jax.errors import InputError
+from ssvi_jax.interrupt import Interrupt, wait
+from ssvi_jax.network import ImageNetwork, NetworkSpec
+from ssvi_jax.runlog import RunLog
+from ssvi_jax.types import Masks
+from ssvi_jax.vi import State
+
+CHECKPOINT_SECONDS = 60.0
+"""Checkpoints are written at epoch ends, and when the last is older than this."""
+
+_HOST_STREAM = 1  # separates the host's random numbers from the order of the data
+
+
+class Progress(NamedTuple):
+    """Everything that a checkpoint holds.
+
+    Attributes:
+      state: the training state.
+      masks: the current selection.
+      first_masks: the selection at step 0, for the churn.
+      previous_masks: the selection before the last swap.
+    """
+
+    state: State
+    masks: Masks
+    first_masks: Masks
+    previous_masks: Masks
+
+
+class Trained(NamedTuple):
+    """A finished (or interrupted) training.
+
+    Attributes:
+      network: the network's function.
+      problem: what the method was built on.
+      progress: the last state, or the best by validation NLL once finished.
+      step: the step that `progress` is of.
+      finished: False if a signal stopped it.
+      seconds: training time, summed over continuations; evaluation included.
+    """
+
+    network: ImageNetwork
+    problem: methods.Problem
+    progress: Progress
+    step: int
+    finished: bool
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How a training divides into steps, phases and epochs."""
+
+    steps_per_epoch: int
+    inner_steps: int
+    total_steps: int
+
+    @classmethod
+    def of(cls, config: Config, num_data: int) -> "Plan":
+        """Whole phases: the steps of all epochs, rounded up."""
+        per_epoch = steps_per_epoch(num_data, config.batch_size)
+        phases = math.ceil(config.epochs * per_epoch / config.inner_steps)
+        return cls(per_epoch, config.inner_steps, phases * config.inner_steps)
+
+    def epochs_done(self, step: int) -> int:
+        """Whole epochs completed at a step."""
+        return step // self.steps_per_epoch
+
+
+def build_problem(
+    config: Config, data: Dataset
+) -> tuple[ImageNetwork, methods.Problem, Plan]:
+    """Network, problem and plan of a configuration on a data set."""
+    spec = NetworkSpec(
+        model=config.model,
+        width=config.width,
+        num_classes=data.num_classes,
+        image_shape=data.train_images.shape[1:],
+        mean=tuple(map(float, data.mean)),
+        std=tuple(map(float, data.std)),
+    )
+    network = ImageNetwork(spec)
+    params, model_state = network.init(jax.random.key(config.seed))
+    num_data = min(config.train_size or len(data.train_labels), len(data.train_labels))
+    plan = Plan.of(config, num_data)
+    problem = methods.Problem(
+        apply_fn=network,
+        params=params,
+        model_state=model_state,
+        layers=network.layers(params, model_state),
+        num_data=num_data,
+        total_steps=plan.total_steps,
+        augment=partial(_augment, pad=data.pad, flip=data.flip),
+    )
+    return network, problem, plan
+
+
+def _augment(images, key, *, pad: int, flip: bool):
+    return crop_and_flip(images, key, pad=pad, flip=flip)
+
+
+def train(config: Config, data: Dataset, log: RunLog) -> Trained:
+    """Trains, or continues with `config.resume`, until done or interrupted.
+
+    Args:
+      config: a resolved configuration.
+      data: the data set; only its training and validation parts are read, unless
+        `config.test_every` asks for test curves.
+      log: the run folder.
+
+    Raises:
+      InputError: settings that do not fit together, a folder with another run in it,
+        or a loss that is not finite (the last good checkpoint stays).
+    """
+    network, problem, plan = build_problem(config, data)
+    method = methods.build(config.method, config, problem)
+    log.start(config, data.source)
+    rng = _host_rng(config.seed, 0)
+    state, masks = method.init(jax.random.key(config.seed), rng)
+    progress = Progress(state, masks, masks, masks)
+    with (
+        Display(plan.total_steps, config.epochs) as display,
+        Interrupt(display.say) as interrupt,
+        Checkpoints(
+            log.folder / "checkpoints",
+            config.as_dict(),
+            ignore=NOT_COMPARED,
+            notify=display.say,
+        ) as checkpoints,
+    ):
+        loop = Loop(config, data, method, plan, log, checkpoints, display)
+        progress, seconds = loop.restore(progress)
+        progress, seconds = loop.run(progress, seconds, interrupt)
+        step = int(progress.state.step)
+        finished = step >= plan.total_steps
+        if finished:
+            best = checkpoints.restore(progress, best=True)
+            if best is not None:
+                step, progress = best.step, best.tree
+    return Trained(network, problem, progress, step, finished, seconds)
+
+
+@dataclasses.dataclass(eq=False)
+class Loop:
+    """The parts that one training works with; see `train`."""
+
+    config: Config
+    data: Dataset
+    method: methods.Method
+    plan: Plan
+    log: RunLog
+    checkpoints: Checkpoints
+    display: Display
+
+    def __post_init__(self):
+        count = self.config.train_size or None
+        self._train_data = (
+            jnp.asarray(self.data.train_images[:count]),
+            jnp.asarray(self.data.train_labels[:count]),
+        )
+        self._rate = schedules.learning_rate(
+            self.config.schedule, self.config.learning_rate, self.plan.total_steps
+        )
+
+    def restore(self, start: Progress) -> tuple[Progress, float]:
+        """The newest checkpoint with `resume`, else the start; and its seconds."""
+        if not self.config.resume:
+            if self.checkpoints.steps:
+                raise InputError(
+                    f"--out: {self.log.folder} already holds a run (steps up to "
+                    f"{self.checkpoints.steps[-1]}); add --resume to continue it, or "
+                    "choose another folder."
+                )
+            self.log.truncate(-1)
+            return start, 0.0
+        found = self.checkpoints.restore(start)
+        if found is None:
+            self.display.say("--resume: no checkpoint there yet, starting at step 0")
+            self.log.truncate(-1)
+            return start, 0.0
+        self.log.truncate(found.step)
+        self.display.say(f"resumed at step {found.step} of {self.plan.total_steps}")
+        return found.tree, float(found.extra["seconds"])
+
+    def run(
+        self, progress: Progress, seconds: float, interrupt: Interrupt
+    ) -> tuple[Progress, float]:
+        """Phases until the last step or an interrupt; saves what it leaves with."""
+        start, saved_at = time.perf_counter() - seconds, time.perf_counter()
+        step = int(progress.state.step)
+        while step < self.plan.total_steps and not interrupt.requested:
+            progress, phase = self.phase(progress, step)
+            before, step = step, step + self.plan.inner_steps
+            seconds = time.perf_counter() - start
+            ends_epoch = self.plan.epochs_done(step) > self.plan.epochs_done(before)
+            last = step >= self.plan.total_steps
+            score = None
+            if ends_epoch or last:
+                score = -self.validate(progress, step, phase, seconds)
+            seconds = time.perf_counter() - start
+            stale = time.perf_counter() - saved_at > CHECKPOINT_SECONDS
+            if score is not None or stale or interrupt.requested:
+                self.save(progress, step, seconds, score)
+                saved_at = time.perf_counter()
+        return progress, seconds
+
+    def phase(self, progress: Progress, step: int) -> tuple[Progress, dict[str, Any]]:
+        """One swap, if it is due, and M steps; logged and checked."""
+        begin = time.perf_counter()
+        self.display.start_phase(step, self.plan.inner_steps)
+        progress, swap = self.swap(progress, step)
+        swap_seconds = time.perf_counter() - begin
+        rows = self._rows(step, self.plan.inner_steps)
+        state, traces = self.method.step(
+            progress.state, progress.masks, self._train_data, rows
+        )
+        wait(traces["loss"], self.display.tick)
+        traces = jax.device_get(traces)
+        self._check_finite(traces, state, step)
+        event = {
+            "event": "phase",
+            "step": step + self.plan.inner_steps,
+            "epoch": (step + self.plan.inner_steps) / self.plan.steps_per_epoch,
+            **{name: float(np.mean(values)) for name, values in traces.items()},
+            "learning_rate": _as_float(self._rate(step + self.plan.inner_steps - 1)),
+            **swap,
+            "swap_seconds": swap_seconds,
+            "seconds": time.perf_counter() - begin,
+        }
+        self.log.append(event)
+        self.display.end_phase(event)
+        return progress._replace(state=state), event
+
+    def swap(self, progress: Progress, step: int) -> tuple[Progress, dict[str, float]]:
+        """Removal and addition before a phase, except before the first."""
+        num_batches = self.method.num_growth_batches(step) if step else 0
+        state, masks, event = progress.state, progress.masks, {}
+        if num_batches:
+            state, masks, event = self.method.swap(
+                state,
+                masks,
+                self._train_data,
+                self._rows(step, num_batches),
+                _host_rng(self.config.seed, step),
+            )
+            event["iou_previous"] = masks_lib.overlap(masks, progress.masks)
+            event["iou_first"] = masks_lib.overlap(masks, progress.first_masks)
+            progress = progress._replace(previous_masks=progress.masks)
+        elif step and masks:
+            event = {"iou_previous": 1.0}
+            event["iou_first"] = masks_lib.overlap(masks, progress.first_masks)
+        return progress._replace(state=state, masks=masks), event
+
+    def validate(
+        self, progress: Progress, step: int, phase: dict[str, Any], seconds: float
+    ) -> float:
+        """Evaluates the mean network on the validation split; returns its NLL."""
+        data, config = self.data, self.config
+        event: dict[str, Any] = {
+            "event": "epoch",
+            "step": step,
+            "epoch": self.plan.epochs_done(step),
+            "val": self._scores(progress, data.val_images, data.val_labels),
+        }
+        if config.test_every and event["epoch"] % config.test_every == 0:
+            event["test"] = self._scores(progress, data.test_images, data.test_labels)
+        event["elapsed_seconds"] = seconds
+        self.log.append(event)
+        self.display.epoch(phase, event)
+        return event["val"]["nll"]
+
+    def _scores(self, progress: Progress, images, labels) -> dict[str, float]:
+        probs = predict.predict_mean(
+            self.method.problem.apply_fn, progress.state.weights, progress.masks, images
+        )
+        return metrics.evaluate(probs, labels)
+
+    def save(
+        self, progress: Progress, step: int, seconds: float, score: float | None
+    ) -> None:
+        """Writes a checkpoint in the background; a failure tells what is kept."""
+        extra = {"seconds": seconds}
+        self.checkpoints.save(step, progress, extra, score=score)
+
+    def _rows(self, step: int, num_steps: int) -> np.ndarray:
+        return batch_indices(
+            step,
+            num_steps,
+            num_examples=len(self._train_data[1]),
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+        )
+
+    def _check_finite(
+        self, traces: dict[str, np.ndarray], state: State, step: int
+    ) -> None:
+        bad = ~np.isfinite(traces["loss"])
+        where = f"step {step + int(np.argmax(bad)) + 1}"
+        if not bad.any():
+            if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.weights)):
+                return
+            where = f"the weights after step {step + len(bad)}"
+        raise InputError(
+            f"the loss or a weight is not finite at {where}; the last checkpoint is "
+            f"kept (steps {self.checkpoints.steps}). Lower --learning-rate or raise "
+            "--prior-std."
+        )
+
+
+def _as_float(value: jax.typing.ArrayLike) -> float:
+    return float(np.asarray(value))
+
+
+def _host_rng(seed: int, step: int) -> np.random.Generator:
+    return np.random.default_rng(
+        np.random.SeedSequence(seed, spawn_key=(_HOST_STREAM, step))
+    )
+
+
+def default_folder(config: Config) -> Path:
+    """A free folder under runs/, or with `config.resume` the newest one of that name.
+
+    For example runs/cifar10-ssvi-s95, then runs/cifar10-ssvi-s95-2.
+    """
+    percent = f"{100 * config.sparsity:g}".replace(".", "_")
+    base = Path("runs") / f"{config.dataset}-{config.method}-s{percent}"
+    newest, number = base, 1
+    free = base
+    while free.exists():
+        number += 1
+        newest, free = free, base.with_name(f"{base.name}-{number}")
+    return newest if config.resume else free
