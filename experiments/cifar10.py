@@ -31,9 +31,9 @@ def main(argv: Sequence[str]) -> int:
     print(f"data: {dataset.source}\nrun folder: {log.folder}")
 
     trained = train.train(config, dataset, log)
-    if not trained.finished:
+    if trained.signal:
         print(f"stopped and saved at step {trained.step}; continue with --resume")
-        return 130
+        return 128 + trained.signal
     summary = results.finish(config, dataset, trained, log)
     print(report.summary_table(summary))
     if config.figures:

@@ -1,6 +1,8 @@
 """Command lines: parse, resolve presets, and turn bad input into exit code 2."""
 
 import dataclasses
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -14,10 +16,19 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Runs a script's main function and exits the process with its code.
 
     `InputError` and errors of the file system become one line on standard error and
-    exit code 2. Any other exception is a defect and keeps its traceback.
+    exit code 2. Any other exception is a defect and keeps its traceback. A character
+    that the terminal does not have is printed as a question mark.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output has left; at exit Python would try to write again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -6,7 +6,7 @@ Imports nothing heavy, so that a command line can be parsed and refused at once.
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin
 
 import tyro
 
@@ -128,6 +128,12 @@ class Config:
                     f"{_flag(name)}: got {getattr(self, name)}, allowed: 0 or more."
                 )
         check_fraction("--momentum", self.momentum)
+        if self.seed >= 2**32:  # JAX would take it modulo 2^32
+            raise InputError(f"--seed: got {self.seed}, allowed: 0 to 2^32 - 1.")
+        for field in dataclasses.fields(self):
+            if get_origin(field.type) is Literal:
+                names = get_args(field.type)
+                check_choice(_flag(field.name), getattr(self, field.name), names)
 
     def as_dict(self) -> dict[str, object]:
         """Field → JSON value; paths as text."""
@@ -191,7 +197,7 @@ PRESETS: dict[str, dict[str, object]] = {
 
 DIGITS: dict[str, dict[str, object]] = {
     "paper": {"batch_size": 64, "inner_steps": 20},
-    "laptop": {"width": 0.5, "epochs": 40, "batch_size": 64, "inner_steps": 20},
+    "laptop": {"width": 0.5, "epochs": 30, "batch_size": 64, "inner_steps": 20},
     "smoke": {"train_size": 0, "batch_size": 64, "epochs": 4},
 }
 """What the presets change besides on the embedded digits, 1,797 images of 8 × 8."""
@@ -229,9 +235,11 @@ def read_densities(rule: str) -> str | dict[str, float]:
         values = json.loads(Path(rule).read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"--densities: cannot read {rule}: {error}") from error
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(
+        type(value) in (int, float) for value in values.values()
+    ):
         raise InputError(
-            f"--densities: {rule} holds {type(values).__name__}, allowed: a JSON "
+            f"--densities: got {json.dumps(values)[:100]} in {rule}, allowed: a JSON "
             "object that maps kernel paths to densities in (0, 1]."
         )
     return values

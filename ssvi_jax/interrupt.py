@@ -2,9 +2,9 @@
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
@@ -14,14 +14,17 @@ POLL_SECONDS = 0.05
 class Interrupt:
     """Notes the first Ctrl-C or SIGTERM; a second one ends the process at once.
 
-    Use as a context manager around training; `requested` is true once someone asked.
+    Use as a context manager around training.
 
     Args:
       notify: called with one line when the request arrives.
+
+    Attributes:
+      requested: number of the signal that asked to stop; 0: none has.
     """
 
     def __init__(self, notify: Callable[[str], None]):
-        self.requested = False
+        self.requested = 0
         self._notify = notify
         self._previous: dict[int, object] = {}
 
@@ -40,13 +43,16 @@ class Interrupt:
         del frame
         if self.requested:
             # A running XLA computation cannot be stopped; checkpoints are safe.
-            print("stopped; continue with --resume", file=sys.stderr, flush=True)
+            with suppress(OSError):
+                os.write(2, b"stopped; continue with --resume\n")
             os._exit(128 + number)
-        self.requested = True
-        self._notify(
-            "stopping: this phase is finished and saved first; the same signal again "
-            "stops at once and goes back to the last checkpoint on --resume"
-        )
+        self.requested = number
+        # A buffered stream refuses to be written to from within a write.
+        with suppress(RuntimeError):
+            self._notify(
+                "stopping: this phase is finished and saved first; the same signal "
+                "again stops at once and goes back to the last checkpoint on --resume"
+            )
 
 
 def wait(array: Any, tick: Callable[[], None] = lambda: None) -> None:

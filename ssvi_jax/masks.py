@@ -7,7 +7,7 @@ import numpy as np
 
 from ssvi_jax import densities
 from ssvi_jax.errors import InputError
-from ssvi_jax.types import Masks, Subspace
+from ssvi_jax.types import Masks, Posterior, Subspace
 
 
 def random_masks(
@@ -53,14 +53,19 @@ def create(
     return random_masks(shapes, densities.layer_counts(shapes, sparsity, rule), rng)
 
 
-def to_subspace(masks: Masks) -> Subspace:
+def to_subspace(masks: Masks, posterior: Posterior | None = None) -> Subspace:
     """The device form of masks: sorted flat positions, int32 ``[s]`` per kernel.
 
+    Args:
+      masks: the basis selection.
+      posterior: if given, what the masks must fit: one value a selected weight.
+
     Raises:
-      InputError: a mask is not boolean, or its kernel is too large for int32.
+      InputError: a mask is not boolean, its kernel is too large for int32, or the
+        posterior has other kernels or another number of weights.
     """
-    index = {}
-    for path, mask in masks.items():
+    index, shapes = {}, []
+    for path, mask in sorted(masks.items()):  # noise must not hang on their order
         if mask.dtype != np.bool_:
             raise InputError(
                 f"masks[{path!r}]: got dtype {mask.dtype}, allowed: bool (0/1 "
@@ -71,8 +76,17 @@ def to_subspace(masks: Masks) -> Subspace:
                 f"masks[{path!r}]: got {mask.size} weights, allowed: at most 2^31 - 1."
             )
         index[path] = jnp.asarray(np.flatnonzero(mask), jnp.int32)
-    shapes = tuple((path, tuple(mask.shape)) for path, mask in masks.items())
-    return Subspace(index, shapes)
+        shapes.append((path, tuple(mask.shape)))
+    found = {path: positions.size for path, positions in index.items()}
+    if posterior is not None:
+        needed = {path: gaussian.mean.size for path, gaussian in posterior.items()}
+        if found != needed:
+            wrong = sorted(set(found.items()) ^ set(needed.items()))
+            raise InputError(
+                f"masks: do not fit the posterior at {wrong[:4]} (path, selected "
+                "weights); needed: the masks that the state was made or swapped with."
+            )
+    return Subspace(index, tuple(shapes))
 
 
 def counts(masks: Masks) -> dict[str, int]:

@@ -111,19 +111,19 @@ def load(path: str | Path) -> tuple[ImageNetwork, Weights, Masks]:
     """
     file = artifact.load(path)
     network = ImageNetwork(NetworkSpec.from_json(file.config))
-    masks = file.masks()
     params, model_state = jax.eval_shape(network.init, jax.random.key(0))
-    expected = trees.flatten({"params": params, "state": model_state})
-    kernels = {f"params/{path}": mask for path, mask in masks.items()}
+    expected = _shapes({"params": params, "state": model_state})
     saved = file.weights
-    found = trees.flatten({"params": saved.params, "state": saved.model_state})
-    found |= kernels
-    if {k: v.shape for k, v in found.items()} != {
-        k: v.shape for k, v in expected.items()
-    }:
+    found = _shapes({"params": saved.params, "state": saved.model_state})
+    # Compared before the masks are made: a hostile file may claim any shape.
+    if found | {f"params/{path}": s for path, s in file.shapes.items()} != expected:
         raise InputError(
             f"{path}: its weights are not those of {network.spec.model} at width "
             f"{network.spec.width:g}; the file was put together wrongly."
         )
     weights = jax.tree.map(jnp.asarray, saved)
-    return network, weights, masks
+    return network, weights, file.masks()
+
+
+def _shapes(tree: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {path: tuple(leaf.shape) for path, leaf in trees.flatten(tree).items()}

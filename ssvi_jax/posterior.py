@@ -46,7 +46,8 @@ def init(
     posterior = {}
     for i, (path, shape) in enumerate(subspace.shapes):
         count = subspace.index[path].size
-        std = mean_std or math.sqrt(2.0 / max(count / shape[-1], 1.0))
+        he_std = math.sqrt(2.0 / max(count / shape[-1], 1.0))
+        std = he_std if mean_std is None else mean_std
         key_mean, key_sigma = jax.random.split(jax.random.fold_in(key, i))
         mean = std * jax.random.normal(key_mean, (count,))
         sigma = jnp.abs(

@@ -155,6 +155,13 @@ class Command:
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npz")] = None
     """Also write probabilities and entropies to this .npz file."""
 
+    def __post_init__(self):
+        if self.samples < 1 or not 0 <= self.seed < 2**32:
+            raise InputError(
+                f"--samples, --seed: got {self.samples}, {self.seed}, allowed: at "
+                "least 1, and 0 to 2^32 - 1."
+            )
+
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
@@ -193,16 +200,14 @@ def read_images(path: Path, image_shape: tuple[int, int, int]) -> np.ndarray:
       InputError: not such a file, or images of another shape or type.
     """
     try:
-        images = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as file:
+            images = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError) as error:
         raise InputError(f"images: cannot read {path} as .npy: {error}") from error
-    if not isinstance(images, np.ndarray) or (
-        images.dtype != np.uint8 or images.shape[1:] != image_shape
-    ):
-        got = getattr(images, "shape", None), getattr(images, "dtype", type(images))
+    if images.dtype != np.uint8 or images.shape[1:] != image_shape:
         raise InputError(
-            f"images: {path} holds shape {got[0]}, {got[1]}; this model needs uint8 "
-            f"[n, {', '.join(map(str, image_shape))}], pixels 0 to 255."
+            f"images: {path} holds {images.dtype} {list(images.shape)}; this model "
+            f"needs uint8 [n, {', '.join(map(str, image_shape))}], pixels 0 to 255."
         )
     return images
 

@@ -130,11 +130,11 @@ def costs(config: Config, trained: Trained) -> dict[str, float]:
     """FLOPs that the kept weights cost, beside dense VI (see `flops`)."""
     masks = trained.progress.masks
     growth = None
-    if masks and config.sparsity and config.replacement_rate:
-        if config.addition == "gradient":
-            growth = flops.Growth(
-                config.inner_steps, config.grow_batches, config.grow_at_mean
-            )
+    swaps = masks_lib.sparsity(masks) > 0 and config.replacement_rate > 0
+    if swaps and config.addition == "gradient":
+        growth = flops.Growth(
+            config.inner_steps, config.grow_batches, config.grow_at_mean
+        )
     return flops.flops_summary(
         _layer_costs(masks, trained.problem.layers),
         batch_size=config.batch_size,

@@ -4,9 +4,11 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +46,21 @@ class RunLog:
                 "folder on a disk with free space that you may write to."
             ) from error
 
+    @property
+    def has_run(self) -> bool:
+        """Whether a run has logged something here."""
+        return self.metrics_path.exists() or self.has_summary
+
+    @property
+    def has_summary(self) -> bool:
+        """Whether a run came to its end here."""
+        return (self.folder / "summary.json").exists()
+
     def start(self, config: Config, data_source: str) -> None:
-        """Writes config.json; a resumed run keeps the one it started with."""
-        if not (config.resume and (self.folder / "config.json").exists()):
-            about = {"data_source": data_source, **environment()}
-            self.write_json("config.json", {"config": config.as_dict(), **about})
+        """Begins a run at step 0: writes config.json, drops what was logged before."""
+        about = {"data_source": data_source, **environment()}
+        self.write_json("config.json", {"config": config.as_dict(), **about})
+        self.metrics_path.unlink(missing_ok=True)
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Writes `name` in one step; NaN is refused by `json`."""
@@ -57,7 +69,8 @@ class RunLog:
 
     def append(self, event: Mapping[str, Any]) -> None:
         """Adds one line to metrics.jsonl."""
-        with self.metrics_path.open("a") as file:
+        path = self.metrics_path
+        with _writing(path), path.open("a") as file:
             file.write(json.dumps(event, allow_nan=False) + "\n")
 
     def truncate(self, step: int) -> None:
@@ -79,26 +92,40 @@ class RunLog:
         """Writes predictions.npz (see docs/results.md for its arrays)."""
         path = self.folder / "predictions.npz"
         temporary = path.with_suffix(".tmp.npz")
-        np.savez_compressed(
-            temporary,
-            mc_probs=prediction.mc_probs,
-            mean_probs=prediction.mean_probs,
-            sample_entropy=prediction.sample_entropy,
-            labels=labels,
-        )
-        os.replace(temporary, path)
+        with _writing(path):
+            np.savez_compressed(
+                temporary,
+                mc_probs=prediction.mc_probs,
+                mean_probs=prediction.mean_probs,
+                sample_entropy=prediction.sample_entropy,
+                labels=labels,
+            )
+            os.replace(temporary, path)
 
     def _replace(self, name: str, content: bytes) -> None:
-        temporary = self.folder / f".{name}.tmp"
-        temporary.write_bytes(content)
-        os.replace(temporary, self.folder / name)
+        path, temporary = self.folder / name, self.folder / f".{name}.tmp"
+        with _writing(path):
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns errors of the file system into advice."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"--out: cannot write {path} ({error.strerror or error}). Checkpoints are "
+            "kept: free space or mend the folder, then continue with --resume."
+        ) from error
 
 
 def environment() -> dict[str, Any]:
     """Command, versions, hardware and git commit, for config.json."""
     devices = jax.devices()
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "platform": devices[0].platform,

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 from ssvi_jax import criteria
 from ssvi_jax import posterior as posterior_lib
-from ssvi_jax.errors import InputError, check_choice
+from ssvi_jax.errors import InputError, check_choice, check_fraction
 from ssvi_jax.types import Gaussian, Masks
 from ssvi_jax.vi import State, Trainable
 
@@ -129,13 +129,16 @@ def removal_addition(
       The new state (moments of new coordinates are 0), new masks, coordinates swapped.
 
     Raises:
-      InputError: gradients are missing, or some gradient or score is not finite.
+      InputError: a rate outside [0, 1], or gradients that are missing, not of the
+        kernel's shape, or not finite (a mean or sigma likewise).
     """
+    check_fraction("rate", rate, one_allowed=True)
     host = jax.device_get(state.posterior)
     new_masks, sources, swapped = {}, {}, 0
-    for path, mask in masks.items():
+    for path, mask in sorted(masks.items()):  # the order in which rng is used
         count = num_swaps(mask, rate)
-        sigma = np.logaddexp(0.0, host[path].rho.astype(np.float64))
+        with np.errstate(invalid="ignore"):  # NaN is refused by the criteria
+            sigma = np.logaddexp(0.0, host[path].rho.astype(np.float64))
         scores = criteria.removal_scores(
             rule.removal, host[path].mean, sigma, lam=rule.lam
         )
@@ -153,6 +156,11 @@ def _addition_scores(rule, path, mask, gradients, rng) -> np.ndarray:
     if gradients is None or path not in gradients:
         raise InputError(f"gradients: none given for {path!r}, needed for addition.")
     scores = np.asarray(gradients[path])
+    if scores.shape != mask.shape:
+        raise InputError(
+            f"gradients[{path!r}]: got shape {scores.shape}, needed: {mask.shape}, the "
+            "kernel's full shape (see vi.VI.dense_gradient)."
+        )
     if not np.isfinite(scores).all():
         raise InputError(
             f"gradients[{path!r}]: got a value that is not finite; lower the learning "
@@ -166,6 +174,8 @@ def _move(state: State, sources: dict[str, jax.Array], growth_init: str) -> Stat
     """Carries packed values to their new places and starts the new ones."""
 
     def move(values, source, fill: ArrayLike = 0.0):
+        if values.shape != source.shape:
+            return values  # a placeholder, as adafactor has
         moved = values[jnp.maximum(source, 0)]
         return jnp.where(source == NEW, jnp.asarray(fill, values.dtype), moved)
 

@@ -45,13 +45,11 @@ class Progress(NamedTuple):
       state: the training state.
       masks: the current selection.
       first_masks: the selection at step 0, for the churn.
-      previous_masks: the selection before the last swap.
     """
 
     state: State
     masks: Masks
     first_masks: Masks
-    previous_masks: Masks
 
 
 class Trained(NamedTuple):
@@ -62,7 +60,7 @@ class Trained(NamedTuple):
       problem: what the method was built on.
       progress: the last state, or the best by validation NLL once finished.
       step: the step that `progress` is of.
-      finished: False if a signal stopped it.
+      signal: number of the signal that stopped it; 0: it is finished.
       seconds: training time, summed over continuations; evaluation included.
     """
 
@@ -70,7 +68,7 @@ class Trained(NamedTuple):
     problem: methods.Problem
     progress: Progress
     step: int
-    finished: bool
+    signal: int
     seconds: float
 
 
@@ -141,10 +139,9 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
     """
     network, problem, plan = build_problem(config, data)
     method = methods.build(config.method, config, problem)
-    log.start(config, data.source)
     rng = _host_rng(config.seed, 0)
     state, masks = method.init(jax.random.key(config.seed), rng)
-    progress = Progress(state, masks, masks, masks)
+    progress = Progress(state, masks, masks)
     with (
         Display(plan.total_steps, config.epochs) as display,
         Interrupt(display.say) as interrupt,
@@ -159,12 +156,11 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
         progress, seconds = loop.restore(progress)
         progress, seconds = loop.run(progress, seconds, interrupt)
         step = int(progress.state.step)
-        finished = step >= plan.total_steps
-        if finished:
+        if not interrupt.requested:
             best = checkpoints.restore(progress, best=True)
             if best is not None:
                 step, progress = best.step, best.tree
-    return Trained(network, problem, progress, step, finished, seconds)
+    return Trained(network, problem, progress, step, interrupt.requested, seconds)
 
 
 @dataclasses.dataclass(eq=False)
@@ -191,19 +187,22 @@ class Loop:
 
     def restore(self, start: Progress) -> tuple[Progress, float]:
         """The newest checkpoint with `resume`, else the start; and its seconds."""
-        if not self.config.resume:
-            if self.checkpoints.steps:
-                raise InputError(
-                    f"--out: {self.log.folder} already holds a run (steps up to "
-                    f"{self.checkpoints.steps[-1]}); add --resume to continue it, or "
-                    "choose another folder."
-                )
-            self.log.truncate(-1)
-            return start, 0.0
-        found = self.checkpoints.restore(start)
+        resume, steps = self.config.resume, self.checkpoints.steps
+        if self.log.has_summary and not steps:
+            raise InputError(
+                f"--out: {self.log.folder} holds the results of a run but none of its "
+                "checkpoints; choose another folder."
+            )
+        if not resume and (steps or self.log.has_run):
+            raise InputError(
+                f"--out: {self.log.folder} already holds a run (checkpoints at steps "
+                f"{steps}); add --resume to continue it, or choose another folder."
+            )
+        found = self.checkpoints.restore(start) if resume else None
         if found is None:
-            self.display.say("--resume: no checkpoint there yet, starting at step 0")
-            self.log.truncate(-1)
+            if resume:
+                self.display.say("--resume: no checkpoint there yet, starting anew")
+            self.log.start(self.config, self.data.source)
             return start, 0.0
         self.log.truncate(found.step)
         self.display.say(f"resumed at step {found.step} of {self.plan.total_steps}")
@@ -272,7 +271,6 @@ class Loop:
             )
             event["iou_previous"] = masks_lib.overlap(masks, progress.masks)
             event["iou_first"] = masks_lib.overlap(masks, progress.first_masks)
-            progress = progress._replace(previous_masks=progress.masks)
         elif step and masks:
             event = {"iou_previous": 1.0}
             event["iou_first"] = masks_lib.overlap(masks, progress.first_masks)
@@ -327,10 +325,11 @@ class Loop:
             if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.weights)):
                 return
             where = f"the weights after step {step + len(bad)}"
+        steps = self.checkpoints.steps
+        kept = f"checkpoint of step {steps[-1]} is kept" if steps else "no checkpoint yet"
         raise InputError(
-            f"the loss or a weight is not finite at {where}; the last checkpoint is "
-            f"kept (steps {self.checkpoints.steps}). Lower --learning-rate or raise "
-            "--prior-std."
+            f"the loss or a weight is not finite at {where}; {kept}. Lower "
+            "--learning-rate or raise --prior-std, and choose another --out."
         )
 
 
@@ -350,7 +349,9 @@ def default_folder(config: Config) -> Path:
     For example runs/cifar10-ssvi-s95, then runs/cifar10-ssvi-s95-2.
     """
     percent = f"{100 * config.sparsity:g}".replace(".", "_")
-    base = Path("runs") / f"{config.dataset}-{config.method}-s{percent}"
+    by_hand = config.densities.endswith(".json")
+    kept = Path(config.densities).stem if by_hand else f"s{percent}"
+    base = Path("runs") / f"{config.dataset}-{config.method}-{kept}"
     newest, number = base, 1
     free = base
     while free.exists():

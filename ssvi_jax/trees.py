@@ -1,6 +1,6 @@
 """Nested parameter dictionaries as flat path → array mappings, and back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -10,23 +10,31 @@ from ssvi_jax.types import Params
 Predicate = Callable[[str, jax.Array], bool]
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def join(names: Iterable[str | int]) -> str:
+    """The path of nested names; a "/" in a name becomes "~1" (as in RFC 6901)."""
+    return "/".join(str(n).replace("~", "~0").replace("/", "~1") for n in names)
+
+
+def flatten(
+    tree: Mapping[str, Any], names: tuple[str | int, ...] = ()
+) -> dict[str, Any]:
     """Flattens nested dictionaries to ``{"a/b/kernel": leaf}``, keys sorted."""
     flat = {}
     for name in sorted(tree):
-        value, path = tree[name], f"{prefix}{name}"
+        value, path = tree[name], (*names, name)
         if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{path}/"))
+            flat.update(flatten(value, path))
         else:
-            flat[path] = value
+            flat[join(path)] = value
     return flat
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Inverse of `flatten`."""
+    """Inverse of `flatten`, for names that are strings."""
     tree: dict[str, Any] = {}
     for path, value in flat.items():
-        *parents, name = path.split("/")
+        names = (n.replace("~1", "/").replace("~0", "~") for n in path.split("/"))
+        *parents, name = names
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})

@@ -93,6 +93,15 @@ class PackedKernel:
         probe = None if self.probe is None else self.probe.reshape(shape)
         return dataclasses.replace(self, shape=shape, probe=probe)
 
+    def astype(self, dtype: jax.typing.DTypeLike) -> "PackedKernel":
+        """The same kernel with its values in another floating type."""
+        return dataclasses.replace(
+            self,
+            mean=self.mean.astype(dtype),
+            sigma=self.sigma.astype(dtype),
+            probe=None if self.probe is None else self.probe.astype(dtype),
+        )
+
 
 class ApplyFn(Protocol):
     """A network as a pure function; all that the core knows of a model."""

@@ -216,7 +216,7 @@ class VI:
         # Copies, because the inner loop donates its state and with it these buffers.
         _, rest = trees.split(params, self.is_bayesian)
         rest, model_state = jax.tree.map(jnp.array, (rest, dict(model_state)))
-        opt_state = self.tx.init(Trainable(posterior, rest))
+        opt_state = jax.tree.map(jnp.array, self.tx.init(Trainable(posterior, rest)))
         return State(
             posterior, rest, model_state, opt_state, jnp.zeros((), jnp.int32), key_run
         )
@@ -317,7 +317,8 @@ class VI:
         Returns:
           The new state and metrics of shape ``[M]`` (see `negative_elbo`).
         """
-        return self._scan(state, masks_lib.to_subspace(masks), data, batch_index)
+        subspace = masks_lib.to_subspace(masks, state.posterior)
+        return self._scan(state, subspace, data, batch_index)
 
     @partial(jax.jit, static_argnames="self", donate_argnames="state")
     def _scan(self, state, subspace, data, batch_index):
@@ -348,7 +349,7 @@ class VI:
           Path → float32 array of the kernel's full shape.
         """
         estimator = "mean" if at_mean else self.estimator
-        subspace = masks_lib.to_subspace(masks)
+        subspace = masks_lib.to_subspace(masks, state.posterior)
         return self._dense_gradient(state, subspace, data, batch_index, estimator)
 
     @partial(jax.jit, static_argnames=("self", "estimator"))
@@ -386,12 +387,12 @@ class VI:
 
     def sample(self, state: State, masks: Masks, key: jax.Array) -> Params:
         """Full parameters with one draw of the posterior; pruned weights are 0."""
-        subspace = masks_lib.to_subspace(masks)
+        subspace = masks_lib.to_subspace(masks, state.posterior)
         draws = posterior_lib.sample(state.posterior, subspace, key)
         return trees.merge(state.params, draws)
 
 
 def _accuracy(output: jax.Array, labels: jax.Array) -> jax.Array:
-    if not jnp.issubdtype(labels.dtype, jnp.integer) or output.ndim != 2:
+    if not jnp.issubdtype(labels.dtype, jnp.integer) or output.ndim - labels.ndim != 1:
         return jnp.full((), jnp.nan)
     return jnp.mean(jnp.argmax(output, axis=-1) == labels)

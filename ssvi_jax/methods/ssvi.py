@@ -6,12 +6,13 @@ gradient enter it. With sparsity 0 this is dense mean-field VI.
 """
 
 import dataclasses
+import math
 
 import jax
 import numpy as np
 
+from ssvi_jax import densities, optimizers, priors, schedules, subspace, vi
 from ssvi_jax import masks as masks_lib
-from ssvi_jax import optimizers, priors, schedules, subspace, vi
 from ssvi_jax.config import Config, read_densities
 from ssvi_jax.methods import Problem
 from ssvi_jax.types import Masks
@@ -19,20 +20,26 @@ from ssvi_jax.types import Masks
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SSVI:
-    """See the module; made by `build`."""
+    """See the module; made by `build`.
+
+    Attributes:
+      config: the run's settings.
+      problem: what it was built on.
+      inference: the training step.
+      rule: who swaps with whom.
+      counts: kernel path → weights it keeps, from the first step to the last.
+    """
 
     config: Config
     problem: Problem
     inference: vi.VI
     rule: subspace.Rule
+    counts: dict[str, int]
 
     def init(self, key: jax.Array, rng: np.random.Generator) -> tuple[vi.State, Masks]:
         """Random masks with the density rule's counts, and the state on them."""
         config, problem = self.config, self.problem
-        shapes = {layer.path: layer.shape for layer in problem.layers}
-        rule = read_densities(config.densities)
-        sparsity = config.sparsity if isinstance(rule, str) else None
-        masks = masks_lib.create(shapes, sparsity, rng, rule)
+        masks = masks_lib.random_masks(_shapes(problem), self.counts, rng)
         state = self.inference.init(
             key,
             problem.params,
@@ -58,8 +65,9 @@ class SSVI:
 
     def num_growth_batches(self, step: int) -> int:
         """`grow_batches` while r_t is positive and something is sparse."""
-        due = self.config.sparsity > 0 and self.rate(step) > 0
-        return self.config.grow_batches if due else 0
+        total = sum(map(math.prod, _shapes(self.problem).values()))
+        is_sparse = sum(self.counts.values()) < total
+        return self.config.grow_batches if is_sparse and self.rate(step) > 0 else 0
 
     def swap(
         self,
@@ -84,7 +92,14 @@ class SSVI:
 
 
 def build(config: Config, problem: Problem) -> SSVI:
-    """Builds SSVI from a configuration."""
+    """Builds SSVI from a configuration.
+
+    Raises:
+      InputError: densities that do not fit the network.
+    """
+    densities_rule = read_densities(config.densities)
+    sparsity = config.sparsity if isinstance(densities_rule, str) else None
+    counts = densities.layer_counts(_shapes(problem), sparsity, densities_rule)
     inference = vi.VI(
         apply_fn=problem.apply_fn,
         tx=optimizers.from_config(config, problem.total_steps),
@@ -99,7 +114,11 @@ def build(config: Config, problem: Problem) -> SSVI:
     rule = subspace.Rule(
         config.removal, config.addition, config.growth_init, config.removal_lambda
     )
-    return SSVI(config, problem, inference, rule)
+    return SSVI(config, problem, inference, rule, counts)
+
+
+def _shapes(problem: Problem) -> dict[str, tuple[int, ...]]:
+    return {layer.path: layer.shape for layer in problem.layers}
 
 
 def make_prior(config: Config) -> priors.Prior:

@@ -29,8 +29,7 @@ def _perturb_fwd(
     mean: jax.Array, variance: jax.Array, epsilon: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     std = jnp.sqrt(variance)
-    positive = std > 0
-    slope = jnp.where(positive, 0.5 * epsilon / jnp.where(positive, std, 1.0), 0.0)
+    slope = jnp.where(std > 0, 0.5 * epsilon / std, 0.0)
     return mean + std * epsilon, slope
 
 

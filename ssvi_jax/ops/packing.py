@@ -1,7 +1,5 @@
 """From packed values to full arrays and back."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,6 @@ import numpy as np
 from ssvi_jax.types import PackedKernel
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def scatter(values: jax.Array, index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The array of the given shape that holds `values` at `index` and 0 elsewhere.
 
@@ -20,6 +17,10 @@ def scatter(values: jax.Array, index: jax.Array, shape: tuple[int, ...]) -> jax.
       index: int32 ``[s]``, sorted flat positions without repetition, all in range.
       shape: shape of the result.
     """
+    return _scatter(values, index, shape)
+
+
+def _set(values: jax.Array, index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     flat = jnp.zeros(int(np.prod(shape)), values.dtype)
     return (
         flat.at[index]
@@ -36,7 +37,7 @@ def scatter(values: jax.Array, index: jax.Array, shape: tuple[int, ...]) -> jax.
 def _scatter_fwd(
     values: jax.Array, index: jax.Array, shape: tuple[int, ...]
 ) -> tuple[jax.Array, jax.Array]:
-    return scatter(values, index, shape), index
+    return _set(values, index, shape), index
 
 
 def _scatter_bwd(
@@ -47,7 +48,8 @@ def _scatter_bwd(
     return gathered, None
 
 
-scatter.defvjp(_scatter_fwd, _scatter_bwd)
+_scatter = jax.custom_vjp(_set, nondiff_argnums=(2,))
+_scatter.defvjp(_scatter_fwd, _scatter_bwd)
 
 
 def unpack(kernel: PackedKernel) -> tuple[jax.Array, jax.Array]:

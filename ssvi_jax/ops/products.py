@@ -84,7 +84,6 @@ def conv(
     return conv_powers(x, (kernel,), window)[0]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv_powers(
     x: jax.Array, kernels: tuple[jax.Array, ...], window: Window
 ) -> tuple[jax.Array, ...]:
@@ -95,6 +94,12 @@ def conv_powers(
       kernels: one or more kernels of one shape, the first for x, the second for x².
       window: how they slide.
     """
+    return _conv_powers(x, kernels, window)
+
+
+def _forward(
+    x: jax.Array, kernels: tuple[jax.Array, ...], window: Window
+) -> tuple[jax.Array, ...]:
     return tuple(
         _convolve(power, kernel, window)
         for power, kernel in zip(_powers(x, len(kernels)), kernels, strict=True)
@@ -133,7 +138,7 @@ Operands = tuple[jax.Array, tuple[jax.Array, ...]]
 def _powers_fwd(
     x: jax.Array, kernels: tuple[jax.Array, ...], window: Window
 ) -> tuple[tuple[jax.Array, ...], Operands]:
-    return conv_powers(x, kernels, window), (x, kernels)
+    return _forward(x, kernels, window), (x, kernels)
 
 
 def _powers_bwd(
@@ -146,16 +151,14 @@ def _powers_bwd(
     return jax.lax.platform_dependent(operands, cotangents, cpu=written, default=native)
 
 
-conv_powers.defvjp(_powers_fwd, _powers_bwd)
+_conv_powers = jax.custom_vjp(_forward, nondiff_argnums=(2,))
+_conv_powers.defvjp(_powers_fwd, _powers_bwd)
 
 
 def _native_gradients(
     operands: Operands, cotangents: tuple[jax.Array, ...], *, window: Window
 ) -> Operands:
-    def forward(x: jax.Array, kernels: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        pairs = zip(_powers(x, len(kernels)), kernels, strict=True)
-        return tuple(_convolve(power, kernel, window) for power, kernel in pairs)
-
+    forward = partial(_forward, window=window)
     return jax.vjp(forward, *operands)[1](cotangents)
 
 

@@ -1,0 +1,169 @@
+"""The products of one forward pass of a model: plain, or locally reparameterized.
+
+A product is reparameterized only where a layer multiplies by the parameter itself.
+Where it does not, because the kernel is normalized, or because the layer sits inside
+scan, vmap, jit or remat (where one trace stands for many calls), the weight sample that
+the layer was given is used as it is.
+"""
+
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend.core import get_opaque_trace_state
+
+from ssvi_jax import ops, trees
+from ssvi_jax.types import PackedKernel, Params
+
+Held = Callable[[], jax.Array]
+"""Returns the kernel that a layer holds at the time of its call."""
+
+
+class Layer(NamedTuple):
+    """One product of a model.
+
+    Attributes:
+      path: path of its kernel.
+      shape: full shape of the kernel.
+      positions: how often the kernel is applied to one example (output pixels).
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    positions: int
+
+
+class Products:
+    """The products of one forward pass: plain, or locally reparameterized.
+
+    Args:
+      params: full parameters of the model.
+      kernels: kernels to reparameterize; None: none.
+      key: random key of the forward pass.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        kernels: Mapping[str, PackedKernel] | None,
+        key: jax.Array,
+    ):
+        self.kernels = kernels or {}
+        self.key = key
+        self.calls: list[Layer] = []
+        self._parameters = trees.flatten(params)
+        self._trace = get_opaque_trace_state(convention="flax")
+
+    def dot_general(self, path: str, held: Held) -> Callable[..., jax.Array]:
+        """A stand-in for `jax.lax.dot_general` in the layer that owns `path`."""
+
+        def product(x, kernel, dimension_numbers, *args, **kwargs):
+            rows = _matrix_rows(x, kernel, dimension_numbers)
+            packed = self._packed(path, held) if rows else None
+            contracted = math.prod(kernel.shape[i] for i in dimension_numbers[0][1])
+            if rows is None or packed is None:
+                y = jax.lax.dot_general(x, kernel, dimension_numbers, *args, **kwargs)
+            else:
+                inputs = x.reshape(*x.shape[: x.ndim - rows], contracted)
+                outputs = kernel.shape[rows:]
+                packed = packed.reshape((contracted, math.prod(outputs)))
+                y = ops.lrt_dense(inputs, packed.astype(x.dtype), self._next_key(path))
+                y = y.reshape(*inputs.shape[:-1], *outputs)
+            self._record(path, kernel, y.size * contracted // kernel.size)
+            return y
+
+        return product
+
+    def conv_general_dilated(self, path: str, held: Held) -> Callable[..., jax.Array]:
+        """A stand-in for `jax.lax.conv_general_dilated`, likewise."""
+
+        def product(
+            x,
+            kernel,
+            window_strides,
+            padding,
+            lhs_dilation=None,
+            rhs_dilation=None,
+            dimension_numbers=None,
+            feature_group_count=1,
+            **kwargs,
+        ):
+            if not _is_plain_conv(x, lhs_dilation, dimension_numbers, kwargs):
+                y = jax.lax.conv_general_dilated(
+                    x,
+                    kernel,
+                    window_strides,
+                    padding,
+                    lhs_dilation=lhs_dilation,
+                    rhs_dilation=rhs_dilation,
+                    dimension_numbers=dimension_numbers,
+                    feature_group_count=feature_group_count,
+                    **kwargs,
+                )
+                self._record(path, kernel, y.size // y.shape[-1])
+                return y
+            dilation = tuple(rhs_dilation or (1,) * (x.ndim - 2))
+            window = [
+                (k - 1) * d + 1 for k, d in zip(kernel.shape, dilation, strict=False)
+            ]
+            if isinstance(padding, str):
+                padding = jax.lax.padtype_to_pads(
+                    x.shape[1:-1], window, window_strides, padding
+                )
+            options: dict[str, Any] = {
+                "strides": tuple(window_strides),
+                "padding": tuple((int(low), int(high)) for low, high in padding),
+                "rhs_dilation": dilation,
+                "groups": feature_group_count,
+            }
+            packed = self._packed(path, held)
+            if packed is None:
+                y = ops.conv(x, kernel, **options)
+            else:
+                packed = packed.astype(x.dtype)
+                y = ops.lrt_conv(x, packed, self._next_key(path), **options)
+            self._record(path, kernel, y.size // y.shape[-1])
+            return y
+
+        return product
+
+    def _packed(self, path: str, held: Held) -> PackedKernel | None:
+        """The layer's packed kernel, if it is the parameter itself that it holds."""
+        same = held() is self._parameters.get(path)
+        outside = get_opaque_trace_state(convention="flax") == self._trace
+        return self.kernels.get(path) if same and outside else None
+
+    def _next_key(self, path: str) -> jax.Array:
+        """A key per layer, and per call where a layer is used more than once."""
+        number = sum(layer.path == path for layer in self.calls)
+        layer_key = jax.random.fold_in(self.key, zlib.crc32(path.encode()))
+        return jax.random.fold_in(layer_key, number)
+
+    def _record(self, path: str, kernel: jax.Array, positions: int) -> None:
+        self.calls.append(Layer(path, tuple(kernel.shape), positions))
+
+
+def _matrix_rows(x, kernel, dimension_numbers) -> int | None:
+    """How many leading kernel axes are contracted with as many trailing ones of x.
+
+    None if the product has batch dimensions or contracts otherwise.
+    """
+    (x_axes, kernel_axes), (x_batch, kernel_batch) = dimension_numbers
+    rows = len(kernel_axes)
+    trailing = tuple(range(x.ndim - rows, x.ndim))
+    plain = tuple(x_axes) == trailing and tuple(kernel_axes) == tuple(range(rows))
+    return rows if plain and not x_batch and not kernel_batch else None
+
+
+def _is_plain_conv(x, lhs_dilation, dimension_numbers, kwargs) -> bool:
+    """Whether this is a channels-last convolution that `ops` has."""
+    last = x.ndim - 1
+    spatial = tuple(range(1, last))
+    channels_last = jax.lax.ConvDimensionNumbers(
+        (0, last, *spatial), (last, last - 1, *range(last - 1)), (0, last, *spatial)
+    )
+    plain = not any(d != 1 for d in lhs_dilation or ())
+    grouped = kwargs.get("batch_group_count", 1) != 1
+    return plain and not grouped and dimension_numbers == channels_last
