@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike
 
 from ssvi_jax import trees
 from ssvi_jax.errors import InputError
@@ -117,10 +118,10 @@ class LinenModel(_FlaxModel):
                 {"params": params, **model_state},
                 x,
                 rngs=_streams(products.key),
-                mutable=list(model_state) if train else [],
+                mutable=list(model_state),
                 **self._kwargs(train=train),
             )
-        return output, {**model_state, **new_state}
+        return output, {**model_state, **new_state} if train else model_state
 
 
 def _streams(key: jax.Array) -> dict[str, jax.Array]:
@@ -207,16 +208,21 @@ def _held(layer: nnx.Linear | nnx.LinearGeneral | nnx.Conv) -> jax.Array:
 
 def _from_nnx(state: nnx.State) -> dict[str, Any]:
     flat = nnx.to_flat_state(state)
-    return trees.unflatten({trees.join(path): variable[...] for path, variable in flat})
+    return trees.unflatten({trees.join(path): _value(leaf) for path, leaf in flat})
 
 
 def _to_nnx(tree: Mapping[str, Any], template: nnx.State) -> nnx.State:
-    values = trees.flatten(tree)
-    flat = [
-        (path, variable.replace(values[trees.join(path)]))
-        for path, variable in nnx.to_flat_state(template)
-    ]
+    values, flat = trees.flatten(tree), []
+    for path, leaf in nnx.to_flat_state(template):
+        value = values[trees.join(path)]
+        is_variable = isinstance(leaf, nnx.Variable)
+        flat.append((path, leaf.replace(value) if is_variable else value))
     return nnx.from_flat_state(flat)
+
+
+def _value(leaf: Any) -> jax.Array:
+    """The array of a variable; modules may also hold arrays as they are."""
+    return leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf
 
 
 def _reseed(rngs: nnx.State, key: jax.Array) -> nnx.State:
@@ -234,7 +240,7 @@ def _reseed(rngs: nnx.State, key: jax.Array) -> nnx.State:
 
 def from_flax(
     module: nn.Module | nnx.Module,
-    x: jax.Array | None = None,
+    x: ArrayLike | None = None,
     *,
     key: jax.Array | None = None,
 ) -> tuple[ApplyFn, Params, ModelState]:

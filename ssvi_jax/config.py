@@ -41,7 +41,7 @@ class Config:
     """Architecture."""
     width: float = 1.0
     """Factor on all hidden widths."""
-    epochs: int = 6
+    epochs: int = 10
     """Passes over the training set; the run ends with a whole phase."""
     batch_size: int = 128
     """Examples per step."""

@@ -38,7 +38,9 @@ def finish(config: Config, data: Dataset, trained: Trained, log: RunLog) -> dict
     key = jax.random.fold_in(jax.random.key(config.seed), trained.step)
     test = _predict(trained.network, weights, masks, data.test_images, config, key)
     val = _predict(trained.network, weights, masks, data.val_images, config, key)
-    log.write_predictions(test, data.test_labels)
+    log.write_arrays(
+        "predictions.npz", {**_arrays(test, masks), "labels": data.test_labels}
+    )
     summary = {
         "dataset": data.name,
         "data_source": data.source,
@@ -51,18 +53,19 @@ def finish(config: Config, data: Dataset, trained: Trained, log: RunLog) -> dict
         "train_minutes": trained.seconds / 60,
         "backend": "xla",
         "platform": jax.default_backend(),
-        "samples": config.samples,
+        "samples": config.samples if masks else None,
         **sizes(trained.progress, trained.problem.layers),
         **costs(config, trained),
-        "test": scores(test, data.test_labels),
-        "val": scores(val, data.val_labels),
+        "test": scores(test, masks, data.test_labels),
+        "val": scores(val, masks, data.val_labels),
         "test_evaluated": "for curves too" if config.test_every else "once, at the end",
         "snr_histogram": snr_histogram(weights),
     }
     path = log.folder / "model.ssvi"
     summary["model_file"] = write_model(path, config, trained)
     summary["model_file"] |= compare_model(path, config, data, test, key)
-    log.write_json("summary.json", {k: v for k, v in summary.items() if v is not None})
+    summary = {name: value for name, value in summary.items() if value is not None}
+    log.write_json("summary.json", summary)
     return summary
 
 
@@ -70,12 +73,18 @@ def _predict(network, weights, masks, images, config: Config, key) -> Prediction
     return predict(network, weights, masks, images, num_samples=config.samples, key=key)
 
 
-def scores(prediction: Prediction, labels: np.ndarray) -> dict[str, dict[str, float]]:
-    """Metrics of the sampled (`mc`) and of the mean network."""
-    return {
-        "mc": metrics.evaluate(prediction.mc_probs, labels, prediction.sample_entropy),
-        "mean": metrics.evaluate(prediction.mean_probs, labels),
-    }
+def _arrays(prediction: Prediction, masks: Masks) -> dict[str, np.ndarray]:
+    """What there is of a prediction: without a posterior only the mean network's."""
+    return prediction._asdict() if masks else {"mean_probs": prediction.mean_probs}
+
+
+def scores(
+    prediction: Prediction, masks: Masks, labels: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """Metrics of the sampled (`mc`; only with a posterior) and of the mean network."""
+    mc, mean, sample_entropy = prediction
+    found = {"mc": metrics.evaluate(mc, labels, sample_entropy)} if masks else {}
+    return {**found, "mean": metrics.evaluate(mean, labels)}
 
 
 def _layer_costs(masks: Masks, layers: list[Layer]) -> list[flops.LayerCost]:
@@ -103,9 +112,11 @@ def sizes(progress: Progress, layers: list[Layer]) -> dict[str, Any]:
     rest_bytes -= NUM_MOMENTS * flops.tree_bytes(state.posterior)
     if not masks:  # kernels are ordinary parameters with their moments
         rest_bytes -= (1 + NUM_MOMENTS) * 4 * sum(layer.size for layer in ledger)
+    sparsity = masks_lib.sparsity(masks)
+    prunable = masks_lib.sparsity(masks, prunable_only=True)
     return {
-        "sparsity": masks_lib.sparsity(masks),
-        "sparsity_prunable": masks_lib.sparsity(masks, prunable_only=True),
+        "sparsity": sparsity,
+        "sparsity_prunable": prunable if sparsity else None,
         "weights_total": sum(layer.size for layer in ledger),
         "weights_kept": sum(layer.kept for layer in ledger),
         "state_bytes": state_bytes,
@@ -190,15 +201,11 @@ def compare_model(
     """How far predictions from the model file are from those of the checkpoint."""
     network, weights, masks = network_lib.load(path)
     again = _predict(network, weights, masks, data.test_images, config, key)
-    return {
-        "max_probability_difference_mc": _gap(again.mc_probs, test.mc_probs),
-        "max_probability_difference_mean": _gap(again.mean_probs, test.mean_probs),
-        "accuracy_difference_mc": metrics.accuracy(again.mc_probs, data.test_labels)
-        - metrics.accuracy(test.mc_probs, data.test_labels),
-        "accuracy_difference_mean": metrics.accuracy(again.mean_probs, data.test_labels)
-        - metrics.accuracy(test.mean_probs, data.test_labels),
-    }
-
-
-def _gap(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.abs(a - b).max())
+    found = {}
+    for kind in ("mc", "mean") if masks else ("mean",):
+        ours, theirs = (getattr(p, f"{kind}_probs") for p in (again, test))
+        found[f"max_probability_difference_{kind}"] = float(np.abs(ours - theirs).max())
+        found[f"accuracy_difference_{kind}"] = metrics.accuracy(
+            ours, data.test_labels
+        ) - metrics.accuracy(theirs, data.test_labels)
+    return found

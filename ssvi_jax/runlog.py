@@ -15,11 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssvi_jax import __version__
 from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError
-from ssvi_jax.predict import Prediction
 
-PACKAGES = ("ssvi_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class RunLog:
@@ -88,18 +88,12 @@ class RunLog:
             kept.append(line + "\n")
         self._replace(self.metrics_path.name, "".join(kept).encode())
 
-    def write_predictions(self, prediction: Prediction, labels: np.ndarray) -> None:
-        """Writes predictions.npz (see docs/results.md for its arrays)."""
-        path = self.folder / "predictions.npz"
-        temporary = path.with_suffix(".tmp.npz")
+    def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes an .npz file `name` in one step."""
+        path, temporary = self.folder / name, self.folder / f".{name}.tmp"
         with _writing(path):
-            np.savez_compressed(
-                temporary,
-                mc_probs=prediction.mc_probs,
-                mean_probs=prediction.mean_probs,
-                sample_entropy=prediction.sample_entropy,
-                labels=labels,
-            )
+            with temporary.open("wb") as file:
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
             os.replace(temporary, path)
 
     def _replace(self, name: str, content: bytes) -> None:
@@ -127,7 +121,7 @@ def environment() -> dict[str, Any]:
     return {
         "command": shlex.join(["python", *sys.argv]),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {"ssvi_jax": __version__, **{p: _version(p) for p in PACKAGES}},
         "platform": devices[0].platform,
         "device": devices[0].device_kind,
         "num_devices": len(devices),

@@ -326,7 +326,7 @@ class Loop:
                 return
             where = f"the weights after step {step + len(bad)}"
         steps = self.checkpoints.steps
-        kept = f"checkpoint of step {steps[-1]} is kept" if steps else "no checkpoint yet"
+        kept = f"checkpoint {steps[-1]} is kept" if steps else "no checkpoint yet"
         raise InputError(
             f"the loss or a weight is not finite at {where}; {kept}. Lower "
             "--learning-rate or raise --prior-std, and choose another --out."

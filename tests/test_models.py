@@ -193,7 +193,7 @@ def test_batch_statistics_move_a_tenth_of_the_way(name):
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     if name == "convnet":
-        stem = convnet.max_pool_2x2(stem)
+        stem = convnet.pool_2x2(stem)
     _, updated = apply(variables, x)
     after = updated["batch_stats"]["bn1"]
     expected_mean = 0.1 * stem.mean(axis=(0, 1, 2))
@@ -207,15 +207,15 @@ def test_batch_statistics_move_a_tenth_of_the_way(name):
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 10), (3, 4)])
-def test_max_pool_is_that_of_flax(height, width):
+def test_pool_is_that_of_flax(height, width):
     x = jax.random.normal(jax.random.key(0), (2, height, width, 3))
-    expected = nn.max_pool(x, (2, 2), strides=(2, 2))
-    np.testing.assert_array_equal(convnet.max_pool_2x2(x), expected)
+    expected = nn.avg_pool(x, (2, 2), strides=(2, 2))
+    np.testing.assert_array_equal(convnet.pool_2x2(x), expected)
 
 
-def test_max_pool_leaves_tiny_images():
+def test_pool_leaves_tiny_images():
     x = jnp.ones((1, 2, 5, 3))
-    assert convnet.max_pool_2x2(x) is x
+    assert convnet.pool_2x2(x) is x
 
 
 def test_width_scales_the_channels():
