@@ -74,7 +74,7 @@ class _FlaxModel:
         jax.eval_shape(apply, params, model_state, one)
         return calls
 
-    def _kwargs(self, *, train: bool) -> dict[str, bool]:
+    def _kwargs(self, *, train: bool) -> dict[str, Any]:
         return {name: fn(train) for name, fn in self._arguments.items()}
 
     def _apply(self, products, params, model_state, x, *, train):
@@ -231,8 +231,8 @@ def _reseed(rngs: nnx.State, key: jax.Array) -> nnx.State:
     for i, (path, variable) in enumerate(nnx.to_flat_state(rngs)):
         value = variable[...]
         if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-            data = jax.random.key_data(jax.random.fold_in(key, i))
-            impl = jax.random.key_impl(value)
+            shape, impl = jax.random.key_data(value).shape, jax.random.key_impl(value)
+            data = jax.random.bits(jax.random.fold_in(key, i), shape, jnp.uint32)
             variable = variable.replace(jax.random.wrap_key_data(data, impl=impl))
         flat.append((path, variable))
     return nnx.from_flat_state(flat)

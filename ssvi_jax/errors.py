@@ -1,6 +1,10 @@
 """The one exception for bad input: what came, what is allowed, what to do."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the command line's help must not wait for NumPy
+    import numpy as np
 
 
 class InputError(ValueError):
@@ -29,3 +33,15 @@ def check_positive(argument: str, got: float) -> None:
     """Raises `InputError` unless `got` is a finite number above zero."""
     if not 0.0 < got < float("inf"):
         raise InputError(f"{argument}: got {got}, allowed: a finite number above 0.")
+
+
+def check_rows(argument: str, got: "np.ndarray", num_rows: int) -> None:
+    """Raises `InputError` unless `got` holds rows of data with `num_rows` rows.
+
+    JAX would take the nearest row and say nothing.
+    """
+    if got.size and not (0 <= got.min() and got.max() < num_rows):
+        raise InputError(
+            f"{argument}: got rows from {got.min()} to {got.max()}, allowed: 0 to "
+            f"{num_rows - 1}, the rows of the data."
+        )

@@ -10,14 +10,12 @@ from ssvi_jax.types import Params
 Predicate = Callable[[str, jax.Array], bool]
 
 
-def join(names: Iterable[str | int]) -> str:
+def join(names: Iterable[object]) -> str:
     """The path of nested names; a "/" in a name becomes "~1" (as in RFC 6901)."""
     return "/".join(str(n).replace("~", "~0").replace("/", "~1") for n in names)
 
 
-def flatten(
-    tree: Mapping[str, Any], names: tuple[str | int, ...] = ()
-) -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], names: tuple[str, ...] = ()) -> dict[str, Any]:
     """Flattens nested dictionaries to ``{"a/b/kernel": leaf}``, keys sorted."""
     flat = {}
     for name in sorted(tree):

@@ -24,7 +24,7 @@ import optax
 from ssvi_jax import masks as masks_lib
 from ssvi_jax import posterior as posterior_lib
 from ssvi_jax import priors, trees
-from ssvi_jax.errors import InputError, check_choice, check_positive
+from ssvi_jax.errors import InputError, check_choice, check_positive, check_rows
 from ssvi_jax.types import (
     ApplyFn,
     Masks,
@@ -85,6 +85,7 @@ class State(NamedTuple):
 
 def categorical_log_likelihood(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Log softmax probability (nats) of integer labels ``[batch]``."""
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     return -optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
@@ -263,15 +264,11 @@ class VI:
         return loss, (metrics, model_state)
 
     def _kl(self, posterior: Posterior, key: jax.Array) -> jax.Array:
-        terms = [
-            self.prior.kl(
-                gaussian.mean,
-                posterior_lib.to_sigma(gaussian.rho),
-                jax.random.fold_in(key, i),
-            )
-            for i, gaussian in enumerate(posterior.values())
-        ]
-        return sum(terms, start=jnp.zeros(()))
+        total = jnp.zeros(())
+        for i, (mean, rho) in enumerate(posterior.values()):
+            sigma = posterior_lib.to_sigma(rho)
+            total += self.prior.kl(mean, sigma, jax.random.fold_in(key, i))
+        return total
 
     def update(
         self, state: State, subspace: Subspace, batch: Data
@@ -317,6 +314,7 @@ class VI:
         Returns:
           The new state and metrics of shape ``[M]`` (see `negative_elbo`).
         """
+        check_rows("batch_index", batch_index, len(data[1]))
         subspace = masks_lib.to_subspace(masks, state.posterior)
         return self._scan(state, subspace, data, batch_index)
 
@@ -349,6 +347,7 @@ class VI:
           Path → float32 array of the kernel's full shape.
         """
         estimator = "mean" if at_mean else self.estimator
+        check_rows("batch_index", batch_index, len(data[1]))
         subspace = masks_lib.to_subspace(masks, state.posterior)
         return self._dense_gradient(state, subspace, data, batch_index, estimator)
 

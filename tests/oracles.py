@@ -99,3 +99,26 @@ def log_scale_mixture(pi: float, std1: float, std2: float) -> Callable[[float], 
         return float(np.logaddexp(wide, narrow))
 
     return log_density
+
+
+# ------------------------------------------------------------ removal and addition
+
+
+def swap(
+    mask: np.ndarray, removal: np.ndarray, addition: np.ndarray, count: int
+) -> tuple[list[bool], list[int | None]]:
+    """One layer's removal and addition, coordinate by coordinate.
+
+    "removal" is in the flat order of the selected weights, "addition" of the mask's
+    shape. Returns the new flat mask and, for each weight now selected in flat order,
+    its rank among the old ones, None if it is new.
+    """
+    flat = [int(i) for i, kept in enumerate(mask.reshape(-1)) if kept]
+    worst = sorted(zip(removal, flat, strict=True))[:count]
+    rank = {i: r for r, i in enumerate(flat)}
+    for _, i in worst:
+        del rank[i]
+    free = [i for i in range(mask.size) if i not in rank]
+    best = sorted(free, key=lambda i: (-addition.reshape(-1)[i], i))[:count]
+    now = sorted([*rank, *best])
+    return [i in now for i in range(mask.size)], [rank.get(i) for i in now]
