@@ -1,82 +1,28 @@
 """Checkpoints survive kills and damage, and come back bit for bit."""
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from checkpoint_states import (
+    CONFIG,
+    Opposite,
+    assert_same,
+    filled,
+    restored,
+    state,
+    steps_on_disk,
+)
 
-from ssvi_jax.checkpoint import Checkpoints, Restored
+from ssvi_jax.checkpoint import Checkpoints
 from ssvi_jax.errors import InputError
 from ssvi_jax.snapshot import from_bytes, to_bytes
-from ssvi_jax.types import Gaussian
-
-CONFIG = {"sparsity": 0.95, "optimizer": {"name": "sgd", "momentum": 0.9}, "out": "a"}
-
-
-class Opposite(NamedTuple):
-    z: np.ndarray
-    a: np.ndarray
-
-
-def state(seed: int = 0) -> dict:
-    """A training state with every kind of leaf that a run holds."""
-    rng = np.random.default_rng(seed)
-    posterior = {
-        "block1/conv/kernel": Gaussian(
-            jnp.asarray(rng.normal(size=70), jnp.float32),
-            jnp.asarray(rng.normal(size=70), jnp.float32),
-        )
-    }
-    return {
-        "posterior": posterior,
-        "opt_state": optax.sgd(0.1, momentum=0.9).init(posterior),
-        "masks": {"block1/conv/kernel": rng.random((3, 3, 4, 5)) < 0.4},
-        "model_state": {"bn": {"mean": jnp.asarray(rng.normal(size=5), jnp.bfloat16)}},
-        "key": jax.random.key(seed),
-        "raw_key": jax.random.key_data(jax.random.key(seed)),
-        "count": jnp.int32(seed),
-        "no_elements": np.zeros((0, 3), np.float16),
-        "no_mask": np.zeros((0,), bool),
-    }
-
-
-def assert_same(got, want) -> None:
-    """Equal structure, kind, dtype and bytes, NaN included."""
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        assert isinstance(a, jax.Array) == isinstance(b, jax.Array)
-        assert a.dtype == b.dtype
-        assert a.shape == b.shape
-        if jnp.issubdtype(b.dtype, jax.dtypes.prng_key):
-            a, b = jax.random.key_data(a), jax.random.key_data(b)
-        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
-
-
-def filled(folder: Path, steps=(100, 200)) -> Path:
-    with Checkpoints(folder, CONFIG) as saved:
-        for step in steps:
-            saved.save(step, state(step), {"epoch": step / 100})
-    return folder
-
-
-def restored(saved: Checkpoints, like: Any, *, best: bool = False) -> Restored:
-    found = saved.restore(like, best=best)
-    assert found is not None
-    return found
-
-
-def steps_on_disk(folder: Path) -> list[int]:
-    return sorted(int(path.name) for path in folder.iterdir())
 
 
 def test_restores_bit_for_bit(tmp_path):
@@ -169,129 +115,6 @@ def test_score_must_be_finite(tmp_path, score):
     with Checkpoints(tmp_path, CONFIG) as saved:
         with pytest.raises(InputError, match="score: got"):
             saved.save(1, {"x": np.arange(3)}, score=score)
-
-
-def truncate(path: Path) -> None:
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 4
-    path.write_bytes(data)
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def kinds(folder: Path) -> dict[str, list[Path]]:
-    """The files of one checkpoint, those with random names together by folder."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        name = path.relative_to(folder)
-        random = len(name.name) == 32
-        found.setdefault(str(name.parent / "*" if random else name), []).append(path)
-    return found
-
-
-@pytest.fixture(scope="module")
-def two_checkpoints(tmp_path_factory):
-    return filled(tmp_path_factory.mktemp("two") / "checkpoints")
-
-
-FILES = [
-    "_CHECKPOINT_METADATA",
-    "commit_success.txt",
-    "meta/commit_success.txt",
-    "meta/metadata",
-    "state/_METADATA",
-    "state/commit_success.txt",
-    "state/d/*",
-    "state/manifest.ocdbt",
-    "state/ocdbt.process_0/d/*",
-    "state/ocdbt.process_0/manifest.ocdbt",
-]
-NEEDED = {"meta/metadata", "state/_METADATA", "state/d/*", "state/manifest.ocdbt"}
-
-
-def test_every_file_of_a_checkpoint_is_damaged_below(two_checkpoints):
-    assert sorted(kinds(two_checkpoints / "200")) == FILES
-
-
-@pytest.mark.parametrize("damage", [truncate, flip, empty, Path.unlink])
-@pytest.mark.parametrize("kind", FILES)
-def test_damage_is_noticed_and_the_one_before_used(
-    two_checkpoints, tmp_path, kind, damage
-):
-    """Whatever happens to a file, nothing that is restored differs from the saved."""
-    folder = shutil.copytree(two_checkpoints, tmp_path / "checkpoints")
-    for path in kinds(folder / "200")[kind]:
-        damage(path)
-    told: list[str] = []
-    with Checkpoints(folder, CONFIG, notify=told.append) as saved:
-        step, tree, extra = restored(saved, state())
-        assert_same(tree, state(step))
-        assert extra == {"epoch": step / 100}
-        assert step == (100 if told else 200)
-        if kind in NEEDED and (damage is not flip or kind != "state/_METADATA"):
-            assert step == 100
-        saved.save(200, state(1), {"epoch": 2.0})
-    for text in told:
-        assert text.startswith(f"The checkpoint {folder / '200'} is damaged (")
-        assert "\n" not in text
-    with Checkpoints(folder, CONFIG) as saved:
-        assert restored(saved, state()).step == 200
-
-
-def test_a_damaged_checkpoint_does_not_push_out_a_sound_one(tmp_path):
-    folder = filled(tmp_path, (1, 2, 3))
-    flip(folder / "3" / "meta" / "metadata")
-    with Checkpoints(folder, CONFIG, notify=lambda _: None) as saved:
-        assert restored(saved, state()).step == 2
-        saved.save(4, state())
-    assert steps_on_disk(folder) == [1, 2, 4]
-
-
-def test_all_damaged(tmp_path, capsys):
-    folder = filled(tmp_path)
-    for step in (100, 200):
-        shutil.rmtree(folder / str(step) / "state")
-    with Checkpoints(folder, CONFIG) as saved:
-        with pytest.raises(InputError, match=r"every checkpoint .* \(steps 100, 200\)"):
-            restored(saved, state())
-    assert capsys.readouterr().err.count("is damaged") == 2
-
-
-def test_swapped_arrays_are_noticed(tmp_path):
-    """Files that are sound one by one, but from two checkpoints."""
-    folder = filled(tmp_path)
-    shutil.rmtree(folder / "200" / "state")
-    shutil.copytree(folder / "100" / "state", folder / "200" / "state")
-    told: list[str] = []
-    with Checkpoints(folder, CONFIG, notify=told.append) as saved:
-        assert restored(saved, state()).step == 100
-    assert "checksum" in told[0]
-
-
-def test_altered_metadata_is_noticed(tmp_path):
-    folder = filled(tmp_path)
-    path = folder / "200" / "meta" / "metadata"
-    altered = path.read_text().replace('"epoch": 2.0', '"epoch": 3.0')
-    assert altered != path.read_text()
-    path.write_text(altered)
-    with Checkpoints(folder, CONFIG, notify=lambda _: None) as saved:
-        assert restored(saved, state()).step == 100
-
-
-def test_an_interrupted_save_is_cleared(tmp_path):
-    folder = filled(tmp_path)
-    shutil.copytree(folder / "200", folder / "250.orbax-checkpoint-tmp")
-    shutil.copytree(folder / "200", folder / "300.orbax-checkpoint-tmp")
-    with Checkpoints(folder, CONFIG) as saved:
-        assert restored(saved, state()).step == 200
-        saved.save(300, state())
-    assert steps_on_disk(folder) == [100, 200, 300]
 
 
 def test_another_configuration_is_refused_with_the_differences(tmp_path):
