@@ -22,57 +22,77 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssvi_jax import adapters, densities, models, optimizers, priors, runlog, trees, vi
+from ssvi_jax import adapters, models, optimizers, priors, runlog, subspace, trees, vi
 from ssvi_jax import masks as masks_lib
 
 DENSITY = 0.05
+
+PHASE_STEPS = 100
 
 Contestant = Callable[[], float]
 """Runs and waits for some steps; returns seconds a step."""
 
 
-def jax_contestant(
-    batch_size: int, density: float | None, steps: int = 4
-) -> Contestant:
-    """The library's inner loop.
+class Library:
+    """The library's own inner loop and swap.
 
     Args:
       batch_size: images a step.
       density: kept fraction; None for a dense deterministic network.
       steps: steps a call.
     """
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(4 * batch_size, 32, 32, 3)).astype(np.float32)
-    data = (jnp.asarray(images), jnp.asarray(rng.integers(0, 10, 4 * batch_size)))
-    module = models.build("resnet18", num_classes=10)
-    apply_fn, params, model_state = adapters.from_flax(
-        module, jnp.asarray(images[:1]), key=jax.random.key(0)
-    )
-    inference = vi.VI(
-        apply_fn,
-        optimizers.sgd(1e-3, momentum=0.9),
-        num_data=50_000,
-        prior=priors.GaussianPrior(std=1.0),
-        is_bayesian=trees.is_kernel if density else lambda path, leaf: False,
-    )
-    shapes = inference.kernel_shapes(params)
-    counts = densities.layer_counts(shapes, 1 - (density or 1), "erk") if shapes else {}
-    masks = masks_lib.random_masks(shapes, counts, rng)
-    state = inference.init(jax.random.key(1), params, model_state, masks)
-    batches = np.arange(steps * batch_size) % len(images)
-    batches = batches.reshape(steps, batch_size).astype(np.int32)
 
-    def run() -> float:
-        nonlocal state
+    def __init__(self, batch_size: int, density: float | None, steps: int = 4):
+        self.steps, self._rng = steps, np.random.default_rng(0)
+        images = self._rng.normal(size=(4 * batch_size, 32, 32, 3)).astype(np.float32)
+        labels = self._rng.integers(0, 10, 4 * batch_size)
+        self._data = (jnp.asarray(images), jnp.asarray(labels))
+        apply_fn, params, model_state = adapters.from_flax(
+            models.build("resnet18", num_classes=10), images[:1], key=jax.random.key(0)
+        )
+        self._inference = vi.VI(
+            apply_fn,
+            optimizers.sgd(1e-3, momentum=0.9),
+            num_data=50_000,
+            prior=priors.GaussianPrior(std=1.0),
+            is_bayesian=trees.is_kernel if density else lambda path, leaf: False,
+        )
+        shapes = self._inference.kernel_shapes(params)
+        self._masks = (
+            masks_lib.create(shapes, 1 - density, self._rng) if density else {}
+        )
+        self._state = self._inference.init(
+            jax.random.key(1), params, model_state, self._masks
+        )
+        rows = np.arange(steps * batch_size) % len(images)
+        self._rows = rows.reshape(steps, batch_size).astype(np.int32)
+
+    def __call__(self) -> float:
+        """Some steps; seconds a step."""
         start = time.perf_counter()
-        state, metrics = inference.inner_loop(state, masks, data, batches)
+        self._state, metrics = self._inference.inner_loop(
+            self._state, self._masks, self._data, self._rows
+        )
         loss = np.asarray(metrics["loss"])
         seconds = time.perf_counter() - start
         if not np.isfinite(loss).all():
             raise FloatingPointError(f"the loss is {loss}: these times mean nothing")
-        return seconds / steps
+        return seconds / self.steps
 
-    return run
+    def swap(self) -> tuple[float, float]:
+        """One swap: seconds of the dense gradient, and of removal and addition."""
+        start = time.perf_counter()
+        gradients = jax.device_get(
+            self._inference.dense_gradient(
+                self._state, self._masks, self._data, self._rows[:1]
+            )
+        )
+        middle = time.perf_counter()
+        self._state, self._masks, _ = subspace.removal_addition(
+            self._state, self._masks, gradients, rate=0.3, rng=self._rng
+        )
+        jax.block_until_ready(self._state.posterior)
+        return middle - start, time.perf_counter() - middle
 
 
 def torch_contestant(
@@ -96,10 +116,10 @@ def contestants(
     batch_size: int, steps: int, *, with_torch: bool
 ) -> dict[str, Contestant]:
     """Name → contestant, in the order in which they take turns."""
-    found = {"ssvi": jax_contestant(batch_size, DENSITY, steps)}
+    found: dict[str, Contestant] = {"ssvi": Library(batch_size, DENSITY, steps)}
     if with_torch:
         found["torch_lrt"] = torch_contestant(batch_size, DENSITY, steps)
-    found["jax"] = jax_contestant(batch_size, None, steps)
+    found["jax"] = Library(batch_size, None, steps)
     if with_torch:
         found["torch"] = torch_contestant(batch_size, None, steps)
     return found
@@ -137,6 +157,23 @@ def summarize(batch_size: int, seconds: dict[str, list[float]]) -> dict:
     }
 
 
+def swap_share(ssvi: Library, step_seconds: float, repeats: int) -> dict[str, float]:
+    """Medians of a swap's parts as fractions of a phase of `PHASE_STEPS` steps."""
+    ssvi.swap()  # compiles
+    parts = zip(*(ssvi.swap() for _ in range(repeats)), strict=True)
+    gradient, host = (statistics.median(part) for part in parts)
+    phase = PHASE_STEPS * step_seconds
+    shares = {"dense gradient": gradient, "removal and addition": host}
+    printed = [f"{name} {100 * part / phase:.2f} %" for name, part in shares.items()]
+    print(f"  a swap in a phase of {PHASE_STEPS} steps: {', '.join(printed)}")
+    return {
+        "dense_gradient_seconds": gradient,
+        "removal_addition_seconds": host,
+        "dense_gradient_share": gradient / phase,
+        "removal_addition_share": host / phase,
+    }
+
+
 def _torch_version() -> str | None:
     try:
         import torch
@@ -159,7 +196,11 @@ def main() -> None:
     results = []
     for batch_size in (32,) if args.quick else (32, 128):
         found = contestants(batch_size, steps, with_torch=torch_version is not None)
-        results.append(summarize(batch_size, measure(found, repeats)))
+        result = summarize(batch_size, measure(found, repeats))
+        ssvi, step_seconds = found["ssvi"], result["median_seconds"]["ssvi"]
+        assert isinstance(ssvi, Library)
+        result["swap"] = swap_share(ssvi, step_seconds, repeats)
+        results.append(result)
     report = {
         **runlog.environment(),
         "torch": torch_version,
