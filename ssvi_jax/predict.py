@@ -72,7 +72,7 @@ def predict(
         )
     if len(x) == 0:
         raise InputError("x: got no inputs, allowed: an array of at least one.")
-    subspace = masks_lib.to_subspace(masks)
+    subspace = masks_lib.to_subspace(masks, weights.posterior)
     draw = jax.jit(posterior_lib.sample)
     probs_of = partial(_probabilities, apply_fn, weights, x, batch_size)
     mean_probs = probs_of(posterior_lib.mean_kernels(weights.posterior, subspace))
@@ -102,7 +102,7 @@ def predict_mean(
 ) -> np.ndarray:
     """Float64 probabilities ``[n, classes]`` of the network at the posterior mean."""
     kernels = posterior_lib.mean_kernels(
-        weights.posterior, masks_lib.to_subspace(masks)
+        weights.posterior, masks_lib.to_subspace(masks, weights.posterior)
     )
     return _probabilities(apply_fn, weights, x, batch_size, kernels)
 
@@ -110,7 +110,7 @@ def predict_mean(
 @partial(jax.jit, static_argnums=0)
 def _batch_probabilities(apply_fn, params, model_state, x):
     logits, _ = apply_fn(params, model_state, x, train=False, key=jax.random.key(0))
-    return jax.nn.softmax(logits, axis=-1)
+    return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
 
 
 def _probabilities(apply_fn, weights, x, batch_size, kernels) -> np.ndarray:

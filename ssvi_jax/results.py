@@ -11,7 +11,7 @@ from ssvi_jax import artifact, flops, metrics
 from ssvi_jax import masks as masks_lib
 from ssvi_jax import network as network_lib
 from ssvi_jax.adapters import Layer
-from ssvi_jax.config import Config
+from ssvi_jax.config import NOT_COMPARED, Config
 from ssvi_jax.data import Dataset
 from ssvi_jax.predict import Prediction, predict
 from ssvi_jax.runlog import RunLog
@@ -123,7 +123,7 @@ def sizes(progress: Progress, layers: list[Layer]) -> dict[str, Any]:
         "state_bytes_dense_vi": flops.dense_vi_state_bytes(
             ledger, num_moments=NUM_MOMENTS, rest_bytes=rest_bytes
         ),
-        "mask_bytes_on_host": flops.mask_bits(ledger) // 8 if masks else 0,
+        "mask_bits": flops.mask_bits(ledger) if masks else 0,
         "layers": [
             {
                 "path": layer.path,
@@ -174,6 +174,8 @@ def write_model(path: Path, config: Config, trained: Trained) -> dict[str, Any]:
     rest = flops.tree_bytes((weights.params, weights.model_state))
     kernels = sum(int(np.prod(layer.shape)) for layer in trained.problem.layers)
     dense_vi = 2 * 4 * kernels + rest - (0 if masks else 4 * kernels)
+    # No paths: the same run gives the same file wherever its folder is.
+    run = {k: v for k, v in config.as_dict().items() if k not in NOT_COMPARED}
     sizes = {}
     for name, half in (("bytes_single", False), ("bytes", True)):
         artifact.save(
@@ -182,7 +184,7 @@ def write_model(path: Path, config: Config, trained: Trained) -> dict[str, Any]:
             masks,
             config=dataclasses.asdict(trained.network.spec),
             half=half,
-            metadata={"run": config.as_dict(), "step": trained.step},
+            metadata={"run": run, "step": trained.step},
         )
         sizes[name] = path.stat().st_size
     return {

@@ -1,0 +1,184 @@
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+import pytest
+
+from ssvi_jax import config, criteria, densities, models, priors, schedules, vi
+from ssvi_jax import data as data_lib
+from ssvi_jax.config import Config, defaults, read_densities
+from ssvi_jax.errors import InputError
+from ssvi_jax.subspace import GROWTH_INITS
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+def choices(name):
+    kind = FIELDS[name].type
+    assert get_origin(kind) is Literal
+    return set(get_args(kind))
+
+
+@pytest.mark.parametrize(
+    ("field", "registry"),
+    [
+        ("model", models.MODELS),
+        ("dataset", data_lib.NAMES),
+        ("preset", ["auto", *config.PRESETS]),
+        ("removal", criteria.REMOVAL),
+        ("addition", criteria.ADDITION),
+        ("growth_init", GROWTH_INITS),
+        ("prior", priors.PRIORS),
+        ("estimator", vi.ESTIMATORS),
+        ("replacement_schedule", schedules.REPLACEMENT),
+        ("schedule", schedules.LEARNING_RATE),
+    ],
+)
+def test_every_choice_is_what_its_registry_has(field, registry):
+    assert choices(field) == set(registry)
+
+
+def test_no_choice_goes_unchecked():
+    """Every Literal is compared with a registry above, or is the method (below)."""
+    literals = {name for name in FIELDS if get_origin(FIELDS[name].type) is Literal}
+    assert len(literals) == 10 + 1
+    assert choices("method") == {"ssvi", "deterministic"}
+
+
+def test_the_help_names_every_density_rule():
+    text = Path(config.__file__).read_text()
+    line = text[text.index('    densities: str = "erk"') :].splitlines()[1]
+    assert densities.RULES.keys() <= set(re.findall(r"\w+", line))
+
+
+@pytest.mark.parametrize("preset", sorted(config.PRESETS))
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "digits"])
+@pytest.mark.parametrize("method", ["ssvi", "deterministic"])
+def test_every_preset_resolves(preset, dataset, method):
+    got = defaults(preset, dataset, method)
+    assert (got.preset, got.dataset, got.method) == (preset, dataset, method)
+    assert (got.sparsity == 0) == (method == "deterministic")
+    changed = set(config.PRESETS[preset])
+    if dataset == "digits":
+        changed |= set(config.DIGITS[preset])
+    changed |= {"sparsity", "replacement_rate", "preset", "dataset", "method"}
+    for name in FIELDS:
+        if name not in changed:
+            assert getattr(got, name) == getattr(Config(), name)
+
+
+def test_the_paper_preset_is_the_authors_recipe():
+    paper = defaults("paper", "cifar10", "ssvi")
+    recipe = {
+        "model": "resnet18",
+        "densities": "uniform",
+        "momentum": 0.9,
+        "nesterov": False,
+        "schedule": "cosine",
+        "batch_size": 128,
+        "weight_decay": 5e-4,
+        "sigma_learning_rate": 0.01,
+        "mean_init": 0.01,
+        "sigma_init": 6e-4,
+        "inner_steps": 100,
+        "replacement_rate": 0.3,
+        "replacement_end": 0.75,
+        "replacement_schedule": "cosine",
+        "removal": "abs_snr",
+        "epochs": 200,
+    }
+    assert {name: getattr(paper, name) for name in recipe} == recipe
+
+
+def test_an_unknown_preset_lists_the_known_ones():
+    with pytest.raises(InputError, match="got 'x', allowed: laptop, paper, smoke"):
+        defaults("x", "digits", "ssvi")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("sparsity", 1.0, r"\[0, 1\)"),
+        ("sparsity", -0.1, r"\[0, 1\)"),
+        ("sparsity", float("nan"), r"\[0, 1\)"),
+        ("replacement_rate", 1.1, r"\[0, 1\]"),
+        ("replacement_end", -1.0, r"\[0, 1\]"),
+        ("kl_warmup", 2.0, r"\[0, 1\]"),
+        ("momentum", 1.0, r"\[0, 1\)"),
+        ("epochs", 0, "above 0"),
+        ("batch_size", -1, "above 0"),
+        ("learning_rate", float("inf"), "above 0"),
+        ("prior_std", 0.0, "above 0"),
+        ("width", float("nan"), "above 0"),
+        ("samples", 0, "above 0"),
+        ("kl_scale", -1.0, "0 or more"),
+        ("weight_decay", float("nan"), "0 or more"),
+        ("seed", -1, "0 or more"),
+        ("seed", 2**32, r"0 to 2\^32 - 1"),
+        ("model", "resnet50", "convnet, mlp, resnet18, resnet34"),
+        ("prior", "horseshoe", "gaussian, laplace, scale_mixture"),
+    ],
+)
+def test_values_out_of_range_are_named(field, value, allowed):
+    flag = "--" + field.replace("_", "-")
+    with pytest.raises(InputError, match=f"{flag}: got .*, allowed: .*{allowed}"):
+        dataclasses.replace(Config(), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sparsity", 0.0),
+        ("replacement_end", 1.0),
+        ("kl_scale", 0.0),
+        ("seed", 2**32 - 1),
+    ],
+)
+def test_the_ends_of_ranges_are_allowed(field, value):
+    assert getattr(dataclasses.replace(Config(), **{field: value}), field) == value
+
+
+def test_every_number_has_a_range():
+    """What `__post_init__` forgets would be refused by nobody."""
+    for name, field in FIELDS.items():
+        if field.type in (int, float):
+            with pytest.raises(InputError, match=name.replace("_", "-")):
+                dataclasses.replace(Config(), **{name: -1})
+
+
+def test_a_configuration_is_json():
+    got = dataclasses.replace(Config(), out=Path("a/b"), data_dir=Path("c"))
+    values = json.loads(json.dumps(got.as_dict()))
+    assert values.keys() == FIELDS.keys()
+    assert (values["out"], values["data_dir"], values["sparsity"]) == ("a/b", "c", 0.95)
+    assert Config().as_dict()["out"] is None
+
+
+def test_what_a_continuation_may_change_exists():
+    assert set(FIELDS) > config.NOT_COMPARED
+    assert not config.NOT_COMPARED & {"seed", "sparsity", "epochs", "batch_size"}
+
+
+def test_densities_are_a_rule_or_a_file(tmp_path):
+    assert read_densities("erk") == "erk"
+    path = tmp_path / "d.json"
+    path.write_text('{"a/kernel": 0.5, "b/kernel": 1}')
+    assert read_densities(str(path)) == {"a/kernel": 0.5, "b/kernel": 1}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"{", b"[1]", b"3", b"\xff", b'{"a": "x"}', b'{"a": true}', b'{"a": null}'],
+)
+def test_densities_that_are_none(tmp_path, content):
+    path = tmp_path / "d.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"--densities: .*d\.json"):
+        read_densities(str(path))
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    with pytest.raises(InputError, match="--densities: cannot read"):
+        read_densities(str(path))

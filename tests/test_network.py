@@ -1,0 +1,113 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import runs
+
+from ssvi_jax import artifact, data, network, train, trees
+from ssvi_jax.errors import InputError
+from ssvi_jax.network import ImageNetwork, NetworkSpec
+
+SPEC = NetworkSpec("mlp", 0.25, 10, (8, 8, 1), (0.3,), (0.4,))
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    return runs.smoke()
+
+
+def test_a_description_survives_json():
+    text = json.dumps(dataclasses.asdict(SPEC))
+    assert NetworkSpec.from_json(json.loads(text)) == SPEC
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"model": None}, {"image_shape": [8, 8]}, {"width": "wide"}, {"mean": 3}],
+)
+def test_a_wrong_description_is_shown(damage):
+    values = dataclasses.asdict(SPEC) | damage
+    values = {name: value for name, value in values.items() if value is not None}
+    with pytest.raises(InputError, match=r"network: got .*needed: the fields of"):
+        NetworkSpec.from_json(values)
+
+
+def test_pixels_are_normalized_before_the_model():
+    net = ImageNetwork(SPEC)
+    params, state = net.init(jax.random.key(0))
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
+    logits, _ = net(
+        params, state, jax.numpy.asarray(images), train=False, key=jax.random.key(0)
+    )
+    x = ((images / 255 - 0.3) / 0.4).reshape(5, 64)
+    for name in ("dense1", "dense2"):
+        layer = params[name]
+        x = np.maximum(x @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"]), 0)
+    expected = x @ np.asarray(params["linear"]["kernel"])
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_are_in_the_order_they_run():
+    net = ImageNetwork(dataclasses.replace(SPEC, model="convnet"))
+    layers = net.layers(*jax.eval_shape(net.init, jax.random.key(0)))
+    assert len(layers[0].shape) == 4
+    assert layers[0].shape[2] == 1
+    assert layers[0].positions == 64
+    assert len(layers[-1].shape) == 2
+    assert layers[-1].positions == 1
+
+
+def test_the_network_of_a_configuration_knows_its_data():
+    digits = data.load("digits")
+    spec = train.build_problem(runs.tiny_config(), digits)[0].spec
+    assert spec.image_shape == (8, 8, 1)
+    assert spec.num_classes == 10
+    np.testing.assert_allclose(spec.mean, digits.train_images.mean() / 255, rtol=1e-5)
+    np.testing.assert_allclose(spec.std, digits.train_images.std() / 255, rtol=1e-5)
+
+
+def test_a_model_file_gives_back_what_was_trained(smoke):
+    net, weights, masks = network.load(smoke.folder / "model.ssvi")
+    assert net.spec.model == "mlp"
+    run = artifact.load(smoke.folder / "model.ssvi").metadata["run"]
+    assert (run["sparsity"], run["epochs"]) == (0.95, 4)
+    assert not {"out", "data_dir"} & run.keys()  # no paths of the machine
+    summary = json.loads((smoke.folder / "summary.json").read_text())
+    phase = summary["step"] // 10 - 1  # the best epoch's
+    assert masks.keys() == smoke.masks[phase].keys()
+    for path, mask in masks.items():
+        np.testing.assert_array_equal(mask, smoke.masks[phase][path])
+        mean = smoke.weights[phase].posterior[path].mean
+        np.testing.assert_allclose(weights.posterior[path].mean, mean, 2e-3, 1e-6)
+    biases = trees.flatten(smoke.weights[phase].params)
+    for path, leaf in trees.flatten(weights.params).items():
+        np.testing.assert_allclose(leaf, biases[path], 2e-3, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"width": 0.5}, "not those of mlp at width 0.5"),
+        ({"num_classes": 7}, "not those of mlp"),
+        ({"image_shape": [8, 8, 3]}, "not those of mlp"),
+        ({"model": "convnet"}, "not those of convnet"),
+        ({"model": "other"}, "model: got 'other', allowed: convnet, mlp"),
+        ({"std": None}, "needed: the fields of NetworkSpec"),
+    ],
+)
+def test_weights_that_do_not_fit_their_network(smoke, tmp_path, change, words):
+    file = artifact.load(smoke.folder / "model.ssvi")
+    spec = {k: v for k, v in (file.config | change).items() if v is not None}
+    artifact.save(tmp_path / "m.ssvi", file.weights, file.masks(), config=spec)
+    with pytest.raises(InputError, match=words):
+        network.load(tmp_path / "m.ssvi")
+
+
+def test_a_file_that_is_no_model(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        network.load(tmp_path / "missing.ssvi")
+    (tmp_path / "text.ssvi").write_text("hello")
+    with pytest.raises(InputError, match="not a whole model file"):
+        network.load(tmp_path / "text.ssvi")
