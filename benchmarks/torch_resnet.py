@@ -5,6 +5,9 @@ reparameterization), closed-form KL, SGD with momentum; channels last, the fused
 of PyTorch wherever it has them.
 """
 
+# PyTorch is optional, and not among what the checks install.
+# pyright: reportMissingImports=false
+
 from collections.abc import Callable
 
 import torch

@@ -176,7 +176,7 @@ def swap_share(ssvi: Library, step_seconds: float, repeats: int) -> dict[str, fl
 
 def _torch_version() -> str | None:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         return None
     return f"{torch.__version__}, {torch.get_num_threads()} threads"
