@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 import pytest
-import runs
+import smoke_run
 
 from ssvi_jax import checkpoint, cli, runlog, train
 from ssvi_jax.data import download
@@ -18,7 +18,7 @@ def python(*arguments, **environment):
     """A Python process that finds the package."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(runs.ROOT), **environment},
+        env=os.environ | {"PYTHONPATH": str(smoke_run.ROOT), **environment},
         capture_output=True,
         text=True,
     )
@@ -43,7 +43,7 @@ def raising(error):
     ],
 )
 def test_errors_are_one_line_and_a_code(error, code, err):
-    outcome = runs.call(raising(error))
+    outcome = smoke_run.call(raising(error))
     assert (outcome.code, outcome.out) == (code, "")
     assert outcome.err.startswith(err)
     assert outcome.err.count("\n") == 1
@@ -51,7 +51,7 @@ def test_errors_are_one_line_and_a_code(error, code, err):
 
 @pytest.mark.parametrize(("got", "code"), [(None, 0), (0, 0), (130, 130)])
 def test_the_code_is_the_mains(got, code):
-    assert runs.call(lambda argv: got).code == code
+    assert smoke_run.call(lambda argv: got).code == code
 
 
 def test_a_defect_keeps_its_traceback():
@@ -61,7 +61,7 @@ def test_a_defect_keeps_its_traceback():
 
 def test_arguments_are_handed_on():
     seen = []
-    runs.call(seen.append, "--a", "b")
+    smoke_run.call(seen.append, "--a", "b")
     assert seen == [["--a", "b"]]
 
 
@@ -78,7 +78,7 @@ def test_a_reader_that_leaves():
     command = f"'{sys.executable}' -c \"$CODE\" | head -n 1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
         ["bash", "-c", command],
-        env=os.environ | {"PYTHONPATH": str(runs.ROOT), "CODE": code},
+        env=os.environ | {"PYTHONPATH": str(smoke_run.ROOT), "CODE": code},
         capture_output=True,
         text=True,
     )
@@ -100,7 +100,7 @@ except SystemExit as stop:
 
 
 def test_help_answers_without_importing_anything_heavy():
-    done = python("-c", HELP, runs.SCRIPT, PYTHONIOENCODING="ascii")
+    done = python("-c", HELP, smoke_run.SCRIPT, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert "--sparsity" in done.stdout
     assert done.stdout.splitlines()[-1] == "imported:"
@@ -112,7 +112,7 @@ def test_the_promised_flags_are_there():
         "densities inner-steps replacement-rate prior-std kl-scale samples data-dir "
         "out resume"
     )
-    outcome = runs.command("--help")
+    outcome = smoke_run.command("--help")
     assert outcome.code == 0
     assert set(promised.split()) <= set(re.findall(r"--([\w-]+)", outcome.out))
 
@@ -161,14 +161,14 @@ def test_the_preset_goes_by_the_device_and_says_so(
     asked, monkeypatch, tmp_path, backend, preset
 ):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    outcome = runs.command("--dataset", "digits", "--out", tmp_path)
+    outcome = smoke_run.command("--dataset", "digits", "--out", tmp_path)
     assert outcome.err == "error: noted\n"
     assert f"preset: {preset}, because JAX runs on {backend}" in outcome.out
     assert asked["config"].preset == preset
 
 
 def test_a_preset_by_name_is_taken(asked, tmp_path):
-    outcome = runs.command(*runs.TINY, "--out", tmp_path)
+    outcome = smoke_run.command(*smoke_run.TINY, "--out", tmp_path)
     assert "because JAX" not in outcome.out
     assert asked["config"].preset == "smoke"
     assert f"run folder: {tmp_path}" in outcome.out
@@ -183,7 +183,7 @@ def offline(monkeypatch, tmp_path):
 
 def test_auto_falls_back_loudly_without_a_network(asked, offline, tmp_path):
     flags = ["--preset", "smoke", "--data-dir", offline, "--out", tmp_path / "run"]
-    outcome = runs.command(*flags)
+    outcome = smoke_run.command(*flags)
     assert "*** CIFAR-10 is not available" in outcome.out
     assert asked["config"].dataset == "digits"
     assert "because CIFAR-10 was not available" in asked["dataset"].source
@@ -191,7 +191,7 @@ def test_auto_falls_back_loudly_without_a_network(asked, offline, tmp_path):
 
 def test_a_set_asked_for_by_name_is_never_replaced(asked, offline, tmp_path):
     flags = ["--preset", "smoke", "--data-dir", offline, "--out", tmp_path / "run"]
-    words = runs.refused(*flags, "--dataset", "cifar10")
+    words = smoke_run.refused(*flags, "--dataset", "cifar10")
     assert asked == {}
     assert "dataset: cifar10 is not prepared in" in words
     for way in ("1. ", "2. ", "3. ", "--data-dir"):
@@ -228,7 +228,7 @@ def test_a_set_asked_for_by_name_is_never_replaced(asked, offline, tmp_path):
 )
 def test_bad_flags_are_refused_in_words(flags, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = runs.refused(*runs.TINY, *flags.split(), "--out", tmp_path / "run")
+    said = smoke_run.refused(*smoke_run.TINY, *flags.split(), "--out", tmp_path / "run")
     assert words in said
     left = list(tmp_path.rglob("*"))
     assert left in ([], [tmp_path / "run"])
@@ -237,14 +237,16 @@ def test_bad_flags_are_refused_in_words(flags, words, tmp_path, monkeypatch):
 def test_densities_of_another_network(tmp_path):
     path = tmp_path / "d.json"
     path.write_text(json.dumps({"dense1/kernel": 0.5, "dense9/kernel": 0.5}))
-    words = runs.refused(*runs.TINY, "--densities", path, "--out", tmp_path / "run")
+    words = smoke_run.refused(
+        *smoke_run.TINY, "--densities", path, "--out", tmp_path / "run"
+    )
     assert "no density for dense2/kernel, linear/kernel" in words
 
 
 def test_an_out_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
-        words = runs.refused(*runs.TINY, "--out", out)
+        words = smoke_run.refused(*smoke_run.TINY, "--out", out)
         assert f"--out: cannot write to {out}" in words
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -267,10 +269,12 @@ def test_a_disk_that_fills_up(tmp_path, monkeypatch, place):
         else:
             patch.setattr(runlog.np, "savez_compressed", no_space)
         flags = ["--method", "deterministic", "--epochs", "1", "--no-figures"]
-        words = runs.refused(*runs.TINY, *flags, "--out", tmp_path)
+        words = smoke_run.refused(*smoke_run.TINY, *flags, "--out", tmp_path)
     assert "No space left on device" in words
     assert str(tmp_path) in words
     assert "ree space" in words
     if place == "results":  # nothing to train again
-        again = runs.command(*runs.TINY, *flags, "--resume", "--out", tmp_path)
+        again = smoke_run.command(
+            *smoke_run.TINY, *flags, "--resume", "--out", tmp_path
+        )
         assert again.code == 0, again.err

@@ -5,7 +5,7 @@ import sys
 import threading
 
 import pytest
-import runs
+import smoke_run
 
 from ssvi_jax.interrupt import Interrupt, wait
 
@@ -61,7 +61,7 @@ with Interrupt(lambda text: print(text, flush=True)):
 def test_the_second_signal_ends_the_process(first, second, code):
     done = subprocess.run(
         [sys.executable, "-c", TWICE, str(int(first)), str(int(second))],
-        env=os.environ | {"PYTHONPATH": str(runs.ROOT)},
+        env=os.environ | {"PYTHONPATH": str(smoke_run.ROOT)},
         capture_output=True,
         text=True,
     )

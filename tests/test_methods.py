@@ -4,7 +4,7 @@ import math
 import jax
 import numpy as np
 import pytest
-import runs
+import smoke_run
 
 from ssvi_jax import criteria, data, methods, priors, train, trees, vi
 from ssvi_jax.errors import InputError
@@ -13,7 +13,7 @@ from ssvi_jax.methods import deterministic, ssvi
 
 @pytest.fixture(scope="module")
 def problem():
-    return train.build_problem(runs.tiny_config(), data.load("digits"))[1]
+    return train.build_problem(smoke_run.tiny_config(), data.load("digits"))[1]
 
 
 def rng():
@@ -21,18 +21,18 @@ def rng():
 
 
 def make_ssvi(problem, **changes):
-    method = methods.build("ssvi", runs.tiny_config(**changes), problem)
+    method = methods.build("ssvi", smoke_run.tiny_config(**changes), problem)
     assert isinstance(method, ssvi.SSVI)
     return method
 
 
 def test_unknown_names_list_the_known_ones(problem):
     with pytest.raises(InputError, match=r"--method: got 'x', allowed: determ.*, ssvi"):
-        methods.build("x", runs.tiny_config(), problem)
+        methods.build("x", smoke_run.tiny_config(), problem)
 
 
 def test_a_dense_point_estimate_has_no_masks_and_no_sparsity(problem):
-    settings = runs.tiny_config(method="deterministic")
+    settings = smoke_run.tiny_config(method="deterministic")
     method = methods.build("deterministic", settings, problem)
     state, masks = method.init(jax.random.key(0), rng())
     assert masks == state.posterior == {}
@@ -43,7 +43,7 @@ def test_a_dense_point_estimate_has_no_masks_and_no_sparsity(problem):
     with pytest.raises(
         InputError, match=r"--sparsity: got 0\.5, allowed with --method"
     ):
-        deterministic.build(runs.tiny_config(sparsity=0.5), problem)
+        deterministic.build(smoke_run.tiny_config(sparsity=0.5), problem)
 
 
 def test_initial_values_are_those_of_the_configuration(problem):
@@ -151,7 +151,7 @@ def test_random_addition_needs_no_gradient(problem, monkeypatch):
     ],
 )
 def test_every_prior_has_the_standard_deviation_asked_for(name, parameters):
-    prior = ssvi.make_prior(runs.tiny_config(prior=name, prior_std=0.2))
+    prior = ssvi.make_prior(smoke_run.tiny_config(prior=name, prior_std=0.2))
     assert type(prior) is priors.PRIORS[name]
     assert {key: getattr(prior, key) for key in parameters} == parameters
 

@@ -4,7 +4,7 @@ import json
 import jax
 import numpy as np
 import pytest
-import runs
+import smoke_run
 
 from ssvi_jax import artifact, data, network, train, trees
 from ssvi_jax.errors import InputError
@@ -15,7 +15,7 @@ SPEC = NetworkSpec("mlp", 0.25, 10, (8, 8, 1), (0.3,), (0.4,))
 
 @pytest.fixture(scope="module")
 def smoke():
-    return runs.smoke()
+    return smoke_run.smoke()
 
 
 def test_a_description_survives_json():
@@ -61,7 +61,7 @@ def test_layers_are_in_the_order_they_run():
 
 def test_the_network_of_a_configuration_knows_its_data():
     digits = data.load("digits")
-    spec = train.build_problem(runs.tiny_config(), digits)[0].spec
+    spec = train.build_problem(smoke_run.tiny_config(), digits)[0].spec
     assert spec.image_shape == (8, 8, 1)
     assert spec.num_classes == 10
     np.testing.assert_allclose(spec.mean, digits.train_images.mean() / 255, rtol=1e-5)

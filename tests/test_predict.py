@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
+import smoke_run
 
 from ssvi_jax import data, network, posterior, predict
 from ssvi_jax import masks as masks_lib
@@ -167,7 +167,7 @@ def test_arguments_are_checked(problem, changes, words):
 
 @pytest.fixture(scope="module")
 def model():
-    return runs.smoke().folder / "model.ssvi"
+    return smoke_run.smoke().folder / "model.ssvi"
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def images(tmp_path):
 def test_the_command_prints_a_line_an_image(model, images, tmp_path):
     out = tmp_path / "p.npz"
     flags = ["--samples", "3", "--seed", "9", "--out", out]
-    outcome = runs.call(predict.main, model, images, *flags)
+    outcome = smoke_run.call(predict.main, model, images, *flags)
     assert outcome.code == 0, outcome.err
     net, weights, masks = network.load(model)
     key = jax.random.key(9)
@@ -206,7 +206,8 @@ def test_the_command_prints_a_line_an_image(model, images, tmp_path):
 def test_the_command_is_a_command(model, images):
     done = subprocess.run(
         [sys.executable, "-m", "ssvi_jax.predict", model, images, "--samples", "2"],
-        env=os.environ | {"PYTHONPATH": str(runs.ROOT), "PYTHONIOENCODING": "ascii"},
+        env=os.environ
+        | {"PYTHONPATH": str(smoke_run.ROOT), "PYTHONIOENCODING": "ascii"},
         capture_output=True,
         text=True,
     )
@@ -258,7 +259,7 @@ def write_images(path, kind):
 def test_images_that_are_none(model, tmp_path, kind, words):
     path = tmp_path / "images.npy"
     write_images(path, kind)
-    outcome = runs.call(predict.main, model, path)
+    outcome = smoke_run.call(predict.main, model, path)
     assert outcome.code == 2
     assert outcome.err.startswith("error: ")
     assert words in outcome.err
@@ -266,19 +267,21 @@ def test_images_that_are_none(model, tmp_path, kind, words):
 
 
 def test_a_model_that_is_none(images, tmp_path):
-    outcome = runs.call(predict.main, tmp_path / "none.ssvi", images)
+    outcome = smoke_run.call(predict.main, tmp_path / "none.ssvi", images)
     assert (outcome.code, outcome.out) == (2, "")
     assert "there is no such file" in outcome.err
 
 
 @pytest.mark.parametrize("flags", [["--samples", "0"], ["--seed", "-1"], ["--x"]])
 def test_flags_out_of_range(model, images, flags):
-    outcome = runs.call(predict.main, model, images, *flags)
+    outcome = smoke_run.call(predict.main, model, images, *flags)
     assert outcome.code == 2
     assert flags[0] in outcome.err
 
 
 def test_an_output_that_cannot_be_written(model, images, tmp_path):
-    outcome = runs.call(predict.main, model, images, "--out", tmp_path / "no" / "p.npz")
+    outcome = smoke_run.call(
+        predict.main, model, images, "--out", tmp_path / "no" / "p.npz"
+    )
     assert outcome.code == 2
     assert "No such file or directory" in outcome.err

@@ -4,7 +4,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
-import runs
+import smoke_run
 
 from ssvi_jax import data, metrics, network, predict, results, runlog, uncertainty
 from ssvi_jax.config import Config
@@ -21,7 +21,7 @@ KEPT = 442  # round(0.05 · 8832)
 
 @pytest.fixture(scope="module")
 def smoke():
-    return runs.smoke()
+    return smoke_run.smoke()
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,8 @@ class Finished(NamedTuple):
 
 def finished(folder, dataset, **changes) -> Finished:
     """Trains and evaluates."""
-    config = runs.tiny_config(epochs=1, **changes)
-    trained = runs.tiny_train(folder, epochs=1, **changes)
+    config = smoke_run.tiny_config(epochs=1, **changes)
+    trained = smoke_run.tiny_train(folder, epochs=1, **changes)
     found = results.finish(config, dataset, trained, runlog.RunLog(folder))
     assert json.loads((folder / "summary.json").read_text()) == found
     with np.load(folder / "predictions.npz") as stored:
@@ -112,7 +112,7 @@ def test_sparsity_is_counted_from_the_masks(smoke, summary):
 def test_prunable_sparsity_leaves_out_dense_layers(smoke):
     masks = dict(smoke.masks[0])
     masks["linear/kernel"] = np.ones_like(masks["linear/kernel"])
-    trained = runs.tiny_trained(masks)
+    trained = smoke_run.tiny_trained(masks)
     found = results.sizes(trained.progress, trained.problem.layers)
     kept = sum(int(masks[path].sum()) for path in ("dense1/kernel", "dense2/kernel"))
     assert found["sparsity_prunable"] == pytest.approx(1 - kept / 8192)
@@ -163,7 +163,7 @@ def test_scores_are_those_of_the_predictions(summary, predictions, digits):
 
 
 def test_validation_scores_repeat_the_best_epoch(smoke, summary):
-    epochs = [event for event in runs.events(smoke.folder) if "val" in event]
+    epochs = [event for event in smoke_run.events(smoke.folder) if "val" in event]
     best = min(epochs, key=lambda event: event["val"]["nll"])
     assert best["step"] == summary["step"]
     assert summary["val"]["mean"]["nll"] == pytest.approx(best["val"]["nll"], rel=1e-5)
@@ -194,7 +194,7 @@ def test_the_model_file_predicts_what_the_checkpoint_does(
     assert found["bytes_dense_vi"] == 2 * 4 * TOTAL + 4 * BIASES
     assert found["times_smaller"] == found["bytes_dense_vi"] / found["bytes"]
     net, weights, masks = network.load(path)
-    config = runs.tiny_config()
+    config = smoke_run.tiny_config()
     key = jax.random.fold_in(jax.random.key(config.seed), summary["step"])
     again = predict.predict(
         net, weights, masks, digits.test_images, key=key, num_samples=3
@@ -252,8 +252,8 @@ def test_a_point_estimate_has_no_samples(point):
     ],
 )
 def test_the_ledger_follows_the_configuration(smoke, changes, products, grows):
-    trained = runs.tiny_trained(smoke.masks[0])
-    found = results.costs(runs.tiny_config(**changes), trained)
+    trained = smoke_run.tiny_trained(smoke.masks[0])
+    found = results.costs(smoke_run.tiny_config(**changes), trained)
     forward = 2 * KEPT
     growth = 2 * (2 * forward + 2 * TOTAL) / 10 if grows else 0
     assert found["train_step_flops"] == 64 * (3 * products * forward + growth)

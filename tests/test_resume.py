@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-import runs
+import smoke_run
 
 from ssvi_jax import container, runlog, train
 from ssvi_jax.errors import InputError
@@ -14,7 +14,7 @@ from ssvi_jax.errors import InputError
 
 @pytest.fixture(scope="module")
 def smoke():
-    return runs.smoke()
+    return smoke_run.smoke()
 
 
 KILLER = """
@@ -43,8 +43,15 @@ To a later process, two moments between the same two file operations are one mom
 
 
 def run_and_kill(folder, at, *flags):
-    environment = os.environ | {"PYTHONPATH": str(runs.ROOT)}
-    script = [runs.SCRIPT, *runs.TINY, "--no-figures", "--out", folder, *flags]
+    environment = os.environ | {"PYTHONPATH": str(smoke_run.ROOT)}
+    script = [
+        smoke_run.SCRIPT,
+        *smoke_run.TINY,
+        "--no-figures",
+        "--out",
+        folder,
+        *flags,
+    ]
     command = [sys.executable, "-c", KILLER, folder, at, *script]
     return subprocess.run(
         list(map(str, command)), env=environment, capture_output=True, text=True
@@ -61,9 +68,9 @@ def test_killed_three_times_and_resumed_equals_uninterrupted(smoke, tmp_path):
     done = run_and_kill(folder, -1, "--resume")
     assert done.returncode == 0, done.stderr
     assert "resumed at step" in done.stdout
-    assert runs.events(folder) == runs.events(smoke.folder)
+    assert smoke_run.events(folder) == smoke_run.events(smoke.folder)
     np.testing.assert_array_equal(
-        runs.checkpoint_bytes(folder), runs.checkpoint_bytes(smoke.folder)
+        smoke_run.checkpoint_bytes(folder), smoke_run.checkpoint_bytes(smoke.folder)
     )
     ours, theirs = (
         np.load(path / "predictions.npz") for path in (folder, smoke.folder)
@@ -77,7 +84,7 @@ def test_killed_three_times_and_resumed_equals_uninterrupted(smoke, tmp_path):
     first = json.loads((folder / "config.json").read_text())
     assert first["config"]["resume"] is False
     # The run did swap, or this would have shown little.
-    assert sum("num_swapped" in event for event in runs.events(folder)) >= 4
+    assert sum("num_swapped" in event for event in smoke_run.events(folder)) >= 4
 
 
 # From here on a dense point estimate, as it compiles fast -----------------------------
@@ -89,7 +96,7 @@ DENSE = {"method": "deterministic", "inner_steps": 10}
 def whole(tmp_path_factory):
     """An uninterrupted run: its folder and its result."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    return folder, runs.tiny_train(folder, **DENSE)
+    return folder, smoke_run.tiny_train(folder, **DENSE)
 
 
 def signal_at(monkeypatch, step, number):
@@ -110,15 +117,15 @@ def test_a_signal_saves_and_leaves(whole, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         signal_at(patch, 30, number)  # in the middle of an epoch
-        stopped = runs.tiny_train(out, **DENSE)
+        stopped = smoke_run.tiny_train(out, **DENSE)
     assert (stopped.signal, stopped.step) == (number, 30)
     assert "stopping: this phase is finished and saved" in capsys.readouterr().out
-    resumed = runs.tiny_train(out, resume=True, **DENSE)
+    resumed = smoke_run.tiny_train(out, resume=True, **DENSE)
     assert (resumed.signal, resumed.step) == (0, reference.step)
     assert "resumed at step 30 of 80" in capsys.readouterr().out
-    assert runs.events(out) == runs.events(folder)
+    assert smoke_run.events(out) == smoke_run.events(folder)
     np.testing.assert_array_equal(
-        runs.checkpoint_bytes(out), runs.checkpoint_bytes(folder)
+        smoke_run.checkpoint_bytes(out), smoke_run.checkpoint_bytes(folder)
     )
 
 
@@ -129,22 +136,23 @@ def test_a_signal_in_the_last_phase_still_leaves(tmp_path, monkeypatch, number, 
     flags = ["--method", "deterministic", "--epochs", "1", "--no-figures"]
     with monkeypatch.context() as patch:
         signal_at(patch, 20, number)
-        stopped = runs.command(*runs.TINY, *flags, "--out", tmp_path)
+        stopped = smoke_run.command(*smoke_run.TINY, *flags, "--out", tmp_path)
     assert stopped.code == code
     assert "stopped and saved at step 20; continue with --resume" in stopped.out
     assert not (tmp_path / "summary.json").exists()
-    assert runs.checkpoint_bytes(tmp_path, 20).size
+    assert smoke_run.checkpoint_bytes(tmp_path, 20).size
 
 
 def test_one_seed_one_run_another_seed_another(whole, tmp_path):
     folder, _ = whole
-    runs.tiny_train(tmp_path / "again", **DENSE)
-    assert runs.events(tmp_path / "again") == runs.events(folder)
+    smoke_run.tiny_train(tmp_path / "again", **DENSE)
+    assert smoke_run.events(tmp_path / "again") == smoke_run.events(folder)
     np.testing.assert_array_equal(
-        runs.checkpoint_bytes(tmp_path / "again"), runs.checkpoint_bytes(folder)
+        smoke_run.checkpoint_bytes(tmp_path / "again"),
+        smoke_run.checkpoint_bytes(folder),
     )
-    runs.tiny_train(tmp_path / "other", seed=1, **DENSE)
-    ours, theirs = runs.events(tmp_path / "other"), runs.events(folder)
+    smoke_run.tiny_train(tmp_path / "other", seed=1, **DENSE)
+    ours, theirs = smoke_run.events(tmp_path / "other"), smoke_run.events(folder)
     assert all(
         one["loss"] != two["loss"]
         for one, two in zip(ours, theirs, strict=True)
@@ -160,7 +168,7 @@ def test_the_best_epoch_is_what_a_finished_training_returns(tmp_path, monkeypatc
         return {"nll": value, "accuracy": 0.5, "ece": 0.1}
 
     monkeypatch.setattr(train.Loop, "_scores", scores)
-    trained = runs.tiny_train(tmp_path, **DENSE)
+    trained = smoke_run.tiny_train(tmp_path, **DENSE)
     assert trained.step == int(trained.progress.state.step) == 40
     saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert saved == [40, 60, 80]
@@ -168,17 +176,17 @@ def test_the_best_epoch_is_what_a_finished_training_returns(tmp_path, monkeypatc
 
 def test_a_damaged_newest_checkpoint_costs_one_epoch(whole, tmp_path, capsys):
     folder, _ = whole
-    out = runs.copy_of(folder, tmp_path / "run")
+    out = smoke_run.copy_of(folder, tmp_path / "run")
     for part in (out / "checkpoints" / "80").rglob("*"):
         if part.is_file():
             part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
-    runs.tiny_train(out, resume=True, **DENSE)
+    smoke_run.tiny_train(out, resume=True, **DENSE)
     said = capsys.readouterr().out
     assert "80 is damaged" in said
     assert "resumed at step 60 of 80" in said
-    assert runs.events(out) == runs.events(folder)
+    assert smoke_run.events(out) == smoke_run.events(folder)
     np.testing.assert_array_equal(
-        runs.checkpoint_bytes(out), runs.checkpoint_bytes(folder)
+        smoke_run.checkpoint_bytes(out), smoke_run.checkpoint_bytes(folder)
     )
 
 
@@ -188,31 +196,33 @@ def contents(folder):
 
 
 def test_another_configuration_is_refused_with_the_differences(whole, tmp_path):
-    out = runs.copy_of(whole[0], tmp_path / "run")
+    out = smoke_run.copy_of(whole[0], tmp_path / "run")
     before = contents(out)
     flags = ["--method", "deterministic", "--resume", "--out", out]
-    words = runs.refused(*runs.TINY, *flags, "--seed", "1", "--momentum", "0.5")
+    words = smoke_run.refused(
+        *smoke_run.TINY, *flags, "--seed", "1", "--momentum", "0.5"
+    )
     assert "seed: saved 0, now 1 momentum: saved 0.9, now 0.5" in words
     assert "learning_rate" not in words
     assert contents(out) == before
 
 
 def test_what_may_differ_may_differ(whole, tmp_path, capsys):
-    out = runs.copy_of(whole[0], tmp_path / "run")
-    runs.tiny_train(out, resume=True, samples=7, figures=True, **DENSE)
+    out = smoke_run.copy_of(whole[0], tmp_path / "run")
+    smoke_run.tiny_train(out, resume=True, samples=7, figures=True, **DENSE)
     assert "resumed at step 80 of 80" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("left", ["everything", "no checkpoints", "only a log"])
 def test_a_folder_with_a_run_is_not_overwritten(smoke, tmp_path, left):
-    out = runs.copy_of(smoke.folder, tmp_path / "run")
+    out = smoke_run.copy_of(smoke.folder, tmp_path / "run")
     if left != "everything":
         for path in sorted((out / "checkpoints").rglob("*"), reverse=True):
             path.unlink() if path.is_file() else path.rmdir()
     if left == "only a log":
         (out / "summary.json").unlink()
     before = contents(out)
-    words = runs.refused(*runs.TINY, "--seed", "1", "--out", out)
+    words = smoke_run.refused(*smoke_run.TINY, "--seed", "1", "--out", out)
     assert "already holds a run" in words or "none of its checkpoints" in words
     assert contents(out) == before
 
@@ -221,36 +231,36 @@ def test_results_without_checkpoints_cannot_be_resumed(smoke, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
     (out / "summary.json").write_text("{}")
-    words = runs.refused(*runs.TINY, "--resume", "--out", out)
+    words = smoke_run.refused(*smoke_run.TINY, "--resume", "--out", out)
     assert "holds the results of a run but none of its checkpoints" in words
 
 
 def test_resume_without_a_checkpoint_starts_anew(tmp_path, capsys):
     (tmp_path / "metrics.jsonl").write_text('{"event": "phase", "step": 10}\n{"eve')
     (tmp_path / "config.json").write_text('{"config": {"seed": 8}}')
-    runs.tiny_train(tmp_path, resume=True, epochs=1, seed=3, **DENSE)
+    smoke_run.tiny_train(tmp_path, resume=True, epochs=1, seed=3, **DENSE)
     assert "no checkpoint there yet" in capsys.readouterr().out
-    assert [e["step"] for e in runs.events(tmp_path)] == [10, 20, 20]
+    assert [e["step"] for e in smoke_run.events(tmp_path)] == [10, 20, 20]
     # What is there now is this run, not the one that left no checkpoint.
     assert json.loads((tmp_path / "config.json").read_text())["config"]["seed"] == 3
 
 
 def test_every_checkpoint_damaged_says_so(whole, tmp_path):
-    out = runs.copy_of(whole[0], tmp_path / "run")
+    out = smoke_run.copy_of(whole[0], tmp_path / "run")
     for part in (out / "checkpoints").rglob("*"):
         if part.is_file():
             part.write_bytes(b"")
     with pytest.raises(InputError, match="every checkpoint is damaged"):
-        runs.tiny_train(out, resume=True, **DENSE)
+        smoke_run.tiny_train(out, resume=True, **DENSE)
 
 
 def test_a_finished_run_is_only_evaluated_again(smoke, tmp_path, monkeypatch):
-    out = runs.copy_of(smoke.folder, tmp_path / "run")
+    out = smoke_run.copy_of(smoke.folder, tmp_path / "run")
     # As if Ctrl-C had come during the evaluation at the end.
     for name in ("summary.json", "predictions.npz", "model.ssvi"):
         (out / name).unlink()
     monkeypatch.setattr(train.Loop, "phase", None)
-    again = runs.command(*runs.TINY, "--no-figures", "--resume", "--out", out)
+    again = smoke_run.command(*smoke_run.TINY, "--no-figures", "--resume", "--out", out)
     assert again.code == 0, again.err
     assert "resumed at step 80 of 80" in again.out
     ours, theirs = (

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import runs
+import smoke_run
 
 from ssvi_jax import __version__, runlog
 from ssvi_jax.errors import InputError
@@ -84,10 +84,10 @@ def test_lines_are_appended(tmp_path):
     log = RunLog(tmp_path)
     log.append({"event": "phase", "step": 1})
     log.append({"event": "phase", "step": 2})
-    assert [event["step"] for event in runs.events(tmp_path)] == [1, 2]
+    assert [event["step"] for event in smoke_run.events(tmp_path)] == [1, 2]
     with pytest.raises(ValueError, match="not JSON compliant"):
         log.append({"loss": float("inf")})
-    assert len(runs.events(tmp_path)) == 2
+    assert len(smoke_run.events(tmp_path)) == 2
 
 
 LINES = ['{"step": 10}', '{"step": 20}', '{"step": 20}', '{"step": 30}']
@@ -111,7 +111,7 @@ def test_truncation_drops_later_events_and_half_a_line(tmp_path, tail, step, kep
     log.truncate(step)
     assert log.metrics_path.read_text() == "".join(f"{line}\n" for line in LINES[:kept])
     log.append({"step": 99})
-    assert runs.events(tmp_path)[-1] == {"step": 99}
+    assert smoke_run.events(tmp_path)[-1] == {"step": 99}
 
 
 def test_without_a_log_there_is_nothing_to_truncate(tmp_path):
@@ -122,7 +122,7 @@ def test_without_a_log_there_is_nothing_to_truncate(tmp_path):
 
 def test_a_run_is_seen(tmp_path):
     log = RunLog(tmp_path)
-    log.start(runs.tiny_config(), "data")
+    log.start(smoke_run.tiny_config(), "data")
     assert not log.has_run
     log.append({"step": 1})
     assert log.has_run
@@ -136,10 +136,12 @@ def test_a_start_says_what_runs_where(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", arguments)
     log = RunLog(tmp_path)
     log.metrics_path.write_text('{"step": 5}\n')
-    log.start(runs.tiny_config(seed=4), "ten digits")
+    log.start(smoke_run.tiny_config(seed=4), "ten digits")
     assert not log.metrics_path.exists()
     got = json.loads((tmp_path / "config.json").read_text())
-    assert got["config"] == json.loads(json.dumps(runs.tiny_config(seed=4).as_dict()))
+    assert got["config"] == json.loads(
+        json.dumps(smoke_run.tiny_config(seed=4).as_dict())
+    )
     assert got["data_source"] == "ten digits"
     assert shlex.split(got["command"]) == ["python", *arguments]
     assert got["python"] == ".".join(map(str, sys.version_info[:3]))

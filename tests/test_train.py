@@ -7,7 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
+import smoke_run
 
 from ssvi_jax import data, densities, masks, posterior, train
 from ssvi_jax.errors import InputError
@@ -22,7 +22,7 @@ MLP_SHAPES = {
 
 @pytest.fixture(scope="module")
 def smoke():
-    return runs.smoke()
+    return smoke_run.smoke()
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_the_other_density_rules_keep_theirs(rule, idle, tmp_path, monkeypatch):
         return progress, event
 
     monkeypatch.setattr(train.Loop, "phase", checked)
-    runs.tiny_train(
+    smoke_run.tiny_train(
         tmp_path / "run",
         densities=name,
         sparsity=sparsity,
@@ -102,7 +102,9 @@ def test_the_other_density_rules_keep_theirs(rule, idle, tmp_path, monkeypatch):
 
 
 def test_one_compilation_serves_all_phases(smoke):
-    swaps = [event for event in runs.events(smoke.folder) if "num_swapped" in event]
+    swaps = [
+        event for event in smoke_run.events(smoke.folder) if "num_swapped" in event
+    ]
     assert (
         len(swaps) == 5
     )  # of 8 phases: not before the first, none in the last quarter
@@ -114,11 +116,11 @@ def test_one_compilation_serves_all_phases(smoke):
 
 
 def phases(folder):
-    return [event for event in runs.events(folder) if event["event"] == "phase"]
+    return [event for event in smoke_run.events(folder) if event["event"] == "phase"]
 
 
 def test_the_log_tells_of_every_phase_and_epoch(smoke):
-    events = runs.events(smoke.folder)
+    events = smoke_run.events(smoke.folder)
     order = [(event["event"], event["step"]) for event in events]
     expected = []
     for step in range(10, 81, 10):
@@ -136,7 +138,7 @@ def test_the_log_tells_of_every_phase_and_epoch(smoke):
 
 
 def test_schedules_reach_the_log(smoke):
-    config, events = runs.tiny_config(), phases(smoke.folder)
+    config, events = smoke_run.tiny_config(), phases(smoke.folder)
     # β_t / N, averaged over a phase: linear from 0 over the first half of the steps.
     ramp = config.kl_scale * np.minimum(np.arange(80) / 40, 1) / 1294
     np.testing.assert_allclose(
@@ -178,7 +180,7 @@ def test_churn_is_counted_from_the_masks(smoke):
 
 
 def test_static_masks(idle, tmp_path):
-    trained = runs.tiny_train(tmp_path, epochs=1, replacement_rate=0.0)
+    trained = smoke_run.tiny_train(tmp_path, epochs=1, replacement_rate=0.0)
     events = phases(tmp_path)
     assert [e.get("iou_previous") for e in events] == [None, 1.0]
     assert not any("num_swapped" in event for event in events)
@@ -194,15 +196,15 @@ DENSE = {"method": "deterministic", "epochs": 1}
 
 def test_training_never_looks_at_the_test_set(tmp_path, digits):
     hidden = dataclasses.replace(digits, test_images=None, test_labels=None)
-    trained = runs.tiny_train(tmp_path, hidden, **DENSE)
+    trained = smoke_run.tiny_train(tmp_path, hidden, **DENSE)
     assert trained.signal == 0
-    assert not any("test" in event for event in runs.events(tmp_path))
+    assert not any("test" in event for event in smoke_run.events(tmp_path))
 
 
 def test_test_every_draws_a_curve(tmp_path):
     flags = {"test_every": 2, "epochs": 3, "method": "deterministic"}
-    runs.tiny_train(tmp_path, **flags)
-    epochs = [e for e in runs.events(tmp_path) if e["event"] == "epoch"]
+    smoke_run.tiny_train(tmp_path, **flags)
+    epochs = [e for e in smoke_run.events(tmp_path) if e["event"] == "epoch"]
     assert [e["epoch"] for e in epochs if "test" in e] == [2]
     assert {"accuracy", "nll", "brier", "ece"} <= epochs[1]["test"].keys()
 
@@ -213,15 +215,17 @@ def test_train_size_uses_the_first_images_only(tmp_path, digits):
     logs = []
     other = dataclasses.replace(digits, train_images=images)
     for name, dataset in (("a", digits), ("b", other)):
-        trained = runs.tiny_train(tmp_path / name, dataset, train_size=200, **DENSE)
-        logs.append(runs.events(tmp_path / name))
+        trained = smoke_run.tiny_train(
+            tmp_path / name, dataset, train_size=200, **DENSE
+        )
+        logs.append(smoke_run.events(tmp_path / name))
         assert trained.problem.num_data == 200
     assert logs[0] == logs[1]
     assert logs[0][-1]["step"] == 10  # 200 images are 3 batches; whole phases of 10
 
 
 def test_a_plan_is_whole_phases_that_cover_the_epochs():
-    config = runs.tiny_config(epochs=3, batch_size=32, inner_steps=7)
+    config = smoke_run.tiny_config(epochs=3, batch_size=32, inner_steps=7)
     plan = train.Plan.of(config, num_data=100)
     assert plan == train.Plan(steps_per_epoch=3, inner_steps=7, total_steps=14)
     assert [plan.epochs_done(step) for step in (2, 3, 8, 9)] == [0, 1, 2, 3]
@@ -234,7 +238,9 @@ def test_a_plan_is_whole_phases_that_cover_the_epochs():
 
 def test_a_loss_that_is_not_finite_names_its_step(tmp_path):
     flags = ["--method", "deterministic", "--learning-rate", "1e30"]
-    words = runs.refused(*runs.TINY, *flags, "--no-figures", "--out", tmp_path)
+    words = smoke_run.refused(
+        *smoke_run.TINY, *flags, "--no-figures", "--out", tmp_path
+    )
     assert "not finite at step 2; no checkpoint yet" in words
     assert not (tmp_path / "metrics.jsonl").exists()
 
@@ -258,12 +264,12 @@ def test_the_last_good_checkpoint_is_kept(tmp_path, monkeypatch, what):
     with monkeypatch.context() as patch:
         patch.setattr(deterministic.Deterministic, "step", poisoned)
         with pytest.raises(InputError, match=f"{where} checkpoint 20 is kept"):
-            runs.tiny_train(tmp_path, **flags)
-    assert [event["step"] for event in runs.events(tmp_path)] == [10, 20, 20, 30]
+            smoke_run.tiny_train(tmp_path, **flags)
+    assert [event["step"] for event in smoke_run.events(tmp_path)] == [10, 20, 20, 30]
     if what == "weight":
         return
-    assert runs.tiny_train(tmp_path, resume=True, **flags).signal == 0
-    assert runs.events(tmp_path)[-1]["step"] == 60
+    assert smoke_run.tiny_train(tmp_path, resume=True, **flags).signal == 0
+    assert smoke_run.events(tmp_path)[-1]["step"] == 60
 
 
 def test_bad_settings_leave_no_run_behind(tmp_path):
@@ -273,7 +279,7 @@ def test_bad_settings_leave_no_run_behind(tmp_path):
         ("sparsity", 0.9999),
     ):
         with pytest.raises(InputError):
-            runs.tiny_train(tmp_path, None, **{field: value})
+            smoke_run.tiny_train(tmp_path, None, **{field: value})
         assert list(tmp_path.iterdir()) == []
 
 
@@ -282,14 +288,14 @@ def test_bad_settings_leave_no_run_behind(tmp_path):
 
 def test_default_folders_are_free_or_the_newest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = runs.tiny_config()
+    config = smoke_run.tiny_config()
     folder = Path("runs/digits-ssvi-s95")
     assert train.default_folder(config) == folder
-    assert train.default_folder(runs.tiny_config(resume=True)) == folder
+    assert train.default_folder(smoke_run.tiny_config(resume=True)) == folder
     for name in ("digits-ssvi-s95", "digits-ssvi-s95-2"):
         (Path("runs") / name).mkdir(parents=True)
     assert train.default_folder(config) == Path("runs/digits-ssvi-s95-3")
-    resumed = train.default_folder(runs.tiny_config(resume=True))
+    resumed = train.default_folder(smoke_run.tiny_config(resume=True))
     assert resumed == Path("runs/digits-ssvi-s95-2")
 
 
@@ -304,4 +310,4 @@ def test_default_folders_are_free_or_the_newest(tmp_path, monkeypatch):
 )
 def test_default_folders_say_what_ran(changes, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert train.default_folder(runs.tiny_config(**changes)) == Path("runs") / name
+    assert train.default_folder(smoke_run.tiny_config(**changes)) == Path("runs") / name
