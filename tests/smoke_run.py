@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from jax.core import Tracer
 
-from ssvi_jax import cli, config, data, runlog, train
+from ssvi_jax import cli, config, data, runlog, subspace, train
 from ssvi_jax.checkpoint import Checkpoints
 from ssvi_jax.methods import ssvi
 from ssvi_jax.network import ImageNetwork, NetworkSpec
@@ -108,6 +108,8 @@ def smoke() -> Smoke:
             if name := re.match(r"Compiling (?:jit\()?(\w+)", record.getMessage()):
                 compiled.append(name[1])
 
+    # It may have served a test of the same shapes in this process before.
+    subspace._move.clear_cache()
     logger, handler = logging.getLogger("jax._src.interpreters.pxla"), Compilations()
     with (
         mock.patch.object(train.Loop, "phase", recorded),
