@@ -41,7 +41,7 @@ def three_phases():
     problem = mlp_problem()
     counters = (vi.VI._scan, vi.VI._dense_gradient, subspace._move)
     # `_move` may serve other tests of the same shapes in the same process.
-    subspace._move.clear_cache()
+    getattr(subspace._move, "clear_cache")()  # noqa: B009 (unknown to pyright)
     before = list(map(num_compiled, counters))
     states = [(host(state), masks) for state, masks in phases(problem, 3)]
     compiled = [num_compiled(c) - n for c, n in zip(counters, before, strict=True)]
