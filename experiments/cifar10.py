@@ -20,17 +20,22 @@ def main(argv: Sequence[str]) -> int:
     import jax
 
     from ssvi_jax import data, plots, report, results, runlog, train
+    from ssvi_jax.data import shifted
 
+    if asked.out is not None:
+        runlog.check_writable(asked.out)  # before the data is read and prepared
     preset = asked.preset
     if preset == "auto":
         preset = "laptop" if jax.default_backend() == "cpu" else "paper"
         print(f"preset: {preset}, because JAX runs on {jax.default_backend()}")
     dataset = data.load(asked.dataset, asked.data_dir, notify=print)
     config = cli.resolve(argv, preset=preset, dataset=dataset.name)
-    log = runlog.RunLog(config.out or train.default_folder(config))
-    print(f"data: {dataset.source}\nrun folder: {log.folder}")
-
-    trained = train.train(config, dataset, log)
+    dataset = shifted.corrupt_training(
+        dataset, config.train_corruption, config.train_severity, seed=config.seed
+    )
+    with runlog.RunLog(config.out or train.default_folder(config)) as log:
+        print(f"data: {dataset.source}\nrun folder: {log.folder}")
+        trained = train.train(config, dataset, log)
     if trained.signal:
         print(f"stopped and saved at step {trained.step}; continue with --resume")
         return 128 + trained.signal

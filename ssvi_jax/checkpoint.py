@@ -57,6 +57,7 @@ class Checkpoints:
         *,
         ignore: Collection[str] = (),
         notify: Callable[[str], None] | None = None,
+        read_only: bool = False,
     ) -> None:
         """Opens the folder, creates it if need be, and clears interrupted saves.
 
@@ -66,6 +67,7 @@ class Checkpoints:
             mappings are compared field by field under dotted names.
           ignore: names of fields that may differ at a restart.
           notify: is told of damaged checkpoints; prints to standard error by default.
+          read_only: change nothing on disk, as for a run that may still be training.
 
         Raises:
           InputError: the folder cannot be created or read.
@@ -77,17 +79,21 @@ class Checkpoints:
         self._policy = _LastAndBest()
         _quieten_orbax()
         options = ocp.CheckpointManagerOptions(
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            create=not read_only,
             lightweight_initialize=True,
             save_root_metadata=False,
             preservation_policy=self._policy,
         )
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            if not read_only:
+                self._folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         except OSError as error:
             raise InputError(_no_write(self._folder, error)) from error
-        self._may_save = not self.steps
+        self._read_only = read_only
+        self._may_save = not (read_only or self.steps)
         for step in self.steps:
             self._read_score(step)
 
@@ -182,7 +188,7 @@ class Checkpoints:
                 continue
             _check_config(self._folder, meta["config"], self._config, self._ignore)
             tree = from_bytes(like, data, meta["leaves"])
-            self._may_save = True
+            self._may_save = not self._read_only
             return Restored(step, tree, meta["extra"])
         if steps:
             raise InputError(

@@ -5,11 +5,14 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import tyro
 
 from ssvi_jax.config import Config, defaults
 from ssvi_jax.errors import InputError
+
+T = TypeVar("T")
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
@@ -44,6 +47,11 @@ def parse(argv: Sequence[str]) -> Config:
     Jax is not imported, so that `--help` and typing errors answer at once.
     """
     return _parse(argv, Config())
+
+
+def parse_as(options: type[T], argv: Sequence[str]) -> T:
+    """Parses the command line of a script whose options are a dataclass."""
+    return tyro.cli(options, args=list(argv))
 
 
 def resolve(argv: Sequence[str], *, preset: str, dataset: str) -> Config:

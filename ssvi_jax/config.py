@@ -20,6 +20,30 @@ from ssvi_jax.errors import (
 NOT_COMPARED = frozenset({"out", "resume", "data_dir", "preset", "samples", "figures"})
 """Fields that may differ between a run and its continuation."""
 
+TrainCorruption = Literal[
+    "none",
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+    "speckle_noise",
+    "gaussian_blur",
+    "spatter",
+    "saturate",
+]
+"""`corruptions.NAMES` and "none", written out: that module would import NumPy."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -47,6 +71,10 @@ class Config:
     """Examples per step."""
     train_size: int = 0
     """Use only the first so many training images; 0: all."""
+    train_corruption: TrainCorruption = "none"
+    """Corrupts training and validation images; tested on are clean and corrupted."""
+    train_severity: int = 3
+    """Severity of that corruption, 1 to 5."""
     seed: int = 0
     """Seed of everything random."""
 
@@ -134,6 +162,17 @@ class Config:
             if get_origin(field.type) is Literal:
                 names = get_args(field.type)
                 check_choice(_flag(field.name), getattr(self, field.name), names)
+        self._check_severity()
+
+    def _check_severity(self):
+        severity = self.train_severity
+        if not 1 <= severity <= 5:
+            raise InputError(f"--train-severity: got {severity}, allowed: 1 to 5.")
+        if self.train_corruption == "none" and severity != Config.train_severity:
+            raise InputError(
+                f"--train-severity: got {severity} without a corruption; name one with "
+                "--train-corruption, or leave the severity out."
+            )
 
     def as_dict(self) -> dict[str, object]:
         """Field → JSON value; paths as text."""

@@ -2,30 +2,42 @@
 
 `make_figures` reads ``metrics.jsonl``, ``summary.json`` and ``predictions.npz`` and
 writes PNGs into ``figures/``. What a run does not have (a deterministic one has neither
-a KL nor masks that move) is left out of its figures. Only Matplotlib's object interface
-is used, so nothing global changes and no display is needed.
+a KL nor masks that move) is left out of its figures.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ssvi_jax import metrics, run_files
+from ssvi_jax.figure_style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    SKY,
+    label_axes,
+    legend_above,
+    marker_size,
+    nats_unit,
+    panels,
+    percent_ticks,
+    save,
+    whole_epochs,
+)
 
-# Okabe and Ito's palette: told apart with any colour vision, and in grey.
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6B6B6B"
-SKY = "#9CCBEA"
-_DPI = 150
 _FEW = 10  # bins with fewer examples say little and are drawn pale
-_SPLITS = {"val": ("validation", ORANGE), "test": ("test", GREEN)}
+_SPLITS = {
+    "val": ("validation", ORANGE),
+    "test": ("test", GREEN),
+    "test_corrupted": ("test, corrupted", RED),
+}
 
 
 def make_figures(run_dir: str | Path) -> list[Path]:
@@ -52,7 +64,7 @@ def make_figures(run_dir: str | Path) -> list[Path]:
     folder = run / "figures"
     folder.mkdir(exist_ok=True)
     return [
-        _save(figure, folder / f"{name}.png")
+        save(figure, folder / f"{name}.png")
         for name, figure in figures.items()
         if figure is not None
     ]
@@ -67,15 +79,15 @@ def curves(events: Sequence[Mapping]) -> Figure | None:
     names = [name for name in ("accuracy", "nll", "kl") if _has_curve(events, name)]
     if not names:
         return None
-    figure, axes = _panels(len(names), width=4.6, height=3.7, sharex=True)
+    figure, axes = panels(len(names), width=4.6, height=3.7, sharex=True)
     draw = {"accuracy": _accuracy_panel, "nll": _nll_panel, "kl": _kl_panel}
     for ax, name in zip(axes, names, strict=True):
         draw[name](ax, events)
-    _whole_epochs(axes[0])
+    whole_epochs(axes[0])
     handles, labels = axes[0].get_legend_handles_labels()
     # One legend below for all panels: inside it would sooner or later cover a curve.
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=10
+        handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=10
     )
     return figure
 
@@ -108,10 +120,10 @@ def masks(events: Sequence[Mapping], summary: Mapping) -> Figure | None:
     layers = summary.get("layers")
     if not layers:
         return None
-    churn = {name: _series(events, name) for name in ("iou_first", "iou_previous")}
+    churn = {name: series(events, name) for name in ("iou_first", "iou_previous")}
     moves = summary.get("sparsity", 0) > 0 and any(len(x) for x, _ in churn.values())
     height = max(3.7, 0.8 + 0.27 * len(layers))
-    figure, axes = _panels(2 if moves else 1, width=6.2, height=height)
+    figure, axes = panels(2 if moves else 1, width=6.2, height=height)
     _density_panel(axes[0], layers)
     if moves:
         _churn_panel(axes[1], churn)
@@ -127,7 +139,7 @@ def snr(summary: Mapping) -> Figure | None:
     histogram = summary.get("snr_histogram")
     if not histogram or not sum(histogram["counts"]):
         return None
-    figure, (ax,) = _panels(1, width=6.2, height=3.7)
+    figure, (ax,) = panels(1, width=6.2, height=3.7)
     edges, counts = map(np.asarray, (histogram["edges_log10"], histogram["counts"]))
     share = counts / counts.sum()
     ax.stairs(share, edges, fill=True, color=SKY)
@@ -140,44 +152,43 @@ def snr(summary: Mapping) -> Figure | None:
     ax.set_ylim(0, 1.08 * share.max())
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"$10^{{{x:g}}}$"))
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    _label(ax, "signal-to-noise ratio |mean| / sigma", "share of kept weights")
+    percent_ticks(ax.yaxis)
+    label_axes(ax, "signal-to-noise ratio |mean| / sigma", "share of kept weights")
     ax.set_title("SNR of the kept weights", loc="left")
-    _legend_above(ax, "right")
+    legend_above(ax, "right")
     return figure
 
 
 def _accuracy_panel(ax: Axes, events: Sequence[Mapping]) -> None:
     _score_lines(ax, events, "accuracy")
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _label(ax, "epoch", "accuracy")
+    percent_ticks(ax.yaxis)
+    label_axes(ax, "epoch", "accuracy")
     ax.set_title("Accuracy", loc="left")
 
 
 def _nll_panel(ax: Axes, events: Sequence[Mapping]) -> None:
     _score_lines(ax, events, "nll")
-    _label(ax, "epoch", "NLL (nats per image)")
+    label_axes(ax, "epoch", "NLL (nats per image)")
     ax.set_title("Negative log-likelihood", loc="left")
 
 
 def _kl_panel(ax: Axes, events: Sequence[Mapping]) -> None:
-    x, y = _series(events, "kl")
-    power = 3 * int(np.log10(max(np.abs(y).max(), 1.0)) // 3)
-    unit = f"$10^{power}$ nats" if power else "nats"
-    ax.plot(x, y / 10**power, color=BLUE)
-    _label(ax, "epoch", f"KL, all weights ({unit})")
+    x, y = series(events, "kl")
+    scale, unit = nats_unit(np.abs(y).max())
+    ax.plot(x, y / scale, color=BLUE)
+    label_axes(ax, "epoch", f"KL, all weights ({unit})")
     ax.set_title("KL to the prior", loc="left")
 
 
 def _score_lines(ax: Axes, events: Sequence[Mapping], name: str) -> None:
     """One score of the training batches and of the held-out splits over epochs."""
-    x, y = _series(events, name)
+    x, y = series(events, name)
     if len(x):
         ax.plot(x, y, color=BLUE, linewidth=1.2, label="training batches")
     for split, (label, colour) in _SPLITS.items():
-        x, y = _series(events, name, split)
+        x, y = series(events, name, split)
         if len(x):
-            ax.plot(x, y, "o-", color=colour, markersize=_marker(x), label=label)
+            ax.plot(x, y, "o-", color=colour, markersize=marker_size(x), label=label)
 
 
 def _reliability_panel(
@@ -205,10 +216,10 @@ def _gap_bars(ax: Axes, bins: metrics.Reliability, edges: np.ndarray) -> None:
     ax.bar(left, confidence - accuracy, bottom=accuracy, **hatched, **where)
     (ideal,) = ax.plot([0, 1], [0, 1], color=GREY, linestyle="--")
     ax.set(xlim=(0, 1), ylim=(0, 1.01))
-    _label(ax, "", "accuracy")
+    label_axes(ax, "", "accuracy")
     handles = [Patch(facecolor=SKY, edgecolor=BLUE), Patch(**hatched), ideal]
     names = [f"accuracy (pale: n < {_FEW})", "gap to confidence", "calibrated"]
-    _legend_above(ax, "left", handles, names)
+    legend_above(ax, "left", handles, names)
 
 
 def _confidence_bars(ax: Axes, bins: metrics.Reliability, edges: np.ndarray) -> None:
@@ -222,9 +233,9 @@ def _confidence_bars(ax: Axes, bins: metrics.Reliability, edges: np.ndarray) -> 
         mean = np.nansum(values * share)
         ax.axvline(mean, color=colour, label=f"{name} {mean:.1%}")
     ax.set_ylim(0, 1.05 * share.max())
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _label(ax, "confidence", f"of {bins.count.sum():,} images")
-    _legend_above(ax, "left")
+    percent_ticks(ax.yaxis)
+    label_axes(ax, "confidence", f"of {bins.count.sum():,} images")
+    legend_above(ax, "left")
 
 
 def _density_panel(ax: Axes, layers: Sequence[Mapping]) -> None:
@@ -247,8 +258,8 @@ def _density_panel(ax: Axes, layers: Sequence[Mapping]) -> None:
         )
     ax.set_yticks(rows, names, fontsize=8)
     ax.set(xlim=(0, 1), ylim=(len(layers) - 0.4, -0.6))
-    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _label(ax, "density (share of weights kept)", "")
+    percent_ticks(ax.xaxis)
+    label_axes(ax, "density (share of weights kept)", "")
     ax.grid(visible=False, axis="y")
     kept, size = (sum(layer[name] for layer in layers) for name in ("kept", "size"))
     share = f"{kept:,} of {size:,} weights kept ({kept / size:.2%})"
@@ -263,61 +274,12 @@ def _churn_panel(ax: Axes, churn: Mapping[str, tuple[np.ndarray, np.ndarray]]) -
     }
     for name, (label, colour) in looks.items():
         x, y = churn[name]
-        ax.plot(x, y, "o-", color=colour, markersize=_marker(x), label=label)
+        ax.plot(x, y, "o-", color=colour, markersize=marker_size(x), label=label)
     ax.set_ylim(0, 1.02)
-    _whole_epochs(ax)
-    _label(ax, "epoch", "intersection over union (IoU)")
+    whole_epochs(ax)
+    label_axes(ax, "epoch", "intersection over union (IoU)")
     ax.set_title("Overlap of the masks with", loc="left")
-    _legend_above(ax, "right")
-
-
-def _panels(
-    count: int, *, width: float, height: float, sharex: bool = False
-) -> tuple[Figure, list[Axes]]:
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06)
-    figure = Figure(figsize=(width * count, height), layout=layout)
-    axes = figure.subplots(1, count, squeeze=False, sharex=sharex)
-    return figure, list(np.ravel(axes))
-
-
-def _label(ax: Axes, x: str, y: str) -> None:
-    """Axis labels and the look that all panels share."""
-    ax.set(xlabel=x, ylabel=y)
-    ax.grid(visible=True, color="#DDDDDD", linewidth=0.7)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-
-
-def _legend_above(
-    ax: Axes,
-    side: Literal["left", "right"],
-    handles: Sequence[Artist] | None = None,
-    labels: Sequence[str] | None = None,
-) -> None:
-    """A one-line legend above the axes, where it cannot cover data."""
-    if handles is None or labels is None:
-        handles, labels = ax.get_legend_handles_labels()
-    ax.legend(
-        handles,
-        labels,
-        loc="lower left" if side == "left" else "lower right",
-        bbox_to_anchor=(float(side == "right"), 0.995),
-        ncols=3,
-        frameon=False,
-        fontsize=9,
-        columnspacing=1.2,
-        handlelength=1.6,
-        borderaxespad=0.2,
-    )
-
-
-def _whole_epochs(ax: Axes) -> None:
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-
-
-def _marker(x: np.ndarray) -> float:
-    """Marker size: visible for few points, none where they would melt together."""
-    return 4.0 if len(x) <= 40 else 0.0
+    legend_above(ax, "right")
 
 
 def _short(count: float) -> str:
@@ -335,10 +297,19 @@ def _median(edges: np.ndarray, share: np.ndarray) -> float:
     return float(np.interp(0.5, cumulative, edges))
 
 
-def _series(
+def series(
     events: Sequence[Mapping], name: str, split: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs and values where a phase, or a split of an epoch, has the value."""
+    """Epochs and values where a phase, or a split of an epoch, has the value.
+
+    Args:
+      events: the lines of metrics.jsonl.
+      name: a value of a phase, or a score: "kl", "accuracy", "nll".
+      split: None for phases, else "val", "test" or "test_corrupted".
+
+    Returns:
+      float64 ``[n]`` twice.
+    """
     kind = "phase" if split is None else "epoch"
     lines = [event for event in events if event.get("event") == kind]
     values = [(line if split is None else line.get(split) or {}) for line in lines]
@@ -352,9 +323,4 @@ def _series(
 
 
 def _has_curve(events: Sequence[Mapping], name: str) -> bool:
-    return any(len(_series(events, name, split)[0]) for split in (None, *_SPLITS))
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    figure.savefig(path, dpi=_DPI, pil_kwargs={"optimize": True})
-    return path
+    return any(len(series(events, name, split)[0]) for split in (None, *_SPLITS))

@@ -21,11 +21,13 @@ def summary_table(summary: Mapping) -> str:
 
     Returns:
       Lines of at most 80 columns: what ran, scores on the test set for the sampled and
-      the mean network, cost beside dense VI, size.
+      the mean network (twice after training on corrupted images: on the clean and on
+      the corrupted test images), cost beside dense VI, size.
     """
     sections = [
         [_title(summary)],
-        _score_rows(summary),
+        _score_rows(summary, "test"),
+        _score_rows(summary, "test_corrupted"),
         _cost_rows(summary),
         _size_rows(summary),
     ]
@@ -69,20 +71,25 @@ def _row(label: str, *cells: str) -> str:
 def _title(summary: Mapping) -> str:
     names = (summary.get(name) for name in ("method", "model", "dataset", "backend"))
     title = " | ".join(str(name) for name in names if name is not None)
+    if "train_corruption" in summary:
+        kind, severity = summary["train_corruption"], summary["train_severity"]
+        title += f" | trained on {kind}, severity {severity}"
     return textwrap.fill(title, 80)
 
 
-def _score_rows(summary: Mapping) -> list[str]:
-    test = summary.get("test", {})
+def _score_rows(summary: Mapping, name: str) -> list[str]:
+    test = summary.get(name, {})
     samples = summary.get("samples")
     sampled = {None: "sampled", 1: "1 sample"}.get(samples, f"{samples} samples")
     heads = {"mc": sampled, "mean": "mean network" if "mc" in test else "network"}
     kinds = [kind for kind in heads if kind in test]
     if not kinds:
         return []
-    rows = [_row("test set", *(heads[kind] for kind in kinds))]
-    for label, name, show in _SCORES:
-        values = [test[kind].get(name) for kind in kinds]
+    clean = "test set, clean" if "test_corrupted" in summary else "test set"
+    head = clean if name == "test" else "test set, corrupted"
+    rows = [_row(head, *(heads[kind] for kind in kinds))]
+    for label, score, show in _SCORES:
+        values = [test[kind].get(score) for kind in kinds]
         cells = ["-" if value is None else show(value) for value in values]
         rows.append(_row(label, *cells))
     return rows

@@ -57,6 +57,7 @@ def finish(config: Config, data: Dataset, trained: Trained, log: RunLog) -> dict
         **sizes(trained.progress, trained.problem.layers),
         **costs(config, trained),
         "test": scores(test, masks, data.test_labels),
+        **_corrupted(config, data, trained, key),
         "val": scores(val, masks, data.val_labels),
         "test_evaluated": "for curves too" if config.test_every else "once, at the end",
         "snr_histogram": snr_histogram(weights),
@@ -67,6 +68,22 @@ def finish(config: Config, data: Dataset, trained: Trained, log: RunLog) -> dict
     summary = {name: value for name, value in summary.items() if value is not None}
     log.write_json("summary.json", summary)
     return summary
+
+
+def _corrupted(
+    config: Config, data: Dataset, trained: Trained, key: jax.Array
+) -> dict[str, Any]:
+    """What the training images were corrupted by, and scores on such test images."""
+    if data.corruption is None:
+        return {}
+    weights, masks = trained.progress.state.weights, trained.progress.masks
+    name, severity, images = data.corruption
+    found = _predict(trained.network, weights, masks, images, config, key)
+    return {
+        "train_corruption": name,
+        "train_severity": severity,
+        "test_corrupted": scores(found, masks, data.test_labels),
+    }
 
 
 def _predict(network, weights, masks, images, config: Config, key) -> Prediction:

@@ -39,8 +39,15 @@ def read_predictions(run_dir: str | Path) -> dict[str, np.ndarray]:
       InputError: if the file is damaged.
     """
     path = Path(run_dir) / "predictions.npz"
-    if not path.exists():
-        return {}
+    return read_arrays(path) if path.exists() else {}
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file.
+
+    Raises:
+      InputError: if the file is missing or damaged.
+    """
     try:
         # NumPy leaves a file that it opened itself open when it cannot read it.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:

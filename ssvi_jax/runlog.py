@@ -8,9 +8,9 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -25,6 +25,9 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 class RunLog:
     """Writes a run's files; every file but the growing log appears whole or not at all.
 
+    As a context manager it leaves no empty folder behind: one that it made is removed
+    at the end if nothing was written into it, because the run was refused.
+
     Args:
       folder: the run folder, created if need be.
 
@@ -35,16 +38,32 @@ class RunLog:
     def __init__(self, folder: Path):
         self.folder = folder
         self.metrics_path = folder / "metrics.jsonl"
+        self._made: list[Path] = []
         try:
+            self._made = [p for p in (folder, *folder.parents) if not p.exists()]
             folder.mkdir(parents=True, exist_ok=True)
             probe = folder / ".write-test"
             probe.write_text("")
             probe.unlink()
         except OSError as error:
+            self._remove_empty()
             raise InputError(
                 f"--out: cannot write to {folder} ({error.strerror}); allowed: a "
                 "folder on a disk with free space that you may write to."
             ) from error
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Removes the folders that it made, if they are empty."""
+        self._remove_empty()
+
+    def _remove_empty(self) -> None:
+        for folder in self._made:
+            with suppress(OSError):  # it holds something, or never came to be
+                folder.rmdir()
 
     @property
     def has_run(self) -> bool:
@@ -101,6 +120,12 @@ class RunLog:
         with _writing(path):
             temporary.write_bytes(content)
             os.replace(temporary, path)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises `InputError` unless a run could be written there; changes nothing."""
+    with RunLog(folder):
+        pass
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from ssvi_jax.config import NOT_COMPARED, Config
 from ssvi_jax.data import Dataset
 from ssvi_jax.data.augment import crop_and_flip
 from ssvi_jax.data.batches import batch_indices, steps_per_epoch
+from ssvi_jax.data.shifted import check_corruption
 from ssvi_jax.display import Display
 from ssvi_jax.errors import InputError
 from ssvi_jax.interrupt import Interrupt, wait
@@ -82,7 +83,16 @@ class Plan:
 
     @classmethod
     def of(cls, config: Config, num_data: int) -> "Plan":
-        """Whole phases: the steps of all epochs, rounded up."""
+        """Whole phases: the steps of all epochs, rounded up.
+
+        Raises:
+          InputError: a batch is larger than the training set.
+        """
+        if config.batch_size > num_data:
+            raise InputError(
+                f"--batch-size: got {config.batch_size}, allowed: 1 to {num_data}, the "
+                "number of training images."
+            )
         per_epoch = steps_per_epoch(num_data, config.batch_size)
         phases = math.ceil(config.epochs * per_epoch / config.inner_steps)
         return cls(per_epoch, config.inner_steps, phases * config.inner_steps)
@@ -95,7 +105,13 @@ class Plan:
 def build_problem(
     config: Config, data: Dataset
 ) -> tuple[ImageNetwork, methods.Problem, Plan]:
-    """Network, problem and plan of a configuration on a data set."""
+    """Network, problem and plan of a configuration on a data set.
+
+    Raises:
+      InputError: the training images are not corrupted as the configuration says, or
+        they are fewer than a batch.
+    """
+    check_corruption(data, config.train_corruption, config.train_severity)
     spec = NetworkSpec(
         model=config.model,
         width=config.width,
@@ -289,6 +305,10 @@ class Loop:
         }
         if config.test_every and event["epoch"] % config.test_every == 0:
             event["test"] = self._scores(progress, data.test_images, data.test_labels)
+            if data.corruption:
+                event["test_corrupted"] = self._scores(
+                    progress, data.corruption.test_images, data.test_labels
+                )
         event["elapsed_seconds"] = seconds
         self.log.append(event)
         self.display.epoch(phase, event)
@@ -346,12 +366,16 @@ def _host_rng(seed: int, step: int) -> np.random.Generator:
 def default_folder(config: Config) -> Path:
     """A free folder under runs/, or with `config.resume` the newest one of that name.
 
-    For example runs/cifar10-ssvi-s95, then runs/cifar10-ssvi-s95-2.
+    For example runs/cifar10-ssvi-s95, then runs/cifar10-ssvi-s95-2; with corrupted
+    training images runs/cifar10-ssvi-s95-gaussian_noise-3.
     """
     percent = f"{100 * config.sparsity:g}".replace(".", "_")
     by_hand = config.densities.endswith(".json")
     kept = Path(config.densities).stem if by_hand else f"s{percent}"
     base = Path("runs") / f"{config.dataset}-{config.method}-{kept}"
+    if config.train_corruption != "none":
+        shift = f"{config.train_corruption}-{config.train_severity}"
+        base = base.with_name(f"{base.name}-{shift}")
     newest, number = base, 1
     free = base
     while free.exists():

@@ -9,7 +9,7 @@ import jax
 import pytest
 import smoke_run
 
-from ssvi_jax import checkpoint, cli, runlog, train
+from ssvi_jax import checkpoint, cli, data, runlog, train
 from ssvi_jax.data import download
 from ssvi_jax.errors import InputError
 
@@ -219,19 +219,25 @@ def test_a_set_asked_for_by_name_is_never_replaced(asked, offline, tmp_path):
         ("--densities x", "densities: got 'x', allowed: er, erk, uniform"),
         ("--densities no.json", "--densities: cannot read no.json"),
         ("--sparsity 0.9999", "is left without a weight"),
-        ("--batch-size 5000", "batch_size: got 5000, allowed: 1 to 1294"),
-        ("--train-size 10", "batch_size: got 64, allowed: 1 to 10"),
+        ("--batch-size 5000", "--batch-size: got 5000, allowed: 1 to 1294"),
+        ("--train-size 10", "--batch-size: got 64, allowed: 1 to 10"),
         ("--method deterministic --sparsity 0.5", "allowed with --method determ"),
+        ("--train-severity 0", "--train-severity: got 0, allowed: 1 to 5"),
+        ("--train-severity 4", "--train-severity: got 4 without a corruption"),
+        ("--train-corruption x", "'x' for argument '--train-corruption'"),
         ("--samples 0", "--samples: got 0, allowed: a finite number above 0"),
         ("--seed -1", "--seed: got -1, allowed: 0 or more"),
     ],
 )
 def test_bad_flags_are_refused_in_words(flags, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = smoke_run.refused(*smoke_run.TINY, *flags.split(), "--out", tmp_path / "run")
-    assert words in said
-    left = list(tmp_path.rglob("*"))
-    assert left in ([], [tmp_path / "run"])
+    for out in ([], ["--out", tmp_path / "new" / "run"]):
+        said = smoke_run.refused(*smoke_run.TINY, *flags.split(), *out)
+        assert words in said
+        assert list(tmp_path.rglob("*")) == []
+    (tmp_path / "mine").mkdir()
+    smoke_run.refused(*smoke_run.TINY, *flags.split(), "--out", tmp_path / "mine")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
 
 
 def test_densities_of_another_network(tmp_path):
@@ -243,7 +249,8 @@ def test_densities_of_another_network(tmp_path):
     assert "no density for dense2/kernel, linear/kernel" in words
 
 
-def test_an_out_that_is_a_file(tmp_path):
+def test_an_out_that_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load", None)  # refused before the data is read
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
         words = smoke_run.refused(*smoke_run.TINY, "--out", out)

@@ -6,7 +6,16 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
-from ssvi_jax import config, criteria, densities, models, priors, schedules, vi
+from ssvi_jax import (
+    config,
+    corruptions,
+    criteria,
+    densities,
+    models,
+    priors,
+    schedules,
+    vi,
+)
 from ssvi_jax import data as data_lib
 from ssvi_jax.config import Config, defaults, read_densities
 from ssvi_jax.errors import InputError
@@ -34,6 +43,7 @@ def choices(name):
         ("estimator", vi.ESTIMATORS),
         ("replacement_schedule", schedules.REPLACEMENT),
         ("schedule", schedules.LEARNING_RATE),
+        ("train_corruption", ("none", *corruptions.NAMES)),
     ],
 )
 def test_every_choice_is_what_its_registry_has(field, registry):
@@ -43,7 +53,7 @@ def test_every_choice_is_what_its_registry_has(field, registry):
 def test_no_choice_goes_unchecked():
     """Every Literal is compared with a registry above, or is the method (below)."""
     literals = {name for name in FIELDS if get_origin(FIELDS[name].type) is Literal}
-    assert len(literals) == 10 + 1
+    assert len(literals) == 11 + 1
     assert choices("method") == {"ssvi", "deterministic"}
 
 
@@ -117,6 +127,9 @@ def test_an_unknown_preset_lists_the_known_ones():
         ("weight_decay", float("nan"), "0 or more"),
         ("seed", -1, "0 or more"),
         ("seed", 2**32, r"0 to 2\^32 - 1"),
+        ("train_severity", 0, "1 to 5"),
+        ("train_severity", 6, "1 to 5"),
+        ("train_corruption", "rain", "brightness, contrast, .*none, .*zoom_blur"),
         ("model", "resnet50", "convnet, mlp, resnet18, resnet34"),
         ("prior", "horseshoe", "gaussian, laplace, scale_mixture"),
     ],
@@ -125,6 +138,20 @@ def test_values_out_of_range_are_named(field, value, allowed):
     flag = "--" + field.replace("_", "-")
     with pytest.raises(InputError, match=f"{flag}: got .*, allowed: .*{allowed}"):
         dataclasses.replace(Config(), **{field: value})
+
+
+def test_severities_are_those_of_the_corruptions():
+    for severity in corruptions.SEVERITIES:
+        got = Config(train_corruption="fog", train_severity=severity)
+        assert got.train_severity == severity
+    with pytest.raises(InputError, match="got 6, allowed: 1 to 5"):
+        Config(train_corruption="fog", train_severity=max(corruptions.SEVERITIES) + 1)
+
+
+def test_a_severity_without_a_corruption_is_refused():
+    words = "--train-severity: got 5 without a corruption; name one with --train-corr"
+    with pytest.raises(InputError, match=words):
+        Config(train_severity=5)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +186,7 @@ def test_a_configuration_is_json():
 def test_what_a_continuation_may_change_exists():
     assert set(FIELDS) > config.NOT_COMPARED
     assert not config.NOT_COMPARED & {"seed", "sparsity", "epochs", "batch_size"}
+    assert not config.NOT_COMPARED & {"train_corruption", "train_severity"}
 
 
 def test_densities_are_a_rule_or_a_file(tmp_path):

@@ -1,22 +1,17 @@
-import io
-import json
-import pathlib
-import struct
 import subprocess
 import sys
 import textwrap
 
 import numpy as np
 import pytest
-from PIL import Image
+import tfds_sets
 
 from ssvi_jax.data import cifar, download, load
 from ssvi_jax.data.dataset import channel_moments
 from ssvi_jax.errors import InputError
 
 SIZES = {"train": 50, "test": 20}
-FORMATS = ("array_record", "tfrecord")
-CIFAR10 = "cifar10/3.0.2"
+FORMATS = tfds_sets.FORMATS
 
 
 @pytest.fixture(autouse=True)
@@ -34,92 +29,10 @@ def fake_images(split, num_classes=10):
     return images, np.arange(SIZES[split]) % num_classes
 
 
-def example_proto(image, label, name="cifar10"):
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    png = io.BytesIO()
-    Image.fromarray(image).save(png, "PNG")
-    # The class is made by protobuf at import.
-    example = tf_example_pb2.Example()  # pyright: ignore[reportAttributeAccessIssue]
-    feature = example.features.feature
-    feature["image"].bytes_list.value.append(png.getvalue())
-    feature["label"].int64_list.value.append(label)
-    feature["id"].bytes_list.value.append(b"train_00000")
-    if name == "cifar100":
-        feature["coarse_label"].int64_list.value.append(label // 5)
-    return example.SerializeToString()
-
-
-def write_array_record(path, records):
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    writer = ArrayRecordWriter(str(path), "group_size:1")
-    for record in records:
-        writer.write(record)
-    writer.close()
-
-
-def write_tfrecord(path, records):
-    with open(path, "wb") as file:
-        for record in records:
-            file.write(struct.pack("<Q4x", len(record)) + record + bytes(4))
-
-
-def feature_json(name):
-    """features.json as TFDS 4.9.10 writes it."""
-    classes = "tensorflow_datasets.core.features."
-
-    def label(count):
-        python = classes + "class_label_feature.ClassLabel"
-        return {"pythonClassName": python, "classLabel": {"numClasses": str(count)}}
-
-    features = {
-        "id": {"pythonClassName": classes + "text_feature.Text", "text": {}},
-        "image": {
-            "pythonClassName": classes + "image_feature.Image",
-            "image": {"dtype": "uint8", "shape": {"dimensions": ["32", "32", "3"]}},
-        },
-        "label": label(10 if name == "cifar10" else 100),
-    }
-    if name == "cifar100":
-        features["coarse_label"] = label(20)
-    return {
-        "pythonClassName": classes + "features_dict.FeaturesDict",
-        "featuresDict": {"features": features},
-    }
-
-
-def write_set(root, name="cifar10", file_format="array_record", num_shards=2):
-    """A small set as TFDS leaves it: records in shards, and two files that say so."""
-    folder = pathlib.Path(root, name, "3.0.2")
-    folder.mkdir(parents=True)
-    write = {"array_record": write_array_record, "tfrecord": write_tfrecord}
-    splits = []
-    for split in SIZES:
-        pairs = zip(*fake_images(split, 10 if name == "cifar10" else 100), strict=True)
-        records = [example_proto(image, label, name) for image, label in pairs]
-        shards = [records[: len(records) // 2], records[len(records) // 2 :]]
-        shards = shards if num_shards == 2 else [records]
-        for number, shard in enumerate(shards):
-            suffix = f"{number:05d}-of-{len(shards):05d}"
-            write[file_format](folder / f"{name}-{split}.{file_format}-{suffix}", shard)
-        splits.append(
-            {
-                "name": split,
-                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-                "shardLengths": [str(len(shard)) for shard in shards],
-                "numBytes": "1",
-            }
-        )
-    facts = {
-        "name": name,
-        "version": "3.0.2",
-        "fileFormat": file_format,
-        "splits": splits,
-    }
-    (folder / "dataset_info.json").write_text(json.dumps(facts))
-    (folder / "features.json").write_text(json.dumps(feature_json(name)))
-    return folder
+def write_set(root, name="cifar10", *, ids=None, **how):
+    classes = 10 if name == "cifar10" else 100
+    splits = {split: fake_images(split, classes) for split in SIZES}
+    return tfds_sets.write_set(root, f"{name}/3.0.2", splits, ids=ids, **how)
 
 
 @pytest.mark.parametrize("num_shards", [1, 2])
@@ -134,6 +47,33 @@ def test_reads_what_was_written(tmp_path, file_format, num_shards):
         np.testing.assert_array_equal(labels, expected_labels)
         assert images.dtype == np.uint8
         assert labels.dtype == np.int32
+
+
+def test_test_images_come_in_the_official_order_and_training_images_as_they_lie(
+    tmp_path,
+):
+    # Only then is row i of CIFAR-10-C the same image as row i of the test images.
+    rng = np.random.default_rng(0)
+    ids = {
+        split: [b"%s_%05d" % (split.encode(), i) for i in rng.permutation(size)]
+        for split, size in SIZES.items()
+    }
+    splits = cifar.read(write_set(tmp_path, ids=ids))
+    images, labels = fake_images("test")
+    for row, number in enumerate(sorted(ids["test"])):
+        record = ids["test"].index(number)
+        np.testing.assert_array_equal(splits["test"][0][row], images[record])
+        assert splits["test"][1][row] == labels[record]
+    np.testing.assert_array_equal(splits["train"][0], fake_images("train")[0])
+
+
+def test_one_split_alone(tmp_path):
+    folder = write_set(tmp_path)
+    for file in folder.glob("*train*"):
+        file.unlink()
+    images, labels = cifar.read_split(folder, "test")
+    np.testing.assert_array_equal(images, fake_images("test")[0])
+    np.testing.assert_array_equal(labels, fake_images("test")[1])
 
 
 @pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
@@ -277,6 +217,8 @@ def test_the_real_cifar10(cifar_dir, monkeypatch):
     assert data.train_images.shape == (45_000, 32, 32, 3)
     assert np.bincount(data.val_labels).tolist() == [500] * 10
     assert np.bincount(data.test_labels).tolist() == [1000] * 10
+    # The first labels of the official test_batch: cat, ship, ship, airplane, frog, ...
+    assert data.test_labels[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
     # Published moments of all 50,000 training images.
     whole = np.concatenate([data.train_images, data.val_images])
     mean, std = channel_moments(whole)

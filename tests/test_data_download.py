@@ -145,7 +145,7 @@ def test_pointing_into_the_set_is_noticed(tmp_path, name, inside):
 
 @pytest.fixture
 def online(monkeypatch):
-    monkeypatch.setattr(download, "has_network", lambda: True)
+    monkeypatch.setattr(download, "has_network", lambda url=None: True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
 
 
@@ -183,27 +183,101 @@ def test_a_failed_preparation_is_an_error_and_auto_takes_the_digits(
     assert load("auto", notify=lambda line: None).name == "digits"
 
 
-def test_the_command_asks_tfds_for_array_records(tmp_path, monkeypatch):
+@pytest.fixture
+def prepared(monkeypatch, tmp_path, online):
+    """Arguments of every builder whose `download_and_prepare` was called."""
     import tensorflow_datasets as tfds
 
-    from ssvi_jax.data import prepare
-
-    asked = {}
+    calls = []
 
     def builder(name, **arguments):
-        asked.update(arguments, name=name)
         return types.SimpleNamespace(
-            download_and_prepare=lambda: asked.update(prepared=True)
+            download_and_prepare=lambda: calls.append({"name": name, **arguments})
         )
 
     monkeypatch.setattr(tfds, "builder", builder)
-    monkeypatch.setattr(sys, "argv", ["prepare", "cifar100"])
     for name in ("CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL"):
         monkeypatch.setenv(name, "")  # restored afterwards
+    return calls
+
+
+def command(monkeypatch, *arguments):
+    from ssvi_jax.data import prepare
+
+    monkeypatch.setattr(sys, "argv", ["prepare", *arguments])
     prepare.main()
-    assert asked == {
-        "name": "cifar100",
-        "data_dir": tmp_path / "data",
-        "file_format": "array_record",
-        "prepared": True,
-    }
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn_cropped"])
+def test_the_command_asks_tfds_for_array_records(tmp_path, monkeypatch, prepared, name):
+    command(monkeypatch, name)
+    asked = {"data_dir": tmp_path / "data", "file_format": "array_record"}
+    assert prepared == [{"name": name, **asked}]
+
+
+@pytest.mark.parametrize("extra", [False, True])
+def test_the_command_prepares_every_cell_that_tfds_knows(
+    tmp_path, monkeypatch, capsys, prepared, extra
+):
+    import tensorflow_datasets as tfds
+
+    module = inspect.getmodule(tfds.builder_cls("cifar10_corrupted"))
+    assert module is not None
+    types_ = module.BENCHMARK_CORRUPTIONS + extra * module.EXTRA_CORRUPTIONS
+    known = {f"cifar10_corrupted/{t}_{s}" for t in types_ for s in range(1, 6)}
+    assert len(known) == (95 if extra else 75)
+    done = "cifar10_corrupted/frosted_glass_blur_2"
+    (tmp_path / "data" / done / "1.0.0").mkdir(parents=True)
+
+    command(monkeypatch, "cifar10_corrupted", *(["--extra"] if extra else []))
+    asked = [call["name"] for call in prepared]
+    assert len(asked) == len(set(asked))
+    assert set(asked) == known - {done}
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        f"{number} of {len(known)}" for number in range(1, len(known) + 1)
+    ]
+    (line,) = (line for line in lines if done in line)
+    assert "prepared already" in line
+    assert sum("is being prepared" in line for line in lines) == len(known) - 1
+
+
+def test_the_command_warns_without_a_network_and_tries(monkeypatch, capsys, prepared):
+    monkeypatch.setattr(download, "has_network", lambda url: False)
+    command(monkeypatch, "svhn_cropped")
+    assert "No connection to http://ufldl.stanford.edu" in capsys.readouterr().out
+    assert len(prepared) == 1
+
+
+def test_the_command_needs_no_network_for_what_is_prepared(
+    tmp_path, monkeypatch, capsys, prepared
+):
+    (tmp_path / "data/cifar10/3.0.2").mkdir(parents=True)
+    monkeypatch.setattr(download, "has_network", pytest.fail)
+    command(monkeypatch, "cifar10")
+    assert prepared == []
+    assert "cifar10 is prepared already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mnist"], "invalid choice: 'mnist'"),
+        (["cifar10", "--extra"], "--extra: got it with cifar10; only for cifar10_corr"),
+    ],
+)
+def test_wrong_arguments_of_the_command(
+    monkeypatch, capsys, prepared, arguments, words
+):
+    with pytest.raises(SystemExit, match="2"):
+        command(monkeypatch, *arguments)
+    assert words in capsys.readouterr().err
+    assert prepared == []
+
+
+def test_the_command_without_tensorflow(monkeypatch, capsys, prepared):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="2"):
+        command(monkeypatch, "svhn_cropped")
+    assert "needs TensorFlow: pip install tensorflow" in capsys.readouterr().err
+    assert prepared == []

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ssvi_jax import ops
@@ -118,6 +118,8 @@ def test_scatter_and_its_gradient(seed, density, rank):
     )
 
 
+# On such a window XLA's own transposed convolution aborts the process.
+@example(((2, 4, 2, 1), (2, 3, 1, 3), [2, 2], [(1, 2), (2, 3)], [1, 2]), 0)
 @settings(max_examples=12)
 @given(convolutions(), st.integers(0, 2**32 - 1))
 def test_conv_and_its_gradients_equal_loops(case, seed):

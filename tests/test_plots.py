@@ -108,8 +108,19 @@ def test_curves_show_the_recorded_numbers():
 def test_test_scores_are_drawn_where_they_were_taken():
     lines = events("sparse")
     lines[-1]["test"] = {"accuracy": 0.5, "nll": 1.0}
-    accuracy = drawn(plots.curves(lines)).axes[0]
-    np.testing.assert_allclose(lines_of(accuracy)["test"], [[NUM_EPOCHS, 0.5]])
+    lines[-1]["test_corrupted"] = {"accuracy": 0.25, "nll": 2.0}
+    found = lines_of(drawn(plots.curves(lines)).axes[0])
+    np.testing.assert_allclose(found["test"], [[NUM_EPOCHS, 0.5]])
+    np.testing.assert_allclose(found["test, corrupted"], [[NUM_EPOCHS, 0.25]])
+
+
+def test_accuracies_between_whole_percents_are_not_rounded():
+    ends = (0.174, 0.342)
+    lines = [{"event": "phase", "epoch": e, "accuracy": ends[e]} for e in (0, 1)]
+    ax = drawn(plots.curves(lines)).axes[0]
+    for tick in ax.get_yticks():
+        text = ax.yaxis.get_major_formatter()(tick)
+        assert float(text.rstrip("%")) == pytest.approx(100 * tick)
 
 
 def test_missing_and_null_values_are_skipped():

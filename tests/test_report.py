@@ -75,6 +75,22 @@ def test_a_deterministic_run_has_one_column_and_no_prunable_part():
     assert "model file 7.9 MB" in table
 
 
+def test_a_run_on_corrupted_images_shows_both_test_sets():
+    shifted = {
+        "mc": SCORES | {"accuracy": 0.6},
+        "mean": SUMMARY["test"]["mean"] | {"accuracy": 0.5},
+    }
+    summary = SUMMARY | {"train_corruption": "fog", "train_severity": 3}
+    table = words(report.summary_table(summary | {"test_corrupted": shifted}))
+    assert table[0] == f"{ROWS[0]} | trained on fog, severity 3"
+    assert table[1:6] == ["test set, clean 10 samples mean network", *ROWS[2:6]]
+    assert table[6:8] == [
+        "test set, corrupted 10 samples mean network",
+        "accuracy 60.00 % 50.00 %",
+    ]
+    assert table[8:] == ROWS[3:]
+
+
 def test_what_is_missing_is_left_out():
     assert words(report.summary_table({"dataset": "digits"})) == ["digits"]
     scores = {"mc": {"accuracy": 0.5, "nll": None}}

@@ -95,6 +95,11 @@ def test_the_required_fields_are_there(summary):
     assert summary["test_evaluated"] == "once, at the end"
 
 
+def test_a_clean_run_has_no_corrupted_test_set(smoke, summary):
+    assert not {"train_corruption", "train_severity", "test_corrupted"} & set(summary)
+    assert "test set, " not in smoke.outcome.out
+
+
 def test_sparsity_is_counted_from_the_masks(smoke, summary):
     masks = smoke.masks[summary["step"] // 10 - 1]
     zeros = sum(int((~mask).sum()) for mask in masks.values())

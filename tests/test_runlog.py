@@ -35,6 +35,43 @@ def test_a_folder_that_cannot_be(tmp_path, monkeypatch):
         InputError, match=r"\(Permission denied\); allowed: a folder on"
     ):
         RunLog(tmp_path / "locked")
+    assert not (tmp_path / "locked").exists()
+    with pytest.raises(InputError, match="cannot write to"):
+        RunLog(tmp_path / "new" / ("x" * 300))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_it_made_is_not_left_empty(tmp_path):
+    with RunLog(tmp_path / "runs" / "a"):
+        assert (tmp_path / "runs" / "a").is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with (
+        pytest.raises(InputError, match="refused"),
+        RunLog(tmp_path / "runs" / "a"),
+    ):
+        raise InputError("refused")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_else_is_removed(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with RunLog(tmp_path / "mine"):
+        pass
+    with RunLog(tmp_path / "new" / "a") as log:
+        log.write_json("summary.json", {})
+    with RunLog(tmp_path / "new" / "b"):
+        pass
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == ["mine", "new", "new/a", "new/a/summary.json"]
+
+
+def test_writable_is_found_out_without_a_trace(tmp_path):
+    runlog.check_writable(tmp_path / "a" / "b")
+    runlog.check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"--out: cannot write to .*file"):
+        runlog.check_writable(tmp_path / "file")
 
 
 def test_json_appears_whole_or_not_at_all(tmp_path, monkeypatch):

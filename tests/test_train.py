@@ -229,7 +229,7 @@ def test_a_plan_is_whole_phases_that_cover_the_epochs():
     plan = train.Plan.of(config, num_data=100)
     assert plan == train.Plan(steps_per_epoch=3, inner_steps=7, total_steps=14)
     assert [plan.epochs_done(step) for step in (2, 3, 8, 9)] == [0, 1, 2, 3]
-    with pytest.raises(InputError, match=r"batch_size: got 32, allowed: 1 to 31"):
+    with pytest.raises(InputError, match=r"--batch-size: got 32, allowed: 1 to 31"):
         train.Plan.of(config, num_data=31)
 
 
@@ -306,6 +306,11 @@ def test_default_folders_are_free_or_the_newest(tmp_path, monkeypatch):
         ({"sparsity": 0.29}, "digits-ssvi-s29"),
         ({"method": "deterministic"}, "digits-deterministic-s0"),
         ({"densities": "some/where/mine.json"}, "digits-ssvi-mine"),
+        ({"train_corruption": "fog"}, "digits-ssvi-s95-fog-3"),
+        (
+            {"train_corruption": "frost", "train_severity": 5, "sparsity": 0.995},
+            "digits-ssvi-s99_5-frost-5",
+        ),
     ],
 )
 def test_default_folders_say_what_ran(changes, name, tmp_path, monkeypatch):

@@ -1,8 +1,23 @@
 """A classification data set in memory, and how its validation images are chosen."""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
+
+
+class Corruption(NamedTuple):
+    """How the training and validation images of a data set were corrupted.
+
+    Attributes:
+      name: one of `ssvi_jax.corruptions.NAMES`.
+      severity: 1 to 5.
+      test_images: uint8 ``[t, h, w, c]``, the test images under the same corruption.
+    """
+
+    name: str
+    severity: int
+    test_images: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,6 +38,7 @@ class Dataset:
       source: one sentence on where the images came from, for the results.
       pad: pixels of zeros around an image before a random crop of its own size.
       flip: whether a mirrored image keeps its class (a mirrored 3 is no digit).
+      corruption: what `shifted.corrupt_training` did; None: the images are clean.
     """
 
     name: str
@@ -38,6 +54,7 @@ class Dataset:
     source: str
     pad: int
     flip: bool
+    corruption: Corruption | None = None
 
 
 def stratified_split(

@@ -29,18 +29,37 @@ class NotPreparedError(InputError):
       reason: what stood in the way, in one line.
     """
 
-    def __init__(self, name: str, root: pathlib.Path, reason: str) -> None:
-        """Says what is missing where, why, and the three ways to get it."""
+    def __init__(
+        self,
+        name: str,
+        root: pathlib.Path,
+        reason: str,
+        *,
+        argument: str = "dataset",
+        again: str = "run the same command again",
+        embedded: str = "--dataset digits: real handwritten digits that need no "
+        "download",
+    ) -> None:
+        """Says what is missing where, why, and the three ways to get it.
+
+        Args:
+          name: what TensorFlow Datasets calls the set.
+          root: folder of prepared sets.
+          reason: what stood in the way, in one line.
+          argument: the argument that asked for it.
+          again: what to do where there is a network.
+          embedded: what to use where there is none.
+        """
         self.reason = reason
         super().__init__(
-            f"dataset: {name} is not prepared in {root}, and {reason}.\n"
+            f"{argument}: {name} is not prepared in {root}, and {reason}.\n"
             "Three ways to get data:\n"
-            "  1. With a network, run the same command again: TensorFlow Datasets "
+            f"  1. With a network, {again}: TensorFlow Datasets "
             "downloads and prepares it.\n"
             f"  2. Copy the folder {name}/ from where TensorFlow Datasets has prepared "
             "it, and pass the folder that contains it with --data-dir or "
             "TFDS_DATA_DIR.\n"
-            "  3. Use --dataset digits: real handwritten digits that need no download."
+            f"  3. Use {embedded}."
         )
 
 

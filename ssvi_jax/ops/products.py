@@ -120,13 +120,12 @@ def _convolve(
     lhs_dilation: tuple[int, ...] | None = None,
 ) -> jax.Array:
     native = partial(_native, window=window, lhs_dilation=lhs_dilation)
-    # XLA's CPU convolution is 30 times slower on images smaller than the kernel.
+    # XLA's CPU convolution is 30 times slower on images smaller than the kernel, and
+    # where they are spread it swaps the two and aborts the process (jaxlib 0.10.2).
     small = any(n < k for n, k in zip(x.shape[1:-1], kernel.shape[:-2], strict=True))
-    spread = any(d > 1 for d in lhs_dilation or ())
-    cropped = min(low for pair in window.padding for low in pair) < 0
-    if not small or spread or cropped or window.groups != 1:
+    if not small or window.groups != 1:
         return native(x, kernel)
-    product = partial(_patch_product, window=window)
+    product = partial(_patch_product, window=window, lhs_dilation=lhs_dilation)
     return jax.lax.platform_dependent(x, kernel, cpu=product, default=native)
 
 
@@ -150,8 +149,14 @@ def _native(
     )
 
 
-def _patch_product(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
-    patches = _patches(x, kernel.shape[:-2], window)
+def _patch_product(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    window: Window,
+    lhs_dilation: tuple[int, ...] | None,
+) -> jax.Array:
+    patches = _patches(x, kernel.shape[:-2], window, lhs_dilation)
     return dense(patches, kernel.reshape(-1, kernel.shape[-1]))
 
 
@@ -244,9 +249,19 @@ def _kernel_gradients(
     return tuple(total.T.reshape(shape) for total in sums)
 
 
-def _patches(x: jax.Array, taps: tuple[int, ...], window: Window) -> jax.Array:
+def _patches(
+    x: jax.Array,
+    taps: tuple[int, ...],
+    window: Window,
+    lhs_dilation: tuple[int, ...] | None = None,
+) -> jax.Array:
     """``[batch, *spatial out, taps * in]``: the inputs under every output position."""
-    x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
+    between = [d - 1 for d in lhs_dilation or (1,) * len(taps)]
+    edges = [
+        (low, high, n) for (low, high), n in zip(window.padding, between, strict=True)
+    ]
+    zero = jnp.zeros((), x.dtype)
+    x = jax.lax.pad(x, zero, ((0, 0, 0), *edges, (0, 0, 0)))
     sizes = x.shape[1:-1]
     slices = []
     for tap in np.ndindex(*taps):

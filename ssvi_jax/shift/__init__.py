@@ -1,0 +1,1 @@
+"""Evaluation under shift: models on corrupted and out-of-distribution images."""
