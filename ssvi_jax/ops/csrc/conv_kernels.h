@@ -1,0 +1,37 @@
+// All kernels, for the instruction set of the including file. No include guard: each
+// isa_*.cpp defines SSVI_LANES, SSVI_ISA and SSVI_TABLE, has included everything
+// standard before it turned the instructions on, and includes this once.
+
+namespace ssvi {
+namespace SSVI_ISA {
+namespace {
+
+#include "simd.h"
+#include "noise.h"
+#include "pack.h"
+#include "gather.h"
+#include "weights.h"
+
+// Independent chains of multiply-adds and nothing else: the peak of one core.
+double multiply_adds(int64_t rounds) {
+  vf sum[16];
+  for (int k = 0; k < 16; ++k) sum[k] = splat(1.0f + static_cast<float>(k));
+  vf factor = splat(0.999f), term = splat(0.001f);
+  for (int64_t i = 0; i < rounds; ++i) {
+#if defined(__GNUC__) && defined(__x86_64__)
+    asm volatile("" : "+x"(factor));  // or the compiler would find a closed form
+#endif
+#pragma GCC unroll 16
+    for (int k = 0; k < 16; ++k) sum[k] = sum[k] * factor + term;
+  }
+  for (int k = 1; k < 16; ++k) sum[0] += sum[k];
+  return sum[0][0];
+}
+
+}  // namespace
+}  // namespace SSVI_ISA
+
+const Isa SSVI_TABLE = {SSVI_NAME, SSVI_LANES, SSVI_ISA::gather, SSVI_ISA::weights,
+                        SSVI_ISA::multiply_adds};
+
+}  // namespace ssvi

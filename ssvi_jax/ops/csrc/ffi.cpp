@@ -1,0 +1,242 @@
+// The passes as XLA custom calls.
+//
+// Arrays of images are logical [n][h][w][c] and lie in memory as [c][h][w][n]. Every
+// handler takes the attributes
+//   window   int64 [6]: kernel rows and columns, strides, zeros above and left;
+//   isa      "" for the best of this processor, or a name (for tests);
+//   threads  0 for XLA's pool, or how many threads may work (for tests);
+//   poison   whether outputs are filled with NaN first (for tests).
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <exception>
+#include <limits>
+#include <new>
+#include <string>
+#include <string_view>
+#include <thread>
+
+#include "passes.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+using Images = ffi::BufferR4<ffi::F32>;
+using Vector = ffi::BufferR1<ffi::F32>;
+using Index = ffi::BufferR1<ffi::S32>;
+using Key = ffi::BufferR1<ffi::U32>;
+template <typename T>
+using Out = ffi::Result<T>;
+using Window = ffi::Span<const int64_t>;
+
+struct Options {
+  ffi::ThreadPool pool;
+  std::string_view isa;
+  int64_t threads;
+  bool poison;
+};
+
+ssvi::Shape make_shape(const Images::Dimensions& x, const Images::Dimensions& y,
+                       const Window& window) {
+  return {x[0],      x[3],      x[1],      x[2],      y[3],      y[1],     y[2],
+          window[0], window[1], window[2], window[3], window[4], window[5]};
+}
+
+template <typename Buffer>
+void poison(Out<Buffer>& out) {
+  std::fill_n(out->typed_data(), out->element_count(),
+              std::numeric_limits<float>::quiet_NaN());
+}
+
+// Runs a pass; every error becomes one that XLA raises in Python.
+template <typename Body>
+ffi::Error guarded(const Options& options, const Window& window, Body&& body) {
+  if (window.size() != 6 || *std::min_element(window.begin(), window.begin() + 4) < 1)
+    return ffi::Error::InvalidArgument(
+        "window: needs the kernel's rows and columns, two strides, two paddings");
+  const ssvi::Isa* isa = ssvi::find_isa(std::string(options.isa).c_str());
+  if (isa == nullptr)
+    return ffi::Error::InvalidArgument("this processor does not run " +
+                                       std::string(options.isa));
+  ffi::ThreadPool pool = options.pool;
+  ssvi::Machine machine{isa, {}};
+  const int64_t threads = options.threads > 0 ? options.threads : pool.num_threads();
+  machine.pool.threads = static_cast<int>(std::max<int64_t>(1, threads));
+  machine.pool.schedule = [&pool](std::function<void()> work) {
+    pool.Schedule([work] { work(); });
+  };
+  try {
+    body(machine);
+  } catch (const ssvi::BadIndex&) {
+    return ffi::Error::InvalidArgument("index: has entries outside of the kernel");
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "out of memory");
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(error.what());
+  }
+  return ffi::Error::Success();
+}
+
+ssvi::Kernel make_kernel(const Index& index, const float* mean, const float* sigma) {
+  return {index.typed_data(), mean, sigma,
+          static_cast<int64_t>(index.element_count())};
+}
+
+ffi::Error sample(ffi::ThreadPool pool, Images x, Vector mean, Vector sigma, Index index,
+                  Key key, Out<Images> y, Out<Images> slope, Window window,
+                  std::string_view isa, int64_t threads, bool poisoned) {
+  return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
+    if (poisoned) poison(y), poison(slope);
+    ssvi::sample(machine, make_shape(x.dimensions(), y->dimensions(), window),
+                 make_kernel(index, mean.typed_data(), sigma.typed_data()),
+                 x.typed_data(), key.typed_data(), y->typed_data(),
+                 slope->typed_data());
+  });
+}
+
+ffi::Error sample_input(ffi::ThreadPool pool, Images g, Images slope, Images x,
+                        Vector mean, Vector sigma, Index index, Out<Images> dx,
+                        Window window, std::string_view isa, int64_t threads,
+                        bool poisoned) {
+  return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
+    if (poisoned) poison(dx);
+    ssvi::input_gradient(machine, make_shape(x.dimensions(), g.dimensions(), window),
+                         make_kernel(index, mean.typed_data(), sigma.typed_data()),
+                         g.typed_data(), slope.typed_data(), x.typed_data(),
+                         dx->typed_data());
+  });
+}
+
+ffi::Error sample_weights(ffi::ThreadPool pool, Images x, Images g, Images slope,
+                          Index index, Out<Vector> dmean, Out<Vector> dvariance,
+                          Window window, std::string_view isa, int64_t threads,
+                          bool poisoned) {
+  return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
+    if (poisoned) poison(dmean), poison(dvariance);
+    ssvi::weight_gradient(machine, make_shape(x.dimensions(), g.dimensions(), window),
+                          index.typed_data(), index.element_count(), x.typed_data(),
+                          g.typed_data(), slope.typed_data(), dmean->typed_data(),
+                          dvariance->typed_data());
+  });
+}
+
+ffi::Error mean(ffi::ThreadPool pool, Images x, Vector mean, Index index, Vector bias,
+                Out<Images> y, Window window, std::string_view isa, int64_t threads,
+                bool poisoned) {
+  return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
+    if (poisoned) poison(y);
+    ssvi::mean(machine, make_shape(x.dimensions(), y->dimensions(), window),
+               make_kernel(index, mean.typed_data(), nullptr), x.typed_data(),
+               bias.element_count() == 0 ? nullptr : bias.typed_data(),
+               y->typed_data());
+  });
+}
+
+ffi::Error mean_input(ffi::ThreadPool pool, Images g, Vector mean, Index index,
+                      Out<Images> dx, Window window, std::string_view isa,
+                      int64_t threads, bool poisoned) {
+  return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
+    if (poisoned) poison(dx);
+    ssvi::input_gradient(machine, make_shape(dx->dimensions(), g.dimensions(), window),
+                         make_kernel(index, mean.typed_data(), nullptr), g.typed_data(),
+                         nullptr, nullptr, dx->typed_data());
+  });
+}
+
+ffi::Error mean_weights(ffi::ThreadPool pool, Images x, Images g, Index index,
+                        Out<Vector> dmean, Window window, std::string_view isa,
+                        int64_t threads, bool poisoned) {
+  return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
+    if (poisoned) poison(dmean);
+    ssvi::weight_gradient(machine, make_shape(x.dimensions(), g.dimensions(), window),
+                          index.typed_data(), index.element_count(), x.typed_data(),
+                          g.typed_data(), nullptr, dmean->typed_data(), nullptr);
+  });
+}
+
+}  // namespace
+
+#define SSVI_ATTRIBUTES         \
+  .Attr<Window>("window")       \
+      .Attr<std::string_view>("isa") \
+      .Attr<int64_t>("threads") \
+      .Attr<bool>("poison")
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_sample, sample,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Images>()  // x
+                                  .Arg<Vector>()  // mean
+                                  .Arg<Vector>()  // sigma
+                                  .Arg<Index>()
+                                  .Arg<Key>()
+                                  .Ret<Images>()  // y
+                                  .Ret<Images>()  // slope
+                                      SSVI_ATTRIBUTES);
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_sample_input, sample_input,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Images>()  // g
+                                  .Arg<Images>()  // slope
+                                  .Arg<Images>()  // x
+                                  .Arg<Vector>()  // mean
+                                  .Arg<Vector>()  // sigma
+                                  .Arg<Index>()
+                                  .Ret<Images>()  // dx
+                                      SSVI_ATTRIBUTES);
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_sample_weights, sample_weights,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Images>()  // x
+                                  .Arg<Images>()  // g
+                                  .Arg<Images>()  // slope
+                                  .Arg<Index>()
+                                  .Ret<Vector>()  // dmean
+                                  .Ret<Vector>()  // dvariance
+                                      SSVI_ATTRIBUTES);
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_mean, mean,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Images>()  // x
+                                  .Arg<Vector>()  // mean
+                                  .Arg<Index>()
+                                  .Arg<Vector>()  // bias, or of no elements
+                                  .Ret<Images>()  // y
+                                      SSVI_ATTRIBUTES);
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_mean_input, mean_input,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Images>()  // g
+                                  .Arg<Vector>()  // mean
+                                  .Arg<Index>()
+                                  .Ret<Images>()  // dx
+                                      SSVI_ATTRIBUTES);
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_mean_weights, mean_weights,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Images>()  // x
+                                  .Arg<Images>()  // g
+                                  .Arg<Index>()
+                                  .Ret<Vector>()  // dmean
+                                      SSVI_ATTRIBUTES);
+
+// Lanes and name of the instruction set that is used by default; for a benchmark, the
+// rounds of 16 vector multiply-adds.
+extern "C" {
+const char* ssvi_isa(const char* name) {
+  const ssvi::Isa* isa = ssvi::find_isa(name);
+  return isa == nullptr ? "" : isa->name;
+}
+int ssvi_lanes() { return ssvi::find_isa("")->lanes; }
+double ssvi_multiply_adds(int64_t rounds) {
+  return ssvi::find_isa("")->multiply_adds(rounds);
+}
+}

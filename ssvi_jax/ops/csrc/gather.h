@@ -1,0 +1,208 @@
+// The forward pass and the gradient of the input.
+#pragma once
+
+// Sums over the entries for `tile` neighbouring vectors of outputs, kept in registers.
+typedef void (*Sums)(const float* packed, const Entry* entry, const Entry* end, float* m,
+                     float* v);
+
+template <int tile>
+static void sample_sums(const float* packed, const Entry* entry, const Entry* end,
+                        float* m, float* v) {
+  vf sum[tile] = {}, sum2[tile] = {};
+  for (; entry != end; ++entry) {
+    const float* x = packed + entry->offset;
+    const vf mean = splat(entry->mean), variance = splat(entry->variance);
+#pragma GCC unroll 16
+    for (int t = 0; t < tile; ++t) {
+      const vf value = load(x + t * kLanes);
+      sum[t] += mean * value;
+      sum2[t] += variance * (value * value);
+    }
+  }
+#pragma GCC unroll 16
+  for (int t = 0; t < tile; ++t) {
+    store(m + t * kLanes, sum[t]);
+    store(v + t * kLanes, sum2[t]);
+  }
+}
+
+template <int tile>
+static void mean_sums(const float* packed, const Entry* entry, const Entry* end,
+                      float* m, float*) {
+  vf sum[tile] = {};
+  for (; entry != end; ++entry) {
+    const float* x = packed + entry->offset;
+    const vf mean = splat(entry->mean);
+#pragma GCC unroll 16
+    for (int t = 0; t < tile; ++t) sum[t] += mean * load(x + t * kLanes);
+  }
+#pragma GCC unroll 16
+  for (int t = 0; t < tile; ++t) store(m + t * kLanes, sum[t]);
+}
+
+template <int tile>
+static void gradient_sums(const float* packed, const Entry* entry, const Entry* end,
+                          float* m, float* v) {
+  vf sum[tile] = {}, sum2[tile] = {};
+  for (; entry != end; ++entry) {
+    const float* g = packed + entry->offset;
+    const vf mean = splat(entry->mean), variance = splat(entry->variance);
+#pragma GCC unroll 16
+    for (int t = 0; t < tile; ++t) {
+      sum[t] += mean * load(g + 2 * t * kLanes);
+      sum2[t] += variance * load(g + (2 * t + 1) * kLanes);
+    }
+  }
+#pragma GCC unroll 16
+  for (int t = 0; t < tile; ++t) {
+    store(m + t * kLanes, sum[t]);
+    store(v + t * kLanes, sum2[t]);
+  }
+}
+
+template <int tile>
+static constexpr void fill_tables(Sums* sample, Sums* mean, Sums* gradient) {
+  sample[tile] = sample_sums<tile>;
+  mean[tile] = mean_sums<tile>;
+  gradient[tile] = gradient_sums<tile>;
+  if constexpr (tile > 1) fill_tables<tile - 1>(sample, mean, gradient);
+}
+
+struct Tables {
+  Sums sample[kMaxTile + 1], mean[kMaxTile + 1], gradient[kMaxTile + 1];
+  constexpr Tables() : sample(), mean(), gradient() {
+    fill_tables<kMaxTile>(sample, mean, gradient);
+  }
+};
+// Constant: code that fills it at load time would use these instructions anywhere.
+static constexpr Tables kTables;
+
+constexpr int kPair = 32 / kLanes;  // vectors that share cipher calls
+
+// One block of rows of one class, as its tiles see it.
+struct Stage {
+  const Gather* gather;
+  const Plan* plan;
+  const Sums* sums;
+  const float* packed;  // input of row u, column `low`, channel 0
+  const Vector* vectors;
+  int count, tile;  // vectors in a row and in a tile
+  bool paired;
+};
+
+static void finish_sample(const Gather& g, const Vector* vectors, int count,
+                          int64_t base, const float* m, const float* v, bool paired) {
+  vf epsilon[kPair];
+  const int step = paired ? kPair : 1;
+  for (int t = 0; t < count; t += step) {
+    if (vectors[t].live == 0) continue;
+    const uint32_t position = static_cast<uint32_t>(base + vectors[t].offset);
+    if (paired)
+      normal_pair(g.key, position, epsilon);
+    else
+      epsilon[0] = normal(g.key, position);
+    for (int i = 0; i < step; ++i) {
+      const Vector at = vectors[t + i];
+      const Roots r = roots(load(v + (t + i) * kLanes));
+      const vf y = load(m + (t + i) * kLanes) + r.root * epsilon[i];
+      store_some(g.output + base + at.offset, y, at.live);
+      store_some(g.slope_output + base + at.offset, 0.5f * epsilon[i] * r.inverse,
+                 at.live);
+    }
+  }
+}
+
+static void finish_others(const Gather& g, const Vector* vectors, int count,
+                          int64_t base, const float* m, const float* v, float bias) {
+  const bool sampled = g.pass == Pass::kSampleGradient;
+  for (int t = 0; t < count; ++t) {
+    const int64_t at = base + vectors[t].offset;
+    vf value = load(m + t * kLanes) + bias;
+    if (sampled) {
+      const vf x = load_some(g.x + at, vectors[t].live);
+      value += 2.0f * x * load(v + t * kLanes);
+    }
+    store_some(g.output + at, value, vectors[t].live);
+  }
+}
+
+// Outputs [first, first + tile) of one channel and row.
+SSVI_INLINE void run_tile(const Stage& s, const float* row, int64_t base_row,
+                          int64_t channel, int64_t group, int first) {
+  alignas(64) float m[kMaxTile * kLanes], v[kMaxTile * kLanes];
+  const Gather& g = *s.gather;
+  const int left = s.count - first, count = left < s.tile ? left : s.tile;
+  const int32_t* begin = g.begin + group;
+  s.sums[count](row + int64_t{first} * s.plan->sources * kLanes, g.entries + begin[0],
+                g.entries + begin[1], m, v);
+  const int64_t base =
+      (channel * s.plan->out_h + base_row) * s.plan->out_w * s.plan->n;
+  if (g.pass == Pass::kSample)
+    finish_sample(g, s.vectors + first, count, base, m, v, s.paired);
+  else
+    finish_others(g, s.vectors + first, count, base, m, v,
+                  g.bias == nullptr ? 0.0f : g.bias[channel]);
+}
+
+static int tile_size(int count, bool paired, int limit) {
+  const int multiple = paired ? kPair : 1;
+  if (limit < multiple) return multiple;
+  limit -= limit % multiple;
+  const int tiles = (count + limit - 1) / limit;
+  const int even = (count + tiles - 1) / tiles;
+  return (even + multiple - 1) / multiple * multiple;
+}
+
+static void run_class(Stage& s, const GatherTask& task, int row_class, int col_class,
+                      int u0, int u1, const float* packed) {
+  const Plan& plan = *s.plan;
+  const Range rows = plan.rows_data[row_class];
+  const int low = u0 > rows.low ? u0 : rows.low, high = u1 < rows.high ? u1 : rows.high;
+  const int64_t group =
+      (int64_t{row_class} * plan.col_classes + col_class) * plan.out_channels;
+  const int64_t step = plan.row_step * plan.row_stride;
+  if (s.gather->channels_inside) {
+    for (int u = low; u < high; ++u)
+      for (int first = 0; first < s.count; first += s.tile)
+        for (int64_t c = task.channel_low; c < task.channel_high; ++c)
+          run_tile(s, packed + (u - u0) * step, u * rows.step + rows.first, c, group + c,
+                   first);
+    return;
+  }
+  for (int64_t c = task.channel_low; c < task.channel_high; ++c)
+    for (int u = low; u < high; ++u)
+      for (int first = 0; first < s.count; first += s.tile)
+        run_tile(s, packed + (u - u0) * step, u * rows.step + rows.first, c, group + c,
+                 first);
+}
+
+static void gather(const Gather& g, const GatherTask& task, float* scratch) {
+  const Plan& plan = *g.plan;
+  const int64_t first_image = task.image_block * plan.images * kLanes;
+  float* packed = scratch;
+  Vector* vectors =
+      reinterpret_cast<Vector*>(packed + plan.in_channels * plan.channel_stride);
+  const int classes = plan.row_classes * plan.col_classes;
+  Stage s{&g, &plan, nullptr, nullptr, vectors, 0, 0, false};
+  s.paired = g.pass == Pass::kSample && plan.n % 32 == 0 && plan.images % kPair == 0 &&
+             kPair <= kMaxTile;
+  s.sums = g.pass == Pass::kSample           ? kTables.sample
+           : g.pass == Pass::kSampleGradient ? kTables.gradient
+                                             : kTables.mean;
+  int before = 0;
+  for (int u0 = task.u_low; u0 < task.u_high; u0 += before) {
+    const int left = task.u_high - u0, count = left < plan.block ? left : plan.block;
+    advance(plan, g.input, g.slope, first_image, 0, plan.in_channels, u0, before, count,
+            packed);
+    for (int c = 0; c < classes; ++c) {
+      const Range cols = plan.cols_data[c % plan.col_classes];
+      s.count = describe_row(plan, cols, first_image, vectors);
+      if (s.count == 0) continue;
+      s.tile = tile_size(s.count, s.paired, kMaxTile);
+      const int64_t shift = int64_t{cols.low - plan.v_low} * plan.images * plan.sources;
+      run_class(s, task, c / plan.col_classes, c % plan.col_classes, u0, u0 + count,
+                packed + shift * kLanes);
+    }
+    before = count;
+  }
+}

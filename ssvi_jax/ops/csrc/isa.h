@@ -1,0 +1,71 @@
+// The kernels of one instruction set, as the driver sees them.
+#pragma once
+
+#include <cstdint>
+
+#include "plan.h"
+
+namespace ssvi {
+
+enum class Pass { kSample, kMean, kMeanGradient, kSampleGradient };
+
+// Operands of a gather; which are used depends on the pass.
+struct Gather {
+  const Plan* plan;
+  const Entry* entries;
+  const int32_t* begin;
+  Pass pass;
+  bool channels_inside;   // tiles outside, output channels inside, or the reverse
+  const float* input;     // x, or g
+  const float* slope;     // kSampleGradient: multiplied with g
+  const float* x;         // kSampleGradient
+  const float* bias;      // kMean, may be null
+  const uint32_t* key;    // kSample
+  float* output;          // y, or dx
+  float* slope_output;    // kSample
+};
+
+// A share of a gather: one block of images, rows u in [u_low, u_high), some channels.
+struct GatherTask {
+  int64_t image_block;
+  int u_low, u_high;
+  int64_t channel_low, channel_high;
+};
+
+// Operands of the gradient of the weights.
+struct Weights {
+  const Plan* plan;
+  const Entry* entries;
+  const int32_t* begin;
+  const float* input;  // x
+  const float* g;
+  const float* slope;  // null: the gradient of the mean only
+};
+
+// A share: blocks of images, rows, output channels; its sums are added to `sums`, two a
+// non-zero, or one without a slope.
+struct WeightsTask {
+  int64_t image_low, image_high;
+  int u_low, u_high;
+  int64_t channel_low, channel_high;
+  float* sums;
+};
+
+struct Isa {
+  const char* name;
+  int lanes;
+  void (*gather)(const Gather&, const GatherTask&, float* scratch);
+  void (*weights)(const Weights&, const WeightsTask&, float* scratch);
+  double (*multiply_adds)(int64_t rounds);  // runs that many rounds of `lanes` × 16
+};
+
+// Floats of scratch that one task needs.
+int64_t gather_scratch(const Plan& plan);
+int64_t weights_scratch(const Plan& plan, bool sampled);
+
+extern const Isa kGeneric;
+#if defined(__x86_64__)
+extern const Isa kAvx2, kAvx512;
+#endif
+
+}  // namespace ssvi

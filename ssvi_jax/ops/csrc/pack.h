@@ -1,0 +1,95 @@
+// Copying inputs of one block of images into the cache, zero-padded.
+#pragma once
+
+// What vector j of a row of outputs is in memory: vectors run over columns and, inside a
+// column, over the blocks of `lanes` images.
+struct Vector {
+  int64_t offset;  // from the start of the row
+  int32_t live;    // images that exist
+};
+
+SSVI_INLINE int live_lanes(const Plan& plan, int64_t image) {
+  const int64_t left = plan.n - image;
+  return static_cast<int>(left < 0 ? 0 : left > kLanes ? kLanes : left);
+}
+
+// Returns the number of vectors in a row of the class of columns.
+static int describe_row(const Plan& plan, const Range& cols, int64_t first_image,
+                        Vector* out) {
+  int count = 0;
+  for (int v = cols.low; v < cols.high; ++v) {
+    for (int i = 0; i < plan.images; ++i) {
+      const int64_t image = first_image + int64_t{i} * kLanes;
+      const int64_t col = int64_t{v} * cols.step + cols.first;
+      out[count++] = {col * plan.n + image, live_lanes(plan, image)};
+    }
+  }
+  return count;
+}
+
+SSVI_INLINE int input_row(const Plan& plan, int u0, int l) {
+  return (u0 + l / plan.row_step) * plan.in_step + l % plan.row_step + plan.in_first;
+}
+
+template <int sources>
+static void pack_row(const Plan& plan, const float* input, const float* factor,
+                     int64_t first_image, float* out) {
+  const int images = plan.images;
+  const bool whole = first_image + int64_t{images} * kLanes <= plan.n;
+  const int* cols = plan.col_of_slot_data;
+  for (int slot = 0; slot < plan.slots; ++slot, out += images * sources * kLanes) {
+    if (cols[slot] < 0) {
+      for (int i = 0; i < images * sources; ++i) store(out + i * kLanes, vf{});
+      continue;
+    }
+    const int64_t from = cols[slot] * plan.n + first_image;
+    for (int i = 0; i < images; ++i) {
+      const int64_t at = from + i * kLanes;
+      const int live = whole ? kLanes : live_lanes(plan, first_image + i * kLanes);
+      const vf value = load_some(input + at, live);
+      store(out + i * sources * kLanes, value);
+      if constexpr (sources == 2) {
+        const vf slope = load_some(factor + at, live);
+        store(out + (2 * i + 1) * kLanes, value * slope);
+      }
+    }
+  }
+}
+
+// Packs rows [low, high) of the block that starts at u0 for channels [c0, c1).
+static void pack(const Plan& plan, const float* input, const float* factor,
+                 int64_t first_image, int64_t c0, int64_t c1, int u0, int low, int high,
+                 float* packed) {
+  for (int64_t c = c0; c < c1; ++c) {
+    for (int l = low; l < high; ++l) {
+      float* out = packed + (c - c0) * plan.channel_stride + l * plan.row_stride;
+      const int row = input_row(plan, u0, l);
+      if (row < 0 || row >= plan.in_h) {
+        __builtin_memset(out, 0, sizeof(float) * plan.row_stride);
+        continue;
+      }
+      const int64_t at = (c * plan.in_h + row) * plan.in_w * plan.n;
+      if (plan.sources == 2)
+        pack_row<2>(plan, input + at, factor + at, first_image, out);
+      else
+        pack_row<1>(plan, input + at, nullptr, first_image, out);
+    }
+  }
+}
+
+// Moves from the block of `before` rows u that ends at u0 to the one that starts there:
+// rows that both need are moved, the rest is packed. `before` is 0 for the first block.
+static void advance(const Plan& plan, const float* input, const float* factor,
+                    int64_t first_image, int64_t c0, int64_t c1, int u0, int before,
+                    int count, float* packed) {
+  const int kept = before > 0 ? plan.row_taps - plan.row_step : 0;
+  if (kept > 0) {
+    for (int64_t c = 0; c < c1 - c0; ++c) {
+      float* start = packed + c * plan.channel_stride;
+      __builtin_memmove(start, start + before * plan.row_step * plan.row_stride,
+                        sizeof(float) * kept * plan.row_stride);
+    }
+  }
+  pack(plan, input, factor, first_image, c0, c1, u0, kept, plan.packed_rows(count),
+       packed);
+}

@@ -1,0 +1,45 @@
+// The passes as a whole: lists, tasks, threads.
+#pragma once
+
+#include <cstdint>
+
+#include "isa.h"
+#include "parallel.h"
+#include "plan.h"
+
+namespace ssvi {
+
+// The selected weights; sigma and rank-one arrays that a pass does not use are null.
+struct Kernel {
+  const int32_t* index;
+  const float* mean;
+  const float* sigma;
+  int64_t size;
+};
+
+struct Machine {
+  const Isa* isa;
+  Pool pool;
+};
+
+// Best instruction set of this processor, or the one named; null if it has none such.
+const Isa* find_isa(const char* name);
+
+// y = conv(x, M) + sqrt(conv(x², V)) · ε and slope = ε / (2 sqrt(conv(x², V))).
+void sample(const Machine& machine, const Shape& shape, const Kernel& kernel,
+            const float* x, const uint32_t* key, float* y, float* slope);
+
+// y = conv(x, M) + bias; the bias may be null.
+void mean(const Machine& machine, const Shape& shape, const Kernel& kernel,
+          const float* x, const float* bias, float* y);
+
+// dx = convᵀ(g, M) + 2 x convᵀ(g · slope, V), or without slope its first term.
+void input_gradient(const Machine& machine, const Shape& shape, const Kernel& kernel,
+                    const float* g, const float* slope, const float* x, float* dx);
+
+// dmean = Σ x g and dvariance = Σ x² g slope at the index; without slope only dmean.
+void weight_gradient(const Machine& machine, const Shape& shape, const int32_t* index,
+                     int64_t size, const float* x, const float* g, const float* slope,
+                     float* dmean, float* dvariance);
+
+}  // namespace ssvi

@@ -1,0 +1,92 @@
+// What a pass visits: geometry, packed rows, and the non-zeros in the order of visit.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "parallel.h"
+
+namespace ssvi {
+
+// A convolution of x [ci][h][w][n] with a kernel [kh][kw][ci][co] to y [co][p][q][n].
+struct Shape {
+  int64_t n, ci, h, w, co, p, q, kh, kw, sh, sw, top, left;
+};
+
+// One non-zero: where its input lies in the packed rows, relative to the output.
+struct Entry {
+  int32_t offset;  // in floats
+  float mean, variance;
+};
+
+// Output rows or columns of one residue class: index u in [low, high) is output
+// u * step + first.
+struct Range {
+  int low, high, step, first;
+};
+
+// A gather: every output is a weighted sum of packed inputs at fixed offsets.
+//
+// Both the forward pass and the gradient of the input have this form. With stride s the
+// latter falls into s classes of input rows (columns), each a gather with stride 1 and
+// taps of its own; the forward pass has one class. Columns are packed by their residue
+// modulo the stride, so neighbouring outputs read neighbouring vectors in every pass.
+struct Plan {
+  int64_t n;                           // images
+  int64_t in_channels, in_h, in_w;     // what is packed
+  int64_t out_channels, out_h, out_w;  // what is made
+  std::vector<Range> rows, cols;       // the classes
+  std::vector<int> row_class, col_class, row_tap, col_tap;  // of each kernel row/column
+  int u_low, u_high, v_low;            // over all classes
+  // Packed row l of a block that starts at u0 is input row
+  // (u0 + l / row_step) * in_step + l % row_step + in_first.
+  int row_step, row_taps, in_step, in_first;
+  std::vector<int> col_of_slot;        // input column of a packed column, or -1
+  int width;                           // columns v, over all classes
+
+  // How it is cut, in vectors of `lanes` images.
+  int lanes, sources;
+  int images;                          // vectors of images a task
+  int block;                           // values of u a block
+  int64_t channel_block;               // input channels packed at once
+  int64_t row_stride, channel_stride;  // in floats
+
+  // The vectors again, for code that may not call the standard library (see simd.h).
+  const Range *rows_data, *cols_data;
+  int row_classes, col_classes;
+  const int* col_of_slot_data;
+  int slots;
+
+  __attribute__((always_inline)) int packed_rows(int count) const {
+    return (count - 1) * row_step + row_taps;
+  }
+  __attribute__((always_inline)) int64_t image_blocks() const {
+    return (n + lanes * images - 1) / (lanes * images);
+  }
+};
+
+Plan forward_plan(const Shape& s);
+Plan input_gradient_plan(const Shape& s);
+
+// Chooses images, block and channel_block so that packed rows stay in the L2 cache.
+// `pair` is the number of image vectors that share calls of the noise cipher.
+void cut(Plan& plan, int lanes, int sources, int pair, bool split_channels);
+
+// Non-zeros grouped by (channel block, class, output channel) in the order of the index.
+struct List {
+  std::vector<int32_t> begin;  // of each group, and the end
+  Entry* entries;
+  int32_t* rank;  // entry → its position in the index; null unless asked for
+  int64_t size;
+};
+
+class BadIndex {};
+
+// A counting sort of s non-zeros, in parallel over fixed chunks of the index. The
+// entries are written to `entries` (and `rank`), both of s elements. `sigma` may be
+// null. Throws BadIndex on an index outside the kernel.
+List make_list(const Plan& plan, const Shape& s, bool transposed, const int32_t* index,
+               const float* mean, const float* sigma, int64_t size, Entry* entries,
+               int32_t* rank, const Pool& pool);
+
+}  // namespace ssvi
