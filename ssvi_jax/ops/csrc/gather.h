@@ -14,7 +14,7 @@ static void sample_sums(const float* packed, const Entry* entry, const Entry* en
     const vf mean = splat(entry->mean), variance = splat(entry->variance);
 #pragma GCC unroll 16
     for (int t = 0; t < tile; ++t) {
-      const vf value = load(x + t * kLanes);
+      const vf value = load_once(x + t * kLanes);
       sum[t] += mean * value;
       sum2[t] += variance * (value * value);
     }
@@ -105,9 +105,9 @@ static void finish_sample(const Gather& g, const Vector* vectors, int count,
       const Vector at = vectors[t + i];
       const Roots r = roots(load(v + (t + i) * kLanes));
       const vf y = load(m + (t + i) * kLanes) + r.root * epsilon[i];
-      store_some(g.output + base + at.offset, y, at.live);
-      store_some(g.slope_output + base + at.offset, 0.5f * epsilon[i] * r.inverse,
-                 at.live);
+      const vf slope = 0.5f * epsilon[i] * r.inverse;
+      put(g.output + base + at.offset, y, at.live, g.streamed);
+      put(g.slope_output + base + at.offset, slope, at.live, g.streamed);
     }
   }
 }
@@ -122,7 +122,7 @@ static void finish_others(const Gather& g, const Vector* vectors, int count,
       const vf x = load_some(g.x + at, vectors[t].live);
       value += 2.0f * x * load(v + t * kLanes);
     }
-    store_some(g.output + at, value, vectors[t].live);
+    put(g.output + at, value, vectors[t].live, g.streamed);
   }
 }
 
@@ -178,7 +178,8 @@ static void run_class(Stage& s, const GatherTask& task, int row_class, int col_c
 
 static void gather(const Gather& g, const GatherTask& task, float* scratch) {
   const Plan& plan = *g.plan;
-  const int64_t first_image = task.image_block * plan.images * kLanes;
+  const Corner corner{task.image_block * plan.images * kLanes,
+                      plan.v_low + task.column_block * plan.columns};
   float* packed = scratch;
   Vector* vectors =
       reinterpret_cast<Vector*>(packed + plan.in_channels * plan.channel_stride);
@@ -192,17 +193,20 @@ static void gather(const Gather& g, const GatherTask& task, float* scratch) {
   int before = 0;
   for (int u0 = task.u_low; u0 < task.u_high; u0 += before) {
     const int left = task.u_high - u0, count = left < plan.block ? left : plan.block;
-    advance(plan, g.input, g.slope, first_image, 0, plan.in_channels, u0, before, count,
+    advance(plan, g.input, g.slope, corner, 0, plan.in_channels, u0, before, count,
             packed);
     for (int c = 0; c < classes; ++c) {
       const Range cols = plan.cols_data[c % plan.col_classes];
-      s.count = describe_row(plan, cols, first_image, vectors);
+      s.count = describe_row(plan, cols, corner.image, corner.v0,
+                             corner.v0 + plan.columns, vectors);
       if (s.count == 0) continue;
       s.tile = tile_size(s.count, s.paired, kMaxTile);
-      const int64_t shift = int64_t{cols.low - plan.v_low} * plan.images * plan.sources;
+      const int skipped = cols.low > corner.v0 ? cols.low - corner.v0 : 0;
+      const int64_t shift = int64_t{skipped} * plan.images * plan.sources;
       run_class(s, task, c / plan.col_classes, c % plan.col_classes, u0, u0 + count,
                 packed + shift * kLanes);
     }
     before = count;
   }
+  stream_end();
 }

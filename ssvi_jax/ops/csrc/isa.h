@@ -23,11 +23,13 @@ struct Gather {
   const uint32_t* key;    // kSample
   float* output;          // y, or dx
   float* slope_output;    // kSample
+  bool streamed;          // outputs are too large for the cache: write around it
 };
 
-// A share of a gather: one block of images, rows u in [u_low, u_high), some channels.
+// A share of a gather: a block of images and columns, rows u, output channels.
 struct GatherTask {
   int64_t image_block;
+  int column_block;
   int u_low, u_high;
   int64_t channel_low, channel_high;
 };
@@ -42,10 +44,10 @@ struct Weights {
   const float* slope;  // null: the gradient of the mean only
 };
 
-// A share: blocks of images, rows, output channels; its sums are added to `sums`, two a
-// non-zero, or one without a slope.
+// A share: blocks of images and columns (block i is image block i / column_blocks), rows,
+// output channels; its sums go to `sums`, two a non-zero, or one without a slope.
 struct WeightsTask {
-  int64_t image_low, image_high;
+  int64_t block_low, block_high;
   int u_low, u_high;
   int64_t channel_low, channel_high;
   float* sums;

@@ -13,11 +13,12 @@ SSVI_INLINE int live_lanes(const Plan& plan, int64_t image) {
   return static_cast<int>(left < 0 ? 0 : left > kLanes ? kLanes : left);
 }
 
-// Returns the number of vectors in a row of the class of columns.
-static int describe_row(const Plan& plan, const Range& cols, int64_t first_image,
-                        Vector* out) {
+// Describes the columns of one class in [v0, v1); returns the number of vectors.
+static int describe_row(const Plan& plan, const Range& cols, int64_t first_image, int v0,
+                        int v1, Vector* out) {
   int count = 0;
-  for (int v = cols.low; v < cols.high; ++v) {
+  const int low = v0 > cols.low ? v0 : cols.low, high = v1 < cols.high ? v1 : cols.high;
+  for (int v = low; v < high; ++v) {
     for (int i = 0; i < plan.images; ++i) {
       const int64_t image = first_image + int64_t{i} * kLanes;
       const int64_t col = int64_t{v} * cols.step + cols.first;
@@ -31,26 +32,35 @@ SSVI_INLINE int input_row(const Plan& plan, int u0, int l) {
   return (u0 + l / plan.row_step) * plan.in_step + l % plan.row_step + plan.in_first;
 }
 
+// The block that a task packs from: where it begins in images and columns.
+struct Corner {
+  int64_t image;
+  int v0;
+};
+
 template <int sources>
 static void pack_row(const Plan& plan, const float* input, const float* factor,
-                     int64_t first_image, float* out) {
-  const int images = plan.images;
-  const bool whole = first_image + int64_t{images} * kLanes <= plan.n;
-  const int* cols = plan.col_of_slot_data;
-  for (int slot = 0; slot < plan.slots; ++slot, out += images * sources * kLanes) {
-    if (cols[slot] < 0) {
-      for (int i = 0; i < images * sources; ++i) store(out + i * kLanes, vf{});
-      continue;
-    }
-    const int64_t from = cols[slot] * plan.n + first_image;
-    for (int i = 0; i < images; ++i) {
-      const int64_t at = from + i * kLanes;
-      const int live = whole ? kLanes : live_lanes(plan, first_image + i * kLanes);
-      const vf value = load_some(input + at, live);
-      store(out + i * sources * kLanes, value);
-      if constexpr (sources == 2) {
-        const vf slope = load_some(factor + at, live);
-        store(out + (2 * i + 1) * kLanes, value * slope);
+                     Corner corner, float* out) {
+  const int images = plan.images, length = plan.columns + plan.reach;
+  const bool whole = corner.image + int64_t{images} * kLanes <= plan.n;
+  for (int phase = 0; phase < plan.phases; ++phase) {
+    for (int i = 0; i < length; ++i, out += images * sources * kLanes) {
+      const int64_t col =
+          int64_t{corner.v0 + i} * plan.col_step + phase + plan.col_first;
+      if (col < 0 || col >= plan.in_w) {
+        for (int k = 0; k < images * sources; ++k) store(out + k * kLanes, vf{});
+        continue;
+      }
+      const int64_t from = col * plan.n + corner.image;
+      for (int k = 0; k < images; ++k) {
+        const int64_t at = from + k * kLanes;
+        const int live = whole ? kLanes : live_lanes(plan, corner.image + k * kLanes);
+        const vf value = load_some(input + at, live);
+        store(out + k * sources * kLanes, value);
+        if constexpr (sources == 2) {
+          const vf slope = load_some(factor + at, live);
+          store(out + (2 * k + 1) * kLanes, value * slope);
+        }
       }
     }
   }
@@ -58,7 +68,7 @@ static void pack_row(const Plan& plan, const float* input, const float* factor,
 
 // Packs rows [low, high) of the block that starts at u0 for channels [c0, c1).
 static void pack(const Plan& plan, const float* input, const float* factor,
-                 int64_t first_image, int64_t c0, int64_t c1, int u0, int low, int high,
+                 Corner corner, int64_t c0, int64_t c1, int u0, int low, int high,
                  float* packed) {
   for (int64_t c = c0; c < c1; ++c) {
     for (int l = low; l < high; ++l) {
@@ -70,9 +80,9 @@ static void pack(const Plan& plan, const float* input, const float* factor,
       }
       const int64_t at = (c * plan.in_h + row) * plan.in_w * plan.n;
       if (plan.sources == 2)
-        pack_row<2>(plan, input + at, factor + at, first_image, out);
+        pack_row<2>(plan, input + at, factor + at, corner, out);
       else
-        pack_row<1>(plan, input + at, nullptr, first_image, out);
+        pack_row<1>(plan, input + at, nullptr, corner, out);
     }
   }
 }
@@ -80,7 +90,7 @@ static void pack(const Plan& plan, const float* input, const float* factor,
 // Moves from the block of `before` rows u that ends at u0 to the one that starts there:
 // rows that both need are moved, the rest is packed. `before` is 0 for the first block.
 static void advance(const Plan& plan, const float* input, const float* factor,
-                    int64_t first_image, int64_t c0, int64_t c1, int u0, int before,
+                    Corner corner, int64_t c0, int64_t c1, int u0, int before,
                     int count, float* packed) {
   const int kept = before > 0 ? plan.row_taps - plan.row_step : 0;
   if (kept > 0) {
@@ -90,6 +100,6 @@ static void advance(const Plan& plan, const float* input, const float* factor,
                         sizeof(float) * kept * plan.row_stride);
     }
   }
-  pack(plan, input, factor, first_image, c0, c1, u0, kept, plan.packed_rows(count),
+  pack(plan, input, factor, corner, c0, c1, u0, kept, plan.packed_rows(count),
        packed);
 }

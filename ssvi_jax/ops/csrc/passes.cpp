@@ -12,6 +12,8 @@ namespace {
 thread_local Scratch call_scratch, task_scratch, sums_scratch;
 
 constexpr int64_t kTasksPerThread = 4;
+// Outputs beyond this are written around the cache.
+constexpr int64_t kStreamedBytes = int64_t{1} << 20;
 // Sums of weight gradients are kept apart in this many parts at most.
 constexpr int64_t kMaxParts = 64;
 constexpr int64_t kMaxPartBytes = int64_t{1} << 25;
@@ -37,12 +39,14 @@ T part(T low, T high, int64_t i, int64_t parts) {
 }
 
 void run(const Machine& machine, const Plan& plan, const Lists& lists, Gather g) {
-  const int64_t images = plan.image_blocks(), rows = plan.u_high - plan.u_low;
+  const int64_t column_blocks = plan.column_blocks();
+  const int64_t blocks = plan.image_blocks() * column_blocks;
+  const int64_t rows = plan.u_high - plan.u_low;
   const int64_t want = machine.pool.threads > 1 ? machine.pool.threads * kTasksPerThread : 1;
   const int64_t max_row_parts = std::max<int64_t>(1, rows / (2 * plan.block));
   const int64_t row_parts =
-      std::clamp<int64_t>((want + images - 1) / images, 1, max_row_parts);
-  const int64_t base = images * row_parts;
+      std::clamp<int64_t>((want + blocks - 1) / blocks, 1, max_row_parts);
+  const int64_t base = blocks * row_parts;
   // More parts of the channels pack the same input again.
   const int64_t channel_parts =
       base >= machine.pool.threads
@@ -51,10 +55,20 @@ void run(const Machine& machine, const Plan& plan, const Lists& lists, Gather g)
   g.plan = &plan;
   g.entries = lists.list.entries;
   g.begin = lists.list.begin.data();
+  const int64_t bytes = 4 * plan.out_channels * plan.out_h * plan.out_w * plan.n;
+  // Streaming needs whole vectors at multiples of their size.
+  const bool aligned = plan.n % plan.lanes == 0 &&
+                       (reinterpret_cast<uintptr_t>(g.output) |
+                        reinterpret_cast<uintptr_t>(g.slope_output)) %
+                               (4 * plan.lanes) ==
+                           0;
+  g.streamed = aligned && bytes > kStreamedBytes;
   g.channels_inside = lists.list.size * static_cast<int64_t>(sizeof(Entry)) < (1 << 17);
   parallel_for(machine.pool, base * channel_parts, [&](int64_t i) {
     const int64_t c = i % channel_parts, r = i / channel_parts % row_parts;
-    GatherTask task{i / channel_parts / row_parts,
+    const int64_t block = i / channel_parts / row_parts;
+    GatherTask task{block / column_blocks,
+                    static_cast<int>(block % column_blocks),
                     part(plan.u_low, plan.u_high, r, row_parts),
                     part(plan.u_low, plan.u_high, r + 1, row_parts),
                     part<int64_t>(0, plan.out_channels, c, channel_parts),
@@ -87,7 +101,7 @@ void sample(const Machine& machine, const Shape& shape, const Kernel& kernel,
   if (empty(shape)) return;
   Plan plan = forward_plan(shape);
   const int lanes = machine.isa->lanes;
-  cut(plan, lanes, 1, shape.n % 32 == 0 && lanes >= 8 ? 32 / lanes : 1, false);
+  cut(plan, {lanes, 1, kernel.size, shape.n % 32 == 0 && lanes >= 8, false});
   const Lists lists(machine, plan, shape, false, kernel, false);
   Gather g{};
   g.pass = Pass::kSample;
@@ -99,7 +113,7 @@ void mean(const Machine& machine, const Shape& shape, const Kernel& kernel,
           const float* x, const float* bias, float* y) {
   if (empty(shape)) return;
   Plan plan = forward_plan(shape);
-  cut(plan, machine.isa->lanes, 1, 1, false);
+  cut(plan, {machine.isa->lanes, 1, kernel.size, false, false});
   const Lists lists(machine, plan, shape, false, kernel, false);
   Gather g{};
   g.pass = Pass::kMean;
@@ -111,7 +125,7 @@ void input_gradient(const Machine& machine, const Shape& shape, const Kernel& ke
                     const float* g, const float* slope, const float* x, float* dx) {
   if (shape.n * shape.ci * shape.h * shape.w == 0) return;
   Plan plan = input_gradient_plan(shape);
-  cut(plan, machine.isa->lanes, slope == nullptr ? 1 : 2, 1, false);
+  cut(plan, {machine.isa->lanes, slope == nullptr ? 1 : 2, kernel.size, false, false});
   const Lists lists(machine, plan, shape, true, kernel, false);
   Gather gather{};
   gather.pass = slope == nullptr ? Pass::kMeanGradient : Pass::kSampleGradient;
@@ -129,19 +143,20 @@ void weight_gradient(const Machine& machine, const Shape& shape, const int32_t* 
     return;
   }
   Plan plan = forward_plan(shape);
-  cut(plan, machine.isa->lanes, 1, 1, true);
+  cut(plan, {machine.isa->lanes, 1, size, false, true});
   const Lists lists(machine, plan, shape, false, {index, nullptr, nullptr, size}, true);
   // The parts depend on nothing but the shapes, so neither does the order of the sums.
-  const int64_t images = plan.image_blocks(), rows = plan.u_high - plan.u_low;
+  const int64_t blocks = plan.image_blocks() * plan.column_blocks();
+  const int64_t rows = plan.u_high - plan.u_low;
   const int64_t width = sampled ? 2 : 1;
   const int64_t memory = kMaxPartBytes / std::max<int64_t>(4 * width * size, 1);
   const int64_t limit = std::clamp<int64_t>(memory, 1, kMaxParts);
-  const int64_t image_parts = std::min(images, limit);
+  const int64_t block_parts = std::min(blocks, limit);
   const int64_t max_row_parts = std::max<int64_t>(1, rows / (2 * plan.block));
   const int64_t row_parts = std::clamp<int64_t>(
-      std::min((16 + image_parts - 1) / image_parts, limit / image_parts), 1,
+      std::min((16 + block_parts - 1) / block_parts, limit / block_parts), 1,
       max_row_parts);
-  const int64_t parts = image_parts * row_parts;
+  const int64_t parts = block_parts * row_parts;
   const int64_t threads = machine.pool.threads;
   const int64_t channel_parts =
       parts >= threads ? 1 : std::min<int64_t>(2 * threads / parts + 1, shape.co);
@@ -149,9 +164,9 @@ void weight_gradient(const Machine& machine, const Shape& shape, const int32_t* 
   Weights w{&plan, lists.list.entries, lists.list.begin.data(), x, g, slope};
   parallel_for(machine.pool, parts * channel_parts, [&](int64_t i) {
     const int64_t c = i % channel_parts, p = i / channel_parts;
-    const int64_t r = p % row_parts, image = p / row_parts;
-    WeightsTask task{part<int64_t>(0, images, image, image_parts),
-                     part<int64_t>(0, images, image + 1, image_parts),
+    const int64_t r = p % row_parts, block = p / row_parts;
+    WeightsTask task{part<int64_t>(0, blocks, block, block_parts),
+                     part<int64_t>(0, blocks, block + 1, block_parts),
                      part(plan.u_low, plan.u_high, r, row_parts),
                      part(plan.u_low, plan.u_high, r + 1, row_parts),
                      part<int64_t>(0, shape.co, c, channel_parts),

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <cmath>
 
 #if defined(__linux__)
 #include <unistd.h>
@@ -52,7 +53,7 @@ void classes(int64_t size, int64_t kernel, int64_t stride, int64_t low,
 }
 
 // Vectors in a row of outputs; each is described by the size of four floats.
-int64_t vectors(const Plan& plan) { return int64_t{plan.width} * plan.images; }
+int64_t vectors(const Plan& plan) { return int64_t{plan.columns} * plan.images; }
 
 }  // namespace
 
@@ -71,15 +72,15 @@ Plan forward_plan(const Shape& s) {
   plan.row_taps = static_cast<int>(s.kh);
   plan.in_step = static_cast<int>(s.sh);
   plan.in_first = static_cast<int>(-s.top);
-  const int64_t phases = std::min(s.sw, s.kw), length = s.q + (s.kw - 1) / s.sw;
+  plan.phases = static_cast<int>(std::min(s.sw, s.kw));
+  plan.reach = static_cast<int>((s.kw - 1) / s.sw);
+  plan.col_step = static_cast<int>(s.sw);
+  plan.col_first = static_cast<int>(-s.left);
   for (int64_t k = 0; k < s.kh; ++k) plan.row_tap.push_back(static_cast<int>(k));
-  for (int64_t k = 0; k < s.kw; ++k)
-    plan.col_tap.push_back(static_cast<int>(k % s.sw * length + k / s.sw));
-  for (int64_t phase = 0; phase < phases; ++phase)
-    for (int64_t i = 0; i < length; ++i) {
-      const int64_t col = i * s.sw + phase - s.left;
-      plan.col_of_slot.push_back(col >= 0 && col < s.w ? static_cast<int>(col) : -1);
-    }
+  for (int64_t k = 0; k < s.kw; ++k) {
+    plan.tap_phase.push_back(static_cast<int>(k % s.sw));
+    plan.tap_index.push_back(static_cast<int>(k / s.sw));
+  }
   plan.width = static_cast<int>(s.q);
   return plan;
 }
@@ -92,52 +93,94 @@ Plan input_gradient_plan(const Shape& s) {
   int v_high;
   classes(s.h, s.kh, s.sh, s.top, plan.rows, plan.row_class, plan.row_tap, plan.u_low,
           plan.u_high);
-  classes(s.w, s.kw, s.sw, s.left, plan.cols, plan.col_class, plan.col_tap, plan.v_low,
+  classes(s.w, s.kw, s.sw, s.left, plan.cols, plan.col_class, plan.tap_index, plan.v_low,
           v_high);
   plan.row_step = plan.in_step = 1;
   plan.row_taps = static_cast<int>((s.kh - 1) / s.sh) + 1;
   plan.in_first = 1 - plan.row_taps;
-  const int reach = static_cast<int>((s.kw - 1) / s.sw);
-  for (int col = plan.v_low - reach; col < v_high; ++col)
-    plan.col_of_slot.push_back(col >= 0 && col < s.q ? col : -1);
+  plan.tap_phase.assign(s.kw, 0);
+  plan.phases = plan.col_step = 1;
+  plan.reach = static_cast<int>((s.kw - 1) / s.sw);
+  plan.col_first = -plan.reach;
   plan.width = v_high - plan.v_low;
   return plan;
 }
 
-void cut(Plan& plan, int lanes, int sources, int pair, bool split_channels) {
-  plan.lanes = lanes;
-  plan.sources = sources;
+namespace {
+
+// Nanoseconds to read a cache line from memory that is touched in runs of so many
+// bytes (measured): short runs leave the prefetchers without work.
+double read_cost(int64_t run) {
+  return run <= 64 ? 17 : run <= 128 ? 8.5 : run <= 256 ? 4.5 : 4;
+}
+
+// Time of a cut besides the multiply-adds, a row u, column v and vector of images.
+double cost(const Plan& plan, const Use& use) {
+  const double spread =
+      double(plan.phases) * (plan.columns + plan.reach) / plan.columns;
+  const int64_t vectors = int64_t{plan.images} * plan.columns;
+  const double read = read_cost(4 * std::min<int64_t>(plan.n, plan.images * plan.lanes));
+  const double moved = double(std::max(plan.row_taps - plan.row_step, 0)) / plan.block;
+  double total =
+      plan.sources * plan.in_channels * spread * (plan.row_step * read + moved);
+  if (use.weights) {
+    const double turns = double(plan.in_channels) / plan.channel_block;
+    total += std::max(turns, 1.0) * 2 * plan.out_channels * read;
+    total += use.size * 5.0 / (vectors * plan.block);  // sums over lanes
+  } else {
+    total += use.size * 1.5 / std::min<int64_t>(vectors, 8);  // a tile's entry
+    if (use.paired && plan.images * plan.lanes % 32 != 0) total += 8 * plan.out_channels;
+  }
+  return total;
+}
+
+// Sets what follows from images, columns and block; returns whether it fits the cache.
+bool fit(Plan& plan, const Use& use) {
+  plan.row_stride = int64_t{plan.phases} * (plan.columns + plan.reach) * plan.images *
+                    plan.sources * plan.lanes;
+  plan.channel_stride = plan.row_stride * plan.packed_rows(plan.block);
+  const int64_t channel = 4 * plan.channel_stride;
+  plan.channel_block = plan.in_channels;
+  if (use.weights) {
+    const int64_t most = std::max<int64_t>(1, budget() / channel);
+    const int64_t turns = ceil_div(plan.in_channels, most);
+    plan.channel_block = ceil_div(plan.in_channels, turns);
+    // g and g·slope of a block lie in the L1 cache.
+    const int64_t vectors = int64_t{plan.block} * plan.columns * plan.images;
+    if (vectors * plan.lanes > 2048 && vectors > 1) return false;
+  }
+  return plan.channel_block * channel <= budget();
+}
+
+}  // namespace
+
+void cut(Plan& plan, const Use& use) {
+  plan.lanes = use.lanes;
+  plan.sources = use.sources;
   plan.rows_data = plan.rows.data();
   plan.cols_data = plan.cols.data();
   plan.row_classes = static_cast<int>(plan.rows.size());
   plan.col_classes = static_cast<int>(plan.cols.size());
-  plan.col_of_slot_data = plan.col_of_slot.data();
-  plan.slots = static_cast<int>(plan.col_of_slot.size());
-  const int vectors = static_cast<int>((plan.n + lanes - 1) / lanes);
-  const int64_t slots = plan.slots;
-  const int total = plan.u_high - plan.u_low;
-  auto bytes = [&](int images, int count) {
-    return 4 * lanes * sources * slots * images * plan.packed_rows(count);
-  };
-  // Narrow rows need several images to fill a tile of 8 vectors.
-  int images = std::max(pair, 8 / std::max(plan.width, 1));
-  images = std::max(1, std::min(images, vectors));
-  plan.channel_block = plan.in_channels;
-  if (split_channels) {
-    // About 32 vectors in a block: what a sum over lanes costs is spread over them.
-    const int want = std::min(total, ceil_div(32, plan.width * images));
-    const int64_t fit = budget() / std::max<int64_t>(1, bytes(images, want));
-    const int64_t blocks = ceil_div(plan.in_channels, std::max<int64_t>(1, fit));
-    plan.channel_block = ceil_div(plan.in_channels, std::max<int64_t>(1, blocks));
+  const int vectors = ceil_div(plan.n, plan.lanes), rows = plan.u_high - plan.u_low;
+  // What stays if nothing fits: the smallest.
+  int images = 1, columns = 1, block = 1;
+  double best = HUGE_VAL;
+  for (plan.images = 1; plan.images <= std::min(vectors, 128 / plan.lanes);
+       plan.images *= 2) {
+    for (int parts = 1; parts <= plan.width; parts *= 2) {
+      plan.columns = ceil_div(plan.width, parts);
+      for (plan.block = 1; plan.block <= std::min(rows, 16); ++plan.block) {
+        if (!fit(plan, use)) break;
+        const double now = cost(plan, use);
+        if (now < best) {
+          best = now;
+          images = plan.images, columns = plan.columns, block = plan.block;
+        }
+      }
+    }
   }
-  while (images > 1 && plan.channel_block * bytes(images, 1) > budget()) images /= 2;
-  int block = 1;
-  while (block < total && plan.channel_block * bytes(images, block + 1) <= budget())
-    ++block;
-  plan.images = images;
-  plan.block = block;
-  plan.row_stride = slots * images * sources * lanes;
-  plan.channel_stride = plan.row_stride * plan.packed_rows(block);
+  plan.images = images, plan.columns = columns, plan.block = block;
+  fit(plan, use);
 }
 
 List make_list(const Plan& plan, const Shape& s, bool transposed, const int32_t* index,
@@ -153,7 +196,9 @@ List make_list(const Plan& plan, const Shape& s, bool transposed, const int32_t*
   std::vector<int64_t> tap_offset(taps), tap_group(taps);
   for (int64_t t = 0; t < taps; ++t) {
     const int64_t kh = t / s.kw, kw = t % s.kw;
-    tap_offset[t] = plan.row_tap[kh] * plan.row_stride + plan.col_tap[kw] * step;
+    const int64_t slot =
+        plan.tap_phase[kw] * (plan.columns + plan.reach) + plan.tap_index[kw];
+    tap_offset[t] = plan.row_tap[kh] * plan.row_stride + slot * step;
     tap_group[t] = (plan.row_class[kh] * col_classes + plan.col_class[kw]) *
                    plan.out_channels;
   }

@@ -36,26 +36,28 @@ struct Plan {
   int64_t in_channels, in_h, in_w;     // what is packed
   int64_t out_channels, out_h, out_w;  // what is made
   std::vector<Range> rows, cols;       // the classes
-  std::vector<int> row_class, col_class, row_tap, col_tap;  // of each kernel row/column
+  std::vector<int> row_class, col_class, row_tap;  // of each kernel row or column
+  std::vector<int> tap_phase, tap_index;           // of each kernel column
   int u_low, u_high, v_low;            // over all classes
   // Packed row l of a block that starts at u0 is input row
   // (u0 + l / row_step) * in_step + l % row_step + in_first.
   int row_step, row_taps, in_step, in_first;
-  std::vector<int> col_of_slot;        // input column of a packed column, or -1
+  // Packed column (phase, i) of a block that starts at v0 is input column
+  // (v0 + i) * col_step + phase + col_first; i < columns + reach.
+  int phases, reach, col_step, col_first;
   int width;                           // columns v, over all classes
 
   // How it is cut, in vectors of `lanes` images.
   int lanes, sources;
   int images;                          // vectors of images a task
-  int block;                           // values of u a block
+  int columns;                         // values of v a task
+  int block;                           // values of u at a time
   int64_t channel_block;               // input channels packed at once
   int64_t row_stride, channel_stride;  // in floats
 
   // The vectors again, for code that may not call the standard library (see simd.h).
   const Range *rows_data, *cols_data;
   int row_classes, col_classes;
-  const int* col_of_slot_data;
-  int slots;
 
   __attribute__((always_inline)) int packed_rows(int count) const {
     return (count - 1) * row_step + row_taps;
@@ -63,14 +65,26 @@ struct Plan {
   __attribute__((always_inline)) int64_t image_blocks() const {
     return (n + lanes * images - 1) / (lanes * images);
   }
+  __attribute__((always_inline)) int64_t column_blocks() const {
+    return (width + columns - 1) / columns;
+  }
 };
 
 Plan forward_plan(const Shape& s);
 Plan input_gradient_plan(const Shape& s);
 
-// Chooses images, block and channel_block so that packed rows stay in the L2 cache.
-// `pair` is the number of image vectors that share calls of the noise cipher.
-void cut(Plan& plan, int lanes, int sources, int pair, bool split_channels);
+// What a plan is cut for.
+struct Use {
+  int lanes;
+  int sources;    // arrays that are packed
+  int64_t size;   // non-zeros
+  bool paired;    // 32 images share calls of the noise cipher
+  bool weights;   // channels may be packed in several turns, each reading g again
+};
+
+// Chooses images, columns, block and channel_block: packed rows stay in the L2 cache,
+// and memory is read in long runs.
+void cut(Plan& plan, const Use& use);
 
 // Non-zeros grouped by (channel block, class, output channel) in the order of the index.
 struct List {

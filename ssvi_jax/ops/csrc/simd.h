@@ -28,6 +28,18 @@ SSVI_INLINE vf load(const float* p) {  // of packed memory, which is aligned
 }
 SSVI_INLINE void store(float* p, vf value) { *reinterpret_cast<vf*>(p) = value; }
 
+// Loads once and keeps the value: the compiler likes to load again instead, and loads
+// from the L2 cache are what the kernels wait for.
+SSVI_INLINE vf load_once(const float* p) {
+  vf value = load(p);
+#if SSVI_LANES == 16
+  asm("" : "+v"(value));
+#elif defined(__x86_64__)
+  asm("" : "+x"(value));
+#endif
+  return value;
+}
+
 SSVI_INLINE vf load_any(const float* p) {
   vf value;
   __builtin_memcpy(&value, p, sizeof value);
@@ -49,6 +61,23 @@ SSVI_INLINE void store_some(float* p, vf value, int lanes) {
   alignas(64) float whole[kLanes];
   store(whole, value);
   for (int i = 0; i < lanes; ++i) p[i] = whole[i];
+}
+
+// As store_some; whole vectors are written around the cache if `streamed`, which spares
+// reading what they overwrite. Needs stream_end before another thread reads.
+SSVI_INLINE void put(float* p, vf value, int lanes, bool streamed) {
+#if SSVI_LANES == 16
+  if (streamed && lanes == kLanes) return _mm512_stream_ps(p, (__m512)value);
+#elif SSVI_LANES == 8
+  if (streamed && lanes == kLanes) return _mm256_stream_ps(p, (__m256)value);
+#endif
+  (void)streamed;
+  store_some(p, value, lanes);
+}
+SSVI_INLINE void stream_end() {
+#if SSVI_LANES > 4
+  _mm_sfence();
+#endif
 }
 
 template <typename To, typename From>

@@ -14,13 +14,13 @@ static void group_sums(const float* packed, int64_t row_step, const Entry* entry
   for (int k = 0; k < size; ++k) x[k] = packed + entry[k].offset;
   for (int r = 0; r < rows; ++r) {
     for (int64_t j = 0; j < int64_t{count} * kLanes; j += kLanes) {
-      const vf first = load(g);
+      const vf first = load_once(g);
       vf second{};
-      if constexpr (sampled) second = load(g + kLanes);
+      if constexpr (sampled) second = load_once(g + kLanes);
       g += (sampled ? 2 : 1) * kLanes;
 #pragma GCC unroll 8
       for (int k = 0; k < size; ++k) {
-        const vf value = load(x[k] + j);
+        const vf value = load_once(x[k] + j);
         if constexpr (sampled) {
           sum[2 * k] += value * first;
           sum[2 * k + 1] += value * value * second;
@@ -79,16 +79,19 @@ static void weights(const Weights& w, const WeightsTask& task, float* scratch) {
   float* packed = scratch;
   float* gradient = packed + plan.channel_block * plan.channel_stride;
   Vector* vectors = reinterpret_cast<Vector*>(
-      gradient + int64_t{plan.block} * plan.width * plan.images * width * kLanes);
+      gradient + int64_t{plan.block} * plan.columns * plan.images * width * kLanes);
   const int64_t blocks = (plan.in_channels + plan.channel_block - 1) / plan.channel_block;
   for (int64_t b = 0; b < blocks; ++b) {
     const int32_t* begin = w.begin + b * plan.out_channels;
     const int64_t from = begin[task.channel_low], to = begin[task.channel_high];
     __builtin_memset(task.sums + width * from, 0, sizeof(float) * width * (to - from));
   }
-  for (int64_t image = task.image_low; image < task.image_high; ++image) {
-    const int64_t first_image = image * plan.images * kLanes;
-    const int count = describe_row(plan, plan.cols_data[0], first_image, vectors);
+  const int64_t column_blocks = plan.column_blocks();
+  for (int64_t block = task.block_low; block < task.block_high; ++block) {
+    const Corner corner{block / column_blocks * plan.images * kLanes,
+                        static_cast<int>(block % column_blocks) * plan.columns};
+    const int count = describe_row(plan, plan.cols_data[0], corner.image, corner.v0,
+                                   corner.v0 + plan.columns, vectors);
     for (int64_t b = 0; b < blocks; ++b) {
       const int32_t* begin = w.begin + b * plan.out_channels;
       const int64_t c0 = b * plan.channel_block, c1 = c0 + plan.channel_block;
@@ -97,7 +100,7 @@ static void weights(const Weights& w, const WeightsTask& task, float* scratch) {
       for (int u0 = task.u_low; u0 < task.u_high; u0 += before) {
         const int left = task.u_high - u0;
         const int rows = left < plan.block ? left : plan.block;
-        advance(plan, w.input, nullptr, first_image, c0, end, u0, before, rows, packed);
+        advance(plan, w.input, nullptr, corner, c0, end, u0, before, rows, packed);
         before = rows;
         for (int64_t co = task.channel_low; co < task.channel_high; ++co) {
           if (begin[co] == begin[co + 1]) continue;
