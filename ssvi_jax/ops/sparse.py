@@ -203,9 +203,7 @@ def _mean_bwd(
 _mean.defvjp(_mean_fwd, _mean_bwd)
 
 
-def _check(
-    x: jax.Array, index: jax.Array, window: Window, **values: jax.Array
-) -> None:
+def _check(x: jax.Array, index: jax.Array, window: Window, **values: jax.Array) -> None:
     """Raises `InputError` where the kernels would read something else than meant."""
     if why_not():
         raise InputError(f"backend: got 'sparse', but {why_not()}.")
