@@ -1,10 +1,10 @@
 """Layers on the selected weights only, in C++ behind XLA's foreign function interface.
 
-The kernels in ``csrc/`` visit the s selected weights and nothing else: x is read once,
-the noise is drawn where it is used, and besides y only ε/(2√v) is kept for the gradient.
-Arrays of images are handed over with the batch innermost (``[c, h, w, n]``); XLA keeps
-that layout through the elementwise operations between two layers. The noise of a layer is
-`noise.normal` of the shape ``(c, h, w, n)``.
+The kernels in ``csrc/`` visit the s selected weights and nothing else: x is read
+once, the noise is drawn where it is used, and besides y only ε/(2√v) is kept for the
+gradient. Arrays of images are handed over with the batch innermost (``[c, h, w, n]``);
+XLA keeps that layout through the elementwise operations between two layers. The noise
+of a layer is `noise.normal` of the shape ``(c, h, w, n)``.
 """
 
 import ctypes
@@ -267,8 +267,8 @@ def lrt_conv(
 ) -> jax.Array:
     """Samples the pre-activations of a 2-D convolution with sparse Gaussian weights.
 
-    y = m + √v·ε with m = conv(x, M), v = conv(x², V) (Kingma, Salimans and Welling 2015,
-    equation 6); M and V hold mean and sigma² at the index and 0 elsewhere.
+    y = m + √v·ε with m = conv(x, M), v = conv(x², V) (Kingma, Salimans and Welling
+    2015, equation 6); M and V hold mean and sigma² at the index and 0 elsewhere.
 
     Args:
       x: float32 ``[batch, rows, columns, in]``.

@@ -133,10 +133,12 @@ SSVI_INLINE void run_tile(const Stage& s, const float* row, int64_t base_row,
   const Gather& g = *s.gather;
   const int left = s.count - first, count = left < s.tile ? left : s.tile;
   const int32_t* begin = g.begin + group;
-  s.sums[count](row + int64_t{first} * s.plan->sources * kLanes, g.entries + begin[0],
-                g.entries + begin[1], m, v);
   const int64_t base =
       (channel * s.plan->out_h + base_row) * s.plan->out_w * s.plan->n;
+  if (g.pass == Pass::kSampleGradient)  // to arrive while the sums are made
+    for (int t = 0; t < count; ++t) prefetch(g.x + base + s.vectors[first + t].offset);
+  s.sums[count](row + int64_t{first} * s.plan->sources * kLanes, g.entries + begin[0],
+                g.entries + begin[1], m, v);
   if (g.pass == Pass::kSample)
     finish_sample(g, s.vectors + first, count, base, m, v, s.paired);
   else

@@ -38,15 +38,13 @@ SSVI_INLINE vf logarithm(vf value) {
   const vf power = __builtin_convertvector(bits >> 23, vf);
   const vf t = bit_cast<vf>((bits & 0x007FFFFF) + 0x3F3504F3) - 1.0f;
   const vf z = t * t;
-  vf s = splat(7.0376836292e-2f);
-  s = s * t - 1.1514610310e-1f;
-  s = s * t + 1.1676998740e-1f;
-  s = s * t - 1.2420140846e-1f;
-  s = s * t + 1.4249322787e-1f;
-  s = s * t - 1.6668057665e-1f;
-  s = s * t + 2.0000714765e-1f;
-  s = s * t - 2.4999993993e-1f;
-  s = s * t + 3.3333331174e-1f;
+  // Sums of short sums: the chain of dependent operations is what takes the time.
+  const vf p0 = t * -2.4999993993e-1f + 3.3333331174e-1f;
+  const vf p1 = t * -1.6668057665e-1f + 2.0000714765e-1f;
+  const vf p2 = t * -1.2420140846e-1f + 1.4249322787e-1f;
+  const vf p3 = t * -1.1514610310e-1f + 1.1676998740e-1f;
+  const vf z2 = z * z;
+  const vf s = (p0 + z * p1) + z2 * ((p2 + z * p3) + z2 * 7.0376836292e-2f);
   return power * 0.693147180559945f + (t + z * (s * t - 0.5f));
 }
 
@@ -55,14 +53,12 @@ SSVI_INLINE vf to_normal(vu word) {
       __builtin_convertvector(bit_cast<vi>(word >> 1), vf) * 0x1p-32f + 0x1p-33f;
   const vf w = -logarithm(4.0f * tail * (1.0f - tail));
   const vf a = w - 2.5f;
-  vf size = splat(4.6426282551692566e-07f);
-  size = size * a - 4.4888174670632e-06f;
-  size = size * a - 5.978737135592382e-06f;
-  size = size * a + 3.072049585171044e-04f;
-  size = size * a - 1.773759606294334e-03f;
-  size = size * a - 5.905766971409321e-03f;
-  size = size * a + 3.4880325198173523e-01f;
-  size = size * a + 2.1233131885528564f;
+  const vf b2 = a * a;
+  const vf q0 = a * 3.4880325198173523e-01f + 2.1233131885528564f;
+  const vf q1 = a * -1.773759606294334e-03f - 5.905766971409321e-03f;
+  const vf q2 = a * -5.978737135592382e-06f + 3.072049585171044e-04f;
+  const vf q3 = a * 4.6426282551692566e-07f - 4.4888174670632e-06f;
+  vf size = (q0 + b2 * q1) + b2 * b2 * (q2 + b2 * q3);
   if (__builtin_expect(any_above(w, splat(5.0f)), 0)) {
     // One number in 300 is beyond 2.9.
     const vf floor = splat(5.0f);

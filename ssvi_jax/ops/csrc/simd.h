@@ -40,6 +40,9 @@ SSVI_INLINE vf load_once(const float* p) {
   return value;
 }
 
+SSVI_INLINE void prefetch(const float* p) { __builtin_prefetch(p, 0, 3); }
+SSVI_INLINE void prefetch_l2(const float* p) { __builtin_prefetch(p, 0, 2); }
+
 SSVI_INLINE vf load_any(const float* p) {
   vf value;
   __builtin_memcpy(&value, p, sizeof value);
