@@ -12,7 +12,7 @@ SOURCES = Path("ssvi_jax/ops/csrc")
 # mean what it says. Contraction is what makes multiply-adds of a product and a sum.
 FLAGS = [
     *("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math"),
-    *("-ffp-contract=fast", "-fvisibility=default"),
+    *("-ffp-contract=fast", "-g0"),
 ]
 
 

@@ -163,14 +163,6 @@ static void run_class(Stage& s, const GatherTask& task, int row_class, int col_c
   const int64_t group =
       (int64_t{row_class} * plan.col_classes + col_class) * plan.out_channels;
   const int64_t step = plan.row_step * plan.row_stride;
-  if (s.gather->channels_inside) {
-    for (int u = low; u < high; ++u)
-      for (int first = 0; first < s.count; first += s.tile)
-        for (int64_t c = task.channel_low; c < task.channel_high; ++c)
-          run_tile(s, packed + (u - u0) * step, u * rows.step + rows.first, c, group + c,
-                   first);
-    return;
-  }
   for (int64_t c = task.channel_low; c < task.channel_high; ++c)
     for (int u = low; u < high; ++u)
       for (int first = 0; first < s.count; first += s.tile)

@@ -15,7 +15,6 @@ struct Gather {
   const Entry* entries;
   const int32_t* begin;
   Pass pass;
-  bool channels_inside;   // tiles outside, output channels inside, or the reverse
   const float* input;     // x, or g
   const float* slope;     // kSampleGradient: multiplied with g
   const float* x;         // kSampleGradient

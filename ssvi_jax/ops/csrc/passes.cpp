@@ -8,7 +8,8 @@
 namespace ssvi {
 namespace {
 
-// Of the caller of a pass, while it lasts, and of each thread that works on tasks.
+// The first and the last are the caller's while a pass lasts, the second is of each
+// thread that works on its tasks.
 thread_local Scratch call_scratch, task_scratch, sums_scratch;
 
 constexpr int64_t kTasksPerThread = 4;
@@ -63,7 +64,6 @@ void run(const Machine& machine, const Plan& plan, const Lists& lists, Gather g)
                                (4 * plan.lanes) ==
                            0;
   g.streamed = aligned && bytes > kStreamedBytes;
-  g.channels_inside = lists.list.size * static_cast<int64_t>(sizeof(Entry)) < (1 << 17);
   parallel_for(machine.pool, base * channel_parts, [&](int64_t i) {
     const int64_t c = i % channel_parts, r = i / channel_parts % row_parts;
     const int64_t block = i / channel_parts / row_parts;
