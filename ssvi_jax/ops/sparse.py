@@ -114,22 +114,22 @@ def _attributes(window: Window) -> dict[str, Any]:
     }
 
 
-def _call(
+def call(
     name: str, window: Window, outputs: Sequence[tuple[int, ...]], *operands: jax.Array
 ) -> list[jax.Array]:
-    """One custom call; arrays of images have the batch innermost."""
+    """One pass: a custom call; arrays of images have the batch innermost."""
 
     def layout(shape: tuple[int, ...]) -> tuple[int, ...]:
         return _BATCH_LAST if len(shape) == 4 else tuple(range(len(shape)))
 
-    call = jax.ffi.ffi_call(
+    function = jax.ffi.ffi_call(
         name,
         [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in outputs],
         vmap_method="sequential",
         input_layouts=[layout(a.shape) for a in operands],
         output_layouts=[layout(shape) for shape in outputs],
     )
-    return list(call(*operands, **_attributes(window)))
+    return list(function(*operands, **_attributes(window)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -153,9 +153,7 @@ def _sample_fwd(
     window: Window,
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     shape = window.output_shape(x.shape)
-    y, slope = _call(
-        "ssvi_sample", window, [shape, shape], x, mean, sigma, index, words
-    )
+    y, slope = call("ssvi_sample", window, [shape, shape], x, mean, sigma, index, words)
     return y, (x, mean, sigma, index, slope)
 
 
@@ -164,11 +162,11 @@ def _sample_bwd(
 ) -> tuple[jax.Array | None, ...]:
     x, mean, sigma, index, slope = kept
     # Two calls: XLA drops the first where the input has no gradient, as in layer 1.
-    (dx,) = _call(
+    (dx,) = call(
         "ssvi_sample_input", window, [x.shape], g, slope, x, mean, sigma, index
     )
     sizes = [mean.shape, mean.shape]
-    dmean, dvariance = _call("ssvi_sample_weights", window, sizes, x, g, slope, index)
+    dmean, dvariance = call("ssvi_sample_weights", window, sizes, x, g, slope, index)
     return dx, dmean, 2.0 * sigma * dvariance, None, None
 
 
@@ -186,7 +184,7 @@ def _mean_fwd(
     x: jax.Array, mean: jax.Array, index: jax.Array, bias: jax.Array, window: Window
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     shape = window.output_shape(x.shape)
-    (y,) = _call("ssvi_mean", window, [shape], x, mean, index, bias)
+    (y,) = call("ssvi_mean", window, [shape], x, mean, index, bias)
     return y, (x, mean, index, bias)
 
 
@@ -194,8 +192,8 @@ def _mean_bwd(
     window: Window, kept: tuple[jax.Array, ...], g: jax.Array
 ) -> tuple[jax.Array | None, ...]:
     x, mean, index, bias = kept
-    (dx,) = _call("ssvi_mean_input", window, [x.shape], g, mean, index)
-    (dmean,) = _call("ssvi_mean_weights", window, [mean.shape], x, g, index)
+    (dx,) = call("ssvi_mean_input", window, [x.shape], g, mean, index)
+    (dmean,) = call("ssvi_mean_weights", window, [mean.shape], x, g, index)
     dbias = g.sum((0, 1, 2)) if bias.size else jnp.zeros_like(bias)
     return dx, dmean, None, dbias
 
