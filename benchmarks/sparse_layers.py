@@ -49,7 +49,7 @@ LAYERS = (
     Layer(512, 512, 3, 1, 4, 3),
 )
 PASSES = ("forward", "dx", "dw")
-_LOOP = 4
+_LOOP = 16
 
 
 def peak(rounds: int = 1_000_000) -> float:

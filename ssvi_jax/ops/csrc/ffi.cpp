@@ -85,8 +85,8 @@ ssvi::Kernel make_kernel(const Index& index, const float* mean, const float* sig
           static_cast<int64_t>(index.element_count())};
 }
 
-ffi::Error sample(ffi::ThreadPool pool, Images x, Vector mean, Vector sigma, Index index,
-                  Key key, Out<Images> y, Out<Images> slope, Window window,
+ffi::Error sample(ffi::ThreadPool pool, Images x, Vector mean, Vector sigma,
+                  Index index, Key key, Out<Images> y, Out<Images> slope, Window window,
                   std::string_view isa, int64_t threads, bool poisoned) {
   return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
     if (poisoned) poison(y), poison(slope);

@@ -2,8 +2,8 @@
 #pragma once
 
 // Sums over the entries for `tile` neighbouring vectors of outputs, kept in registers.
-typedef void (*Sums)(const float* packed, const Entry* entry, const Entry* end, float* m,
-                     float* v);
+typedef void (*Sums)(const float* packed, const Entry* entry, const Entry* end,
+                     float* m, float* v);
 
 template <int tile>
 static void sample_sums(const float* packed, const Entry* entry, const Entry* end,

@@ -43,8 +43,8 @@ struct Weights {
   const float* slope;  // null: the gradient of the mean only
 };
 
-// A share: blocks of images and columns (block i is image block i / column_blocks), rows,
-// output channels; its sums go to `sums`, two a non-zero, or one without a slope.
+// A share: blocks of images and columns (block i is image block i / column_blocks),
+// rows, output channels; its sums go to `sums`, two a non-zero, or one without a slope.
 struct WeightsTask {
   int64_t block_low, block_high;
   int u_low, u_high;

@@ -1,8 +1,8 @@
 // Copying inputs of one block of images into the cache, zero-padded.
 #pragma once
 
-// What vector j of a row of outputs is in memory: vectors run over columns and, inside a
-// column, over the blocks of `lanes` images.
+// What vector j of a row of outputs is in memory: vectors run over columns and, inside
+// a column, over the blocks of `lanes` images.
 struct Vector {
   int64_t offset;  // from the start of the row
   int32_t live;    // images that exist
@@ -14,8 +14,8 @@ SSVI_INLINE int live_lanes(const Plan& plan, int64_t image) {
 }
 
 // Describes the columns of one class in [v0, v1); returns the number of vectors.
-static int describe_row(const Plan& plan, const Range& cols, int64_t first_image, int v0,
-                        int v1, Vector* out) {
+static int describe_row(const Plan& plan, const Range& cols, int64_t first_image,
+                        int v0, int v1, Vector* out) {
   int count = 0;
   const int low = v0 > cols.low ? v0 : cols.low, high = v1 < cols.high ? v1 : cols.high;
   for (int v = low; v < high; ++v) {

@@ -21,8 +21,8 @@ struct Pool {
 
 // Calls body(i) for i in [0, count) on the caller and on helpers from the pool.
 //
-// The caller takes items too and waits only for items that a helper has begun, never for
-// a helper to start: all threads of the pool may be callers at the same time.
+// The caller takes items too and waits only for items that a helper has begun, never
+// for a helper to start: all threads of the pool may be callers at the same time.
 inline void parallel_for(const Pool& pool, int64_t count,
                          const std::function<void(int64_t)>& body) {
   if (pool.threads <= 1 || count <= 1) {

@@ -43,7 +43,8 @@ void run(const Machine& machine, const Plan& plan, const Lists& lists, Gather g)
   const int64_t column_blocks = plan.column_blocks();
   const int64_t blocks = plan.image_blocks() * column_blocks;
   const int64_t rows = plan.u_high - plan.u_low;
-  const int64_t want = machine.pool.threads > 1 ? machine.pool.threads * kTasksPerThread : 1;
+  const int64_t threads = machine.pool.threads;
+  const int64_t want = threads > 1 ? threads * kTasksPerThread : 1;
   const int64_t max_row_parts = std::max<int64_t>(1, rows / (2 * plan.block));
   const int64_t row_parts =
       std::clamp<int64_t>((want + blocks - 1) / blocks, 1, max_row_parts);
@@ -172,7 +173,8 @@ void weight_gradient(const Machine& machine, const Shape& shape, const int32_t* 
                      part<int64_t>(0, shape.co, c, channel_parts),
                      part<int64_t>(0, shape.co, c + 1, channel_parts),
                      sums + p * width * size};
-    machine.isa->weights(w, task, task_scratch.get<float>(weights_scratch(plan, sampled)));
+    float* scratch = task_scratch.get<float>(weights_scratch(plan, sampled));
+    machine.isa->weights(w, task, scratch);
   });
   const int64_t chunks = size > 16384 ? 8 : 1;
   parallel_for(machine.pool, chunks, [&](int64_t chunk) {

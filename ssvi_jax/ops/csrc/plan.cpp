@@ -93,8 +93,8 @@ Plan input_gradient_plan(const Shape& s) {
   int v_high;
   classes(s.h, s.kh, s.sh, s.top, plan.rows, plan.row_class, plan.row_tap, plan.u_low,
           plan.u_high);
-  classes(s.w, s.kw, s.sw, s.left, plan.cols, plan.col_class, plan.tap_index, plan.v_low,
-          v_high);
+  classes(s.w, s.kw, s.sw, s.left, plan.cols, plan.col_class, plan.tap_index,
+          plan.v_low, v_high);
   plan.row_step = plan.in_step = 1;
   plan.row_taps = static_cast<int>((s.kh - 1) / s.sh) + 1;
   plan.in_first = 1 - plan.row_taps;
@@ -119,7 +119,8 @@ double cost(const Plan& plan, const Use& use) {
   const double spread =
       double(plan.phases) * (plan.columns + plan.reach) / plan.columns;
   const int64_t vectors = int64_t{plan.images} * plan.columns;
-  const double read = read_cost(4 * std::min<int64_t>(plan.n, plan.images * plan.lanes));
+  const int64_t block = std::min<int64_t>(plan.n, plan.images * plan.lanes);
+  const double read = read_cost(4 * block);
   const double moved = double(std::max(plan.row_taps - plan.row_step, 0)) / plan.block;
   double total =
       plan.sources * plan.in_channels * spread * (plan.row_step * read + moved);
@@ -129,7 +130,7 @@ double cost(const Plan& plan, const Use& use) {
     total += use.size * 5.0 / (vectors * plan.block);  // sums over lanes
   } else {
     total += use.size * 1.5 / std::min<int64_t>(vectors, 8);  // a tile's entry
-    if (use.paired && plan.images * plan.lanes % 32 != 0) total += 8 * plan.out_channels;
+    if (use.paired && block % 32 != 0) total += 8 * plan.out_channels;
   }
   return total;
 }

@@ -86,7 +86,7 @@ struct Use {
 // and memory is read in long runs.
 void cut(Plan& plan, const Use& use);
 
-// Non-zeros grouped by (channel block, class, output channel) in the order of the index.
+// Non-zeros by (channel block, class, output channel), then in the order of the index.
 struct List {
   std::vector<int32_t> begin;  // of each group, and the end
   Entry* entries;

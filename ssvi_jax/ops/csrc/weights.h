@@ -80,7 +80,7 @@ static void weights(const Weights& w, const WeightsTask& task, float* scratch) {
   float* gradient = packed + plan.channel_block * plan.channel_stride;
   Vector* vectors = reinterpret_cast<Vector*>(
       gradient + int64_t{plan.block} * plan.columns * plan.images * width * kLanes);
-  const int64_t blocks = (plan.in_channels + plan.channel_block - 1) / plan.channel_block;
+  const int64_t per = plan.channel_block, blocks = (plan.in_channels + per - 1) / per;
   for (int64_t b = 0; b < blocks; ++b) {
     const int32_t* begin = w.begin + b * plan.out_channels;
     const int64_t from = begin[task.channel_low], to = begin[task.channel_high];
