@@ -108,8 +108,8 @@ def measure(layer: Layer, batch: int, density: float) -> dict[str, Any]:
     size = int(np.prod(shape))
     kept = size if layer.num_in == 3 else round(density * size)
     index = jnp.asarray(np.sort(rng.choice(size, kept, replace=False)), jnp.int32)
-    pad = (layer.window // 2,) * 2
-    window = sparse.Window(shape, (layer.stride,) * 2, (pad, pad))
+    pad, stride = (layer.window // 2, layer.window // 2), layer.stride
+    window = sparse.Window(shape, (stride, stride), (pad, pad))
     # The layout that activations have between two such layers.
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     batch_last = Format(Layout((3, 1, 2, 0)), device)
