@@ -25,6 +25,7 @@ from ssvi_jax.errors import InputError, check_choice
 _HANDLERS = (
     *("ssvi_sample", "ssvi_sample_input", "ssvi_sample_weights"),
     *("ssvi_mean", "ssvi_mean_input", "ssvi_mean_weights"),
+    "ssvi_comoment",
 )
 _BATCH_LAST = (3, 1, 2, 0)  # major to minor
 

@@ -11,6 +11,7 @@ namespace {
 #include "pack.h"
 #include "gather.h"
 #include "weights.h"
+#include "comoment.h"
 
 // Independent chains of multiply-adds and nothing else: the peak of one core.
 double multiply_adds(int64_t rounds) {
@@ -32,6 +33,6 @@ double multiply_adds(int64_t rounds) {
 }  // namespace SSVI_ISA
 
 const Isa SSVI_TABLE = {SSVI_NAME, SSVI_LANES, SSVI_ISA::gather, SSVI_ISA::weights,
-                        SSVI_ISA::multiply_adds};
+                        SSVI_ISA::add_sums, SSVI_ISA::multiply_adds};
 
 }  // namespace ssvi

@@ -157,6 +157,17 @@ ffi::Error mean_weights(ffi::ThreadPool pool, Images x, Images g, Index index,
   });
 }
 
+ffi::Error comoment(ffi::ThreadPool pool, Images a, Images b, Out<Vector> sum,
+                    Out<Vector> product, Window window, std::string_view isa,
+                    int64_t threads, bool poisoned) {
+  return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
+    if (poisoned) poison(sum), poison(product);
+    const auto shape = a.dimensions();
+    ssvi::comoment(machine, shape[3], shape[0] * shape[1] * shape[2], a.typed_data(),
+                   b.typed_data(), sum->typed_data(), product->typed_data());
+  });
+}
+
 }  // namespace
 
 #define SSVI_ATTRIBUTES         \
@@ -226,6 +237,15 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_mean_weights, mean_weights,
                                   .Arg<Images>()  // g
                                   .Arg<Index>()
                                   .Ret<Vector>()  // dmean
+                                      SSVI_ATTRIBUTES);
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_comoment, comoment,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Images>()  // a
+                                  .Arg<Images>()  // b
+                                  .Ret<Vector>()  // sum
+                                  .Ret<Vector>()  // product
                                       SSVI_ATTRIBUTES);
 
 // Lanes and name of the instruction set that is used by default; for a benchmark, the

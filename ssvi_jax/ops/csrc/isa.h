@@ -57,6 +57,7 @@ struct Isa {
   int lanes;
   void (*gather)(const Gather&, const GatherTask&, float* scratch);
   void (*weights)(const Weights&, const WeightsTask&, float* scratch);
+  void (*add_sums)(const float* a, const float* b, int64_t count, double* sums);
   double (*multiply_adds)(int64_t rounds);  // runs that many rounds of `lanes` × 16
 };
 

@@ -191,4 +191,15 @@ void weight_gradient(const Machine& machine, const Shape& shape, const int32_t* 
   });
 }
 
+void comoment(const Machine& machine, int64_t channels, int64_t count, const float* a,
+              const float* b, float* sum, float* product) {
+  parallel_for(machine.pool, channels, [&](int64_t c) {
+    double sums[3] = {0.0, 0.0, 0.0};
+    machine.isa->add_sums(a + c * count, b + c * count, count, sums);
+    sum[c] = static_cast<float>(sums[0]);
+    const double shared = count == 0 ? 0.0 : sums[0] * sums[1] / double(count);
+    product[c] = static_cast<float>(sums[2] - shared);
+  });
+}
+
 }  // namespace ssvi
