@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike
 
-from ssvi_jax import trees
+from ssvi_jax import batch_norm, trees
 from ssvi_jax.errors import InputError
 from ssvi_jax.products import Layer, Products
 from ssvi_jax.types import ApplyFn, ModelState, PackedKernel, Params
@@ -110,6 +110,8 @@ class LinenModel(_FlaxModel):
 
     def _apply(self, products, params, model_state, x, *, train):
         def interceptor(next_fun, args, kwargs, context):
+            if batch_norm.takes(products, context, args, kwargs):
+                return batch_norm.apply(context.module, args[0])
             with _own_product(context, products):
                 return next_fun(*args, **kwargs)
 

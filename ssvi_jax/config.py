@@ -105,6 +105,8 @@ class Config:
 
     estimator: Literal["local_reparam", "weight_sample"] = "local_reparam"
     """Gradient estimator."""
+    backend: Literal["auto", "xla", "sparse"] = "auto"
+    """sparse: compiled CPU kernels that visit kept weights only; auto: by device."""
     prior: Literal["gaussian", "scale_mixture", "laplace"] = "gaussian"
     """Prior of every kept weight."""
     prior_std: float = 0.1

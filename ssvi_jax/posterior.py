@@ -61,6 +61,8 @@ def kernels(
     posterior: Posterior,
     subspace: Subspace,
     probes: Mapping[str, jax.Array] | None = None,
+    *,
+    backend: str = "xla",
 ) -> dict[str, PackedKernel]:
     """The posterior as kernels for local reparameterization.
 
@@ -68,6 +70,7 @@ def kernels(
       posterior: packed Gaussians.
       subspace: where they sit.
       probes: full-shape zeros added to the means, to differentiate with respect to.
+      backend: what multiplies; see `PackedKernel`.
     """
     return {
         path: PackedKernel(
@@ -76,27 +79,57 @@ def kernels(
             index=subspace.index[path],
             shape=shape,
             probe=None if probes is None else probes[path],
+            backend=backend,
         )
         for path, shape in subspace.shapes
     }
 
 
-def sample(
-    posterior: Posterior, subspace: Subspace, key: jax.Array
-) -> dict[str, jax.Array]:
-    """One draw of every kernel at full shape; weights outside the masks are 0."""
-    draws = {}
+def packed_sample(
+    posterior: Posterior,
+    subspace: Subspace,
+    key: jax.Array | None,
+    *,
+    backend: str = "xla",
+) -> dict[str, PackedKernel]:
+    """One draw of every kernel, or without a key the mean, as kernels without noise.
+
+    Args:
+      posterior: packed Gaussians.
+      subspace: where they sit.
+      key: random key, or None.
+      backend: what multiplies; see `PackedKernel`.
+    """
+    kernels = {}
     for i, (path, shape) in enumerate(subspace.shapes):
-        mean, rho = posterior[path]
-        noise = ops.noise.normal(jax.random.fold_in(key, i), mean.shape)
-        theta = mean + to_sigma(rho) * noise
-        draws[path] = ops.scatter(theta, subspace.index[path], shape)
-    return draws
+        theta, rho = posterior[path]
+        if key is not None:
+            noise = ops.noise.normal(jax.random.fold_in(key, i), theta.shape)
+            theta = theta + to_sigma(rho) * noise
+        kernels[path] = PackedKernel(
+            theta, None, subspace.index[path], shape, backend=backend
+        )
+    return kernels
+
+
+def sample(
+    posterior: Posterior, subspace: Subspace, key: jax.Array | None
+) -> dict[str, jax.Array]:
+    """One draw of every kernel at full shape; weights outside the masks are 0.
+
+    Without a key it is the mean.
+    """
+    return full_kernels(packed_sample(posterior, subspace, key))
 
 
 def mean_kernels(posterior: Posterior, subspace: Subspace) -> dict[str, jax.Array]:
     """Every kernel of the mean network at full shape."""
+    return sample(posterior, subspace, None)
+
+
+def full_kernels(kernels: Mapping[str, PackedKernel]) -> dict[str, jax.Array]:
+    """The means of packed kernels at full shape."""
     return {
-        path: ops.scatter(posterior[path].mean, subspace.index[path], shape)
-        for path, shape in subspace.shapes
+        path: ops.scatter(kernel.mean, kernel.index, kernel.shape)
+        for path, kernel in kernels.items()
     }

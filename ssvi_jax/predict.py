@@ -20,6 +20,7 @@ from ssvi_jax import masks as masks_lib
 from ssvi_jax import posterior as posterior_lib
 from ssvi_jax import trees
 from ssvi_jax.errors import InputError
+from ssvi_jax.ops import backend as backend_lib
 from ssvi_jax.types import ApplyFn, Masks, Weights
 
 
@@ -48,6 +49,7 @@ def predict(
     key: jax.Array,
     num_samples: int = 10,
     batch_size: int = 500,
+    backend: str = "xla",
 ) -> Prediction:
     """Predicts with `num_samples` draws of the weights and with their mean.
 
@@ -62,6 +64,8 @@ def predict(
       key: random key of the draws.
       num_samples: S, at least 1; a posterior without kernels is drawn once.
       batch_size: inputs per call; the result does not depend on it beyond rounding.
+      backend: what multiplies (see `ops.backend.choose`); "sparse" needs an `apply_fn`
+        that takes packed kernels.
 
     Raises:
       InputError: no inputs, `num_samples` below 1, or logits that are not finite.
@@ -73,14 +77,14 @@ def predict(
     if len(x) == 0:
         raise InputError("x: got no inputs, allowed: an array of at least one.")
     subspace = masks_lib.to_subspace(masks, weights.posterior)
-    draw = jax.jit(posterior_lib.sample)
-    probs_of = partial(_probabilities, apply_fn, weights, x, batch_size)
-    mean_probs = probs_of(posterior_lib.mean_kernels(weights.posterior, subspace))
+    probs_of = partial(
+        _probabilities, apply_fn, weights, subspace, x, batch_size, backend
+    )
+    mean_probs = probs_of(None)
     total, entropies = np.zeros(mean_probs.shape), []
     for i in range(num_samples if masks else 1):
         if masks:
-            kernels = draw(weights.posterior, subspace, jax.random.fold_in(key, i))
-            probs = probs_of(kernels)
+            probs = probs_of(jax.random.fold_in(key, i))
         else:
             probs = mean_probs
         total += probs
@@ -92,6 +96,13 @@ def predict(
     )
 
 
+def backend_for(masks: Masks, asked: str = "auto") -> str:
+    """What is to multiply with these masks: see `ops.backend.choose`."""
+    return (
+        backend_lib.choose(asked, 1.0 - masks_lib.sparsity(masks)) if masks else "xla"
+    )
+
+
 def predict_mean(
     apply_fn: ApplyFn,
     weights: Weights,
@@ -99,32 +110,48 @@ def predict_mean(
     x: np.ndarray,
     *,
     batch_size: int = 500,
+    backend: str = "xla",
 ) -> np.ndarray:
     """Float64 probabilities ``[n, classes]`` of the network at the posterior mean."""
-    kernels = posterior_lib.mean_kernels(
-        weights.posterior, masks_lib.to_subspace(masks, weights.posterior)
-    )
-    return _probabilities(apply_fn, weights, x, batch_size, kernels)
+    subspace = masks_lib.to_subspace(masks, weights.posterior)
+    return _probabilities(apply_fn, weights, subspace, x, batch_size, backend, None)
+
+
+_packed_sample = jax.jit(posterior_lib.packed_sample, static_argnames="backend")
+_full_kernels = jax.jit(posterior_lib.full_kernels)
 
 
 @partial(jax.jit, static_argnums=0)
-def _batch_probabilities(apply_fn, params, model_state, x):
-    logits, _ = apply_fn(params, model_state, x, train=False, key=jax.random.key(0))
+def _batch_probabilities(apply_fn, params, kernels, model_state, x):
+    options = {"train": False, "key": jax.random.key(0)}
+    if kernels:
+        # Where every layer takes its packed kernel, XLA drops the full ones.
+        params = trees.merge(params, posterior_lib.full_kernels(kernels))
+        options["kernels"] = kernels
+    logits, _ = apply_fn(params, model_state, x, **options)
     return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
 
 
-def _probabilities(apply_fn, weights, x, batch_size, kernels) -> np.ndarray:
+def _probabilities(
+    apply_fn, weights, subspace, x, batch_size, backend, key
+) -> np.ndarray:
     """Float64 probabilities ``[n, classes]`` of one network, batch by batch.
 
-    The last batch is filled up by repetition so that only one shape is compiled.
+    The network is one draw with the key, or the mean without. The last batch is filled
+    up by repetition so that only one shape is compiled.
     """
-    params = trees.merge(weights.params, kernels)
+    kernels = _packed_sample(weights.posterior, subspace, key, backend=backend)
+    params = weights.params
+    if backend != "sparse":
+        params, kernels = trees.merge(params, _full_kernels(kernels)), None
     batch_size = min(batch_size, len(x))
     parts = []
     for start in range(0, len(x), batch_size):
         rows = np.minimum(np.arange(start, start + batch_size), len(x) - 1)
         batch = jnp.asarray(x[rows])
-        probs = _batch_probabilities(apply_fn, params, weights.model_state, batch)
+        probs = _batch_probabilities(
+            apply_fn, params, kernels, weights.model_state, batch
+        )
         parts.append(np.asarray(probs, np.float64)[: len(x) - start])
     result = np.concatenate(parts)
     if not np.isfinite(result).all():
@@ -177,6 +204,7 @@ def main(argv: Sequence[str]) -> int:
         masks,
         images,
         num_samples=command.samples,
+        backend=backend_for(masks),
         key=jax.random.key(command.seed),
     )
     parts = uncertainty.uncertainty_from_entropies(

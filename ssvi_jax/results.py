@@ -13,7 +13,7 @@ from ssvi_jax import network as network_lib
 from ssvi_jax.adapters import Layer
 from ssvi_jax.config import NOT_COMPARED, Config
 from ssvi_jax.data import Dataset
-from ssvi_jax.predict import Prediction, predict
+from ssvi_jax.predict import Prediction, backend_for, predict
 from ssvi_jax.runlog import RunLog
 from ssvi_jax.train import Progress, Trained
 from ssvi_jax.types import Masks, Weights
@@ -51,7 +51,7 @@ def finish(config: Config, data: Dataset, trained: Trained, log: RunLog) -> dict
         "preset": config.preset,
         "step": trained.step,
         "train_minutes": trained.seconds / 60,
-        "backend": "xla",
+        "backend": backend_for(masks, config.backend),
         "platform": jax.default_backend(),
         "samples": config.samples if masks else None,
         **sizes(trained.progress, trained.problem.layers),
@@ -87,7 +87,16 @@ def _corrupted(
 
 
 def _predict(network, weights, masks, images, config: Config, key) -> Prediction:
-    return predict(network, weights, masks, images, num_samples=config.samples, key=key)
+    backend = backend_for(masks, config.backend)
+    return predict(
+        network,
+        weights,
+        masks,
+        images,
+        num_samples=config.samples,
+        backend=backend,
+        key=key,
+    )
 
 
 def _arrays(prediction: Prediction, masks: Masks) -> dict[str, np.ndarray]:

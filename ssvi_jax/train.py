@@ -29,6 +29,7 @@ from ssvi_jax.display import Display
 from ssvi_jax.errors import InputError
 from ssvi_jax.interrupt import Interrupt, wait
 from ssvi_jax.network import ImageNetwork, NetworkSpec
+from ssvi_jax.ops import backend
 from ssvi_jax.runlog import RunLog
 from ssvi_jax.types import Masks
 from ssvi_jax.vi import State
@@ -155,6 +156,8 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
     """
     network, problem, plan = build_problem(config, data)
     method = methods.build(config.method, config, problem)
+    if why := backend.slower_because(config.backend, 1.0 - config.sparsity):
+        print(f"slower on this CPU than it could be: {why}")
     rng = _host_rng(config.seed, 0)
     state, masks = method.init(jax.random.key(config.seed), rng)
     progress = Progress(state, masks, masks)
@@ -316,7 +319,11 @@ class Loop:
 
     def _scores(self, progress: Progress, images, labels) -> dict[str, float]:
         probs = predict.predict_mean(
-            self.method.problem.apply_fn, progress.state.weights, progress.masks, images
+            self.method.problem.apply_fn,
+            progress.state.weights,
+            progress.masks,
+            images,
+            backend=predict.backend_for(progress.masks, self.config.backend),
         )
         return metrics.evaluate(probs, labels)
 

@@ -75,18 +75,21 @@ class PackedKernel:
 
     Attributes:
       mean: ``[s]`` means of the selected weights.
-      sigma: ``[s]`` standard deviations.
+      sigma: ``[s]`` standard deviations; None: no noise, the weights are the means.
       index: int32 ``[s]`` sorted flat positions in the kernel.
       shape: the kernel's full shape (static).
       probe: None, or zeros of the full shape that are added to the mean: the gradient
         with respect to them is the dense gradient that addition needs.
+      backend: "xla" (dense products of the unpacked kernel) or "sparse" (the compiled
+        kernels, where they can; see `ops.backend`); static.
     """
 
     mean: jax.Array
-    sigma: jax.Array
+    sigma: jax.Array | None
     index: jax.Array
     shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
     probe: jax.Array | None = None
+    backend: str = dataclasses.field(default="xla", metadata={"static": True})
 
     def reshape(self, shape: tuple[int, ...]) -> "PackedKernel":
         """The same weights seen in another shape of equal size (row-major)."""
@@ -98,7 +101,7 @@ class PackedKernel:
         return dataclasses.replace(
             self,
             mean=self.mean.astype(dtype),
-            sigma=self.sigma.astype(dtype),
+            sigma=None if self.sigma is None else self.sigma.astype(dtype),
             probe=None if self.probe is None else self.probe.astype(dtype),
         )
 

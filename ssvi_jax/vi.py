@@ -12,7 +12,7 @@ Only jax, optax and numpy are imported here; a model is any `types.ApplyFn`.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -25,6 +25,7 @@ from ssvi_jax import masks as masks_lib
 from ssvi_jax import posterior as posterior_lib
 from ssvi_jax import priors, trees
 from ssvi_jax.errors import InputError, check_choice, check_positive, check_rows
+from ssvi_jax.forward import forward
 from ssvi_jax.types import (
     ApplyFn,
     Masks,
@@ -89,55 +90,6 @@ def categorical_log_likelihood(logits: jax.Array, labels: jax.Array) -> jax.Arra
     return -optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-def forward(
-    apply_fn: ApplyFn,
-    weights: Weights,
-    subspace: Subspace,
-    x: jax.Array,
-    *,
-    key: jax.Array,
-    estimator: str,
-    train: bool,
-    probes: Mapping[str, jax.Array] | None = None,
-) -> tuple[jax.Array, ModelState]:
-    """One stochastic (or mean) forward pass.
-
-    Args:
-      apply_fn: the network.
-      weights: packed posterior, deterministic parameters, running statistics.
-      subspace: the selected coordinates.
-      x: inputs ``[batch, ...]``.
-      key: random key.
-      estimator: "local_reparam" (Kingma et al. 2015: Gaussian pre-activations with
-        independent noise per example; layers that cannot do so use the weight sample),
-        "weight_sample" (one draw of the weights for the batch), or "mean".
-      train: forwarded to the network.
-      probes: full-shape zeros added to the means, to differentiate with respect to.
-
-    Returns:
-      Logits and the new running statistics.
-    """
-    if estimator == "mean":
-        draws = posterior_lib.mean_kernels(weights.posterior, subspace)
-    else:
-        draws = posterior_lib.sample(
-            weights.posterior, subspace, jax.random.fold_in(key, 0)
-        )
-    if probes is not None:
-        draws = {path: draws[path] + probes[path] for path in draws}
-    extra = {}
-    if estimator == "local_reparam":
-        extra["kernels"] = posterior_lib.kernels(weights.posterior, subspace, probes)
-    return apply_fn(
-        trees.merge(weights.params, draws),
-        weights.model_state,
-        x,
-        train=train,
-        key=jax.random.fold_in(key, 1),
-        **extra,
-    )
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class VI:
     """Mean-field variational inference on the coordinates that masks select.
@@ -148,6 +100,7 @@ class VI:
       num_data: N, the number of training examples.
       prior: prior of every selected weight.
       estimator: "local_reparam" or "weight_sample".
+      backend: "xla" or "sparse" (see `ops.backend.choose`).
       kl_weight: step → β_t (dimensionless), inside jit.
       augment: random transformation of a training batch, inside jit.
       log_likelihood: log p(y|x,θ) per example, in nats.
@@ -162,6 +115,7 @@ class VI:
     num_data: int
     prior: priors.Prior = DEFAULT_PRIOR
     estimator: str = "local_reparam"
+    backend: str = "xla"
     kl_weight: Callable[[jax.Array], jax.typing.ArrayLike] = lambda step: 1.0
     augment: Augment | None = None
     log_likelihood: LogLikelihood = categorical_log_likelihood
@@ -249,6 +203,7 @@ class VI:
             key=key_noise,
             estimator=self.estimator,
             train=True,
+            backend=self.backend,
         )
         nll = -jnp.mean(self.log_likelihood(output, labels))
         kl = self._kl(trainable.posterior, key_prior)

@@ -54,8 +54,13 @@ def build(config: Config, problem: Problem) -> Deterministic:
     """Builds the dense baseline.
 
     Raises:
-      InputError: a sparsity above 0.
+      InputError: a sparsity above 0, or the sparse backend.
     """
+    if config.backend == "sparse":
+        raise InputError(
+            "--backend: got sparse, allowed with --method deterministic: auto, xla "
+            "(it is dense)."
+        )
     if config.sparsity:
         raise InputError(
             f"--sparsity: got {config.sparsity}, allowed with --method deterministic: "

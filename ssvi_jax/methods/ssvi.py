@@ -15,6 +15,7 @@ from ssvi_jax import densities, optimizers, priors, schedules, subspace, vi
 from ssvi_jax import masks as masks_lib
 from ssvi_jax.config import Config, read_densities
 from ssvi_jax.methods import Problem
+from ssvi_jax.ops import backend
 from ssvi_jax.types import Masks
 
 
@@ -95,17 +96,19 @@ def build(config: Config, problem: Problem) -> SSVI:
     """Builds SSVI from a configuration.
 
     Raises:
-      InputError: densities that do not fit the network.
+      InputError: densities that do not fit the network, or a backend that cannot run.
     """
     densities_rule = read_densities(config.densities)
     sparsity = config.sparsity if isinstance(densities_rule, str) else None
     counts = densities.layer_counts(_shapes(problem), sparsity, densities_rule)
+    density = sum(counts.values()) / sum(map(math.prod, _shapes(problem).values()))
     inference = vi.VI(
         apply_fn=problem.apply_fn,
         tx=optimizers.from_config(config, problem.total_steps),
         num_data=problem.num_data,
         prior=make_prior(config),
         estimator=config.estimator,
+        backend=backend.choose(config.backend, density),
         kl_weight=schedules.kl_weight(
             config.kl_scale, problem.total_steps, config.kl_warmup
         ),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from ssvi_jax.ops import noise, products
+from ssvi_jax.ops import backend, noise, products
 from ssvi_jax.ops.packing import unpack
 from ssvi_jax.types import PackedKernel
 
@@ -45,15 +45,20 @@ perturb.defvjp(_perturb_fwd, _perturb_bwd)
 def lrt_dense(x: jax.Array, kernel: PackedKernel, key: jax.Array) -> jax.Array:
     """Samples ``[..., out]`` pre-activations of a dense layer with Gaussian weights.
 
+    A kernel without sigma gives the plain product.
+
     Args:
       x: ``[..., in]`` inputs.
       kernel: packed kernel of shape ``[in, out]``.
       key: random key of this layer and step.
     """
-    mean, variance = unpack(kernel)
+    if backend.takes_dense(x, kernel):
+        return backend.dense(x, kernel, key)
+    mean, *variance = unpack(kernel)
     m = products.dense(x, mean)
-    v = products.dense(jnp.square(x), variance)
-    return perturb(m, v, noise.normal(key, m.shape, m.dtype))
+    if not variance:
+        return m
+    return _noisy(m, products.dense(jnp.square(x), variance[0]), key)
 
 
 def lrt_conv(
@@ -68,6 +73,8 @@ def lrt_conv(
 ) -> jax.Array:
     """Samples the pre-activations of a convolution with Gaussian weights.
 
+    A kernel without sigma gives the plain convolution.
+
     Args:
       x: ``[batch, *spatial, in]`` inputs.
       kernel: packed kernel of shape ``[*window, in / groups, out]``.
@@ -78,5 +85,20 @@ def lrt_conv(
       groups: number of channel groups.
     """
     window = products.Window.make(strides, padding, rhs_dilation, groups)
-    m, v = products.conv_powers(x, unpack(kernel), window)
-    return perturb(m, v, noise.normal(key, m.shape, m.dtype))
+    if backend.takes_conv(x, kernel, window):
+        return backend.conv(x, kernel, key, window)
+    m, *v = products.conv_powers(x, unpack(kernel), window)
+    return _noisy(m, v[0], key) if v else m
+
+
+def _noisy(m: jax.Array, v: jax.Array, key: jax.Array) -> jax.Array:
+    """Adds noise, numbered over (channels, positions, batch) as the sparse kernels do.
+
+    A dense layer's leading axes all count as its batch.
+    """
+    batch_axes = (0,) if m.ndim > 3 else tuple(range(m.ndim - 1))
+    order = (m.ndim - 1, *range(len(batch_axes), m.ndim - 1), *batch_axes)
+    epsilon = noise.normal(key, tuple(m.shape[axis] for axis in order), m.dtype)
+    return perturb(
+        m, v, epsilon.transpose(sorted(range(m.ndim), key=order.__getitem__))
+    )

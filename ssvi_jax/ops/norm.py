@@ -1,8 +1,8 @@
 """Batch norm between sparse layers: sums by the C++ kernels, the rest fused by XLA.
 
-XLA reduces over images and pixels fast in its own layout only. Between two sparse layers
-the batch is innermost, and every sum of a batch norm and of its gradient would copy the
-whole array first.
+XLA reduces over images and pixels fast in its own layout only. Between two sparse
+layers the batch is innermost, and every sum of a batch norm and of its gradient would
+copy the whole array first.
 """
 
 import functools

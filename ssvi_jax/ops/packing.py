@@ -52,8 +52,13 @@ _scatter = jax.custom_vjp(_set, nondiff_argnums=(2,))
 _scatter.defvjp(_scatter_fwd, _scatter_bwd)
 
 
-def unpack(kernel: PackedKernel) -> tuple[jax.Array, jax.Array]:
-    """Mean (with the probe added) and variance of a kernel, both of its full shape."""
+def unpack(kernel: PackedKernel) -> tuple[jax.Array, ...]:
+    """Mean (with the probe added) and variance of a kernel, both of its full shape.
+
+    Without noise the mean alone.
+    """
     mean = scatter(kernel.mean, kernel.index, kernel.shape)
-    variance = scatter(jnp.square(kernel.sigma), kernel.index, kernel.shape)
-    return mean if kernel.probe is None else mean + kernel.probe, variance
+    mean = mean if kernel.probe is None else mean + kernel.probe
+    if kernel.sigma is None:
+        return (mean,)
+    return mean, scatter(jnp.square(kernel.sigma), kernel.index, kernel.shape)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ssvi_jax import run_files
 from ssvi_jax.errors import InputError
-from ssvi_jax.predict import predict
+from ssvi_jax.predict import backend_for, predict
 from ssvi_jax.runlog import RunLog
 from ssvi_jax.shift.subjects import Subject
 
@@ -85,6 +85,7 @@ class Evaluation:
             key=self._key,
             num_samples=self._samples,
             batch_size=self._batch_size,
+            backend=backend_for(subject.masks),
         )
         arrays = {"mean_probs": found.mean_probs, "labels": images.labels}
         if subject.masks:

@@ -1,0 +1,63 @@
+"""One forward pass of a network with a packed posterior."""
+
+from collections.abc import Mapping
+
+import jax
+
+from ssvi_jax import posterior as posterior_lib
+from ssvi_jax import trees
+from ssvi_jax.types import ApplyFn, ModelState, Subspace, Weights
+
+
+def forward(
+    apply_fn: ApplyFn,
+    weights: Weights,
+    subspace: Subspace,
+    x: jax.Array,
+    *,
+    key: jax.Array,
+    estimator: str,
+    train: bool,
+    probes: Mapping[str, jax.Array] | None = None,
+    backend: str = "xla",
+) -> tuple[jax.Array, ModelState]:
+    """One stochastic (or mean) forward pass.
+
+    Args:
+      apply_fn: the network.
+      weights: packed posterior, deterministic parameters, running statistics.
+      subspace: the selected coordinates.
+      x: inputs ``[batch, ...]``.
+      key: random key.
+      estimator: "local_reparam" (Kingma et al. 2015: Gaussian pre-activations with
+        independent noise per example; layers that cannot do so use the weight sample),
+        "weight_sample" (one draw of the weights for the batch), or "mean".
+      train: forwarded to the network.
+      probes: full-shape zeros added to the means, to differentiate with respect to.
+      backend: what multiplies; see `types.PackedKernel`.
+
+    Returns:
+      Logits and the new running statistics.
+    """
+    key_draw = None if estimator == "mean" else jax.random.fold_in(key, 0)
+    kernels = posterior_lib.packed_sample(
+        weights.posterior, subspace, key_draw, backend=backend
+    )
+    draws = posterior_lib.full_kernels(kernels)
+    if probes is not None:
+        draws = {path: draws[path] + probes[path] for path in draws}
+    extra = {}
+    if estimator == "local_reparam":
+        extra["kernels"] = posterior_lib.kernels(
+            weights.posterior, subspace, probes, backend=backend
+        )
+    elif backend == "sparse" and probes is None:
+        extra["kernels"] = kernels
+    return apply_fn(
+        trees.merge(weights.params, draws),
+        weights.model_state,
+        x,
+        train=train,
+        key=jax.random.fold_in(key, 1),
+        **extra,
+    )

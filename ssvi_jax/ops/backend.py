@@ -1,0 +1,88 @@
+"""Which code multiplies: XLA's dense products or the compiled sparse kernels."""
+
+import jax
+import jax.numpy as jnp
+
+from ssvi_jax.errors import InputError, check_choice
+from ssvi_jax.ops import sparse
+from ssvi_jax.ops.products import Window
+from ssvi_jax.types import PackedKernel
+
+BACKENDS = ("auto", "xla", "sparse")
+
+CROSSOVER = 0.3
+"""Densest network for which "auto" takes the sparse kernels: beyond it dense products
+are faster (measured by benchmarks/sparse.py)."""
+
+
+def choose(asked: str, density: float) -> str:
+    """The backend of a network on JAX's default device.
+
+    Args:
+      asked: one of `BACKENDS`.
+      density: fraction of the kernel weights that are kept.
+
+    Returns:
+      "xla" or "sparse".
+
+    Raises:
+      InputError: an unknown name, or "sparse" where the kernels cannot run.
+    """
+    check_choice("--backend", asked, BACKENDS)
+    platform = jax.default_backend()
+    if asked == "sparse" and (platform != "cpu" or not sparse.available()):
+        why = sparse.why_not() if platform == "cpu" else f"JAX runs on {platform}"
+        raise InputError(f"--backend: got sparse, but {why}. Use xla, or auto.")
+    if asked != "auto":
+        return asked
+    fast = platform == "cpu" and sparse.available() and density <= CROSSOVER
+    return "sparse" if fast else "xla"
+
+
+def slower_because(asked: str, density: float) -> str:
+    """Why a sparse network on a CPU goes without the kernels; empty if it does not."""
+    wanted = asked == "auto" and density <= CROSSOVER
+    on_cpu = jax.default_backend() == "cpu"
+    return sparse.why_not() if wanted and on_cpu else ""
+
+
+def takes_conv(x: jax.Array, kernel: PackedKernel, window: Window) -> bool:
+    """Whether the sparse kernels compute this convolution."""
+    return (
+        _takes(x, kernel)
+        and x.ndim == 4
+        and window.groups == 1
+        and window.dilation == (1, 1)
+        and min(low for pair in window.padding for low in pair) >= 0
+    )
+
+
+def takes_dense(x: jax.Array, kernel: PackedKernel) -> bool:
+    """Whether the sparse kernels compute this product."""
+    return _takes(x, kernel) and x.ndim >= 2
+
+
+def _takes(x: jax.Array, kernel: PackedKernel) -> bool:
+    single = x.dtype == kernel.mean.dtype == jnp.float32
+    return kernel.backend == "sparse" and kernel.probe is None and single and x.size > 0
+
+
+def conv(
+    x: jax.Array, kernel: PackedKernel, key: jax.Array, window: Window
+) -> jax.Array:
+    """`lrt_conv` by the sparse kernels."""
+    slide = {"strides": window.strides, "padding": window.padding}
+    if kernel.sigma is None:
+        return sparse.conv(x, kernel.mean, kernel.index, kernel.shape, **slide)
+    return sparse.lrt_conv(
+        x, kernel.mean, kernel.sigma, kernel.index, kernel.shape, key, **slide
+    )
+
+
+def dense(x: jax.Array, kernel: PackedKernel, key: jax.Array) -> jax.Array:
+    """`lrt_dense` by the sparse kernels."""
+    if kernel.sigma is None:
+        return sparse.dense(x, kernel.mean, kernel.index, kernel.shape)
+    return sparse.lrt_dense(
+        x, kernel.mean, kernel.sigma, kernel.index, kernel.shape, key
+    )
