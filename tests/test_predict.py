@@ -184,8 +184,9 @@ def test_the_command_prints_a_line_an_image(model, images, tmp_path):
     assert outcome.code == 0, outcome.err
     net, weights, masks = network.load(model)
     key = jax.random.key(9)
+    backend = predict.backend_for(masks)
     expected = predict.predict(
-        net, weights, masks, np.load(images), key=key, num_samples=3
+        net, weights, masks, np.load(images), key=key, num_samples=3, backend=backend
     )
     with np.load(out) as stored:
         for name, array in expected._asdict().items():

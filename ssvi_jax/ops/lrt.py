@@ -58,7 +58,9 @@ def lrt_dense(x: jax.Array, kernel: PackedKernel, key: jax.Array) -> jax.Array:
     m = products.dense(x, mean)
     if not variance:
         return m
-    return _noisy(m, products.dense(jnp.square(x), variance[0]), key)
+    last = m.ndim - 1
+    v = products.dense(jnp.square(x), variance[0])
+    return _noisy(m, v, key, (last, *range(last)))
 
 
 def lrt_conv(
@@ -88,17 +90,16 @@ def lrt_conv(
     if backend.takes_conv(x, kernel, window):
         return backend.conv(x, kernel, key, window)
     m, *v = products.conv_powers(x, unpack(kernel), window)
-    return _noisy(m, v[0], key) if v else m
+    last = m.ndim - 1
+    return _noisy(m, v[0], key, (last, *range(1, last), 0)) if v else m
 
 
-def _noisy(m: jax.Array, v: jax.Array, key: jax.Array) -> jax.Array:
-    """Adds noise, numbered over (channels, positions, batch) as the sparse kernels do.
+def _noisy(
+    m: jax.Array, v: jax.Array, key: jax.Array, order: tuple[int, ...]
+) -> jax.Array:
+    """Adds noise whose positions are counted with the axes in this order.
 
-    A dense layer's leading axes all count as its batch.
+    It is the order in which the sparse kernels hold their results: channels first.
     """
-    batch_axes = (0,) if m.ndim > 3 else tuple(range(m.ndim - 1))
-    order = (m.ndim - 1, *range(len(batch_axes), m.ndim - 1), *batch_axes)
     epsilon = noise.normal(key, tuple(m.shape[axis] for axis in order), m.dtype)
-    return perturb(
-        m, v, epsilon.transpose(sorted(range(m.ndim), key=order.__getitem__))
-    )
+    return perturb(m, v, epsilon.transpose([order.index(a) for a in range(m.ndim)]))
