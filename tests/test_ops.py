@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tiny import draw_epsilon
 
 from ssvi_jax import ops
 from ssvi_jax.ops import lrt, packing, products
@@ -207,11 +208,6 @@ def test_dense_equals_numpy(seed, leading):
     x = rng.normal(size=(*rng.integers(1, 4, leading), 5)).astype(np.float32)
     kernel = rng.normal(size=(5, 3)).astype(np.float32)
     close(ops.dense(jnp.asarray(x), jnp.asarray(kernel)), np.float64(x) @ kernel)
-
-
-def draw_epsilon(key, shape, order):
-    drawn = ops.noise.normal(key, tuple(shape[axis] for axis in order))
-    return np.float64(drawn).transpose(np.argsort(order))
 
 
 def lrt_value(x, mean, variance, epsilon, product):

@@ -115,3 +115,9 @@ def from_flax(module, x) -> tuple[Any, Any, Any]:
     return model, *jax.tree.map(
         lambda v: jnp.array(rng.random(v.shape), v.dtype), variables
     )
+
+
+def draw_epsilon(key, shape, order):
+    """A layer's noise in float64, counted with the axes of its shape in this order."""
+    drawn = np.float64(ops.noise.normal(key, tuple(shape[axis] for axis in order)))
+    return np.transpose(drawn, [order.index(axis) for axis in range(len(shape))])

@@ -5,8 +5,6 @@ layers the batch is innermost, and every sum of a batch norm and of its gradient
 copy the whole array first.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -32,7 +30,6 @@ def comoment(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     return total, product
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def batch_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -47,6 +44,12 @@ def batch_norm(
     Returns:
       The normalized x, and mean and variance ``[channels]`` of the batch.
     """
+    return _batch_norm(x, scale, bias, epsilon)
+
+
+def _value(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     return _forward(x, scale, bias, epsilon)[0]
 
 
@@ -77,4 +80,5 @@ def _channels(values: jax.Array) -> jax.Array:
     return values[None, None, None, :]
 
 
-batch_norm.defvjp(_forward, _backward)
+_batch_norm = jax.custom_vjp(_value, nondiff_argnums=(3,))
+_batch_norm.defvjp(_forward, _backward)
