@@ -203,7 +203,13 @@ def test_the_model_file_predicts_what_the_checkpoint_does(
     config = smoke_run.tiny_config()
     key = jax.random.fold_in(jax.random.key(config.seed), summary["step"])
     again = predict.predict(
-        net, weights, masks, digits.test_images, key=key, num_samples=3
+        net,
+        weights,
+        masks,
+        digits.test_images,
+        key=key,
+        num_samples=3,
+        backend=predict.backend_for(masks),
     )
     for kind in ("mc", "mean"):
         ours, theirs = getattr(again, f"{kind}_probs"), predictions[f"{kind}_probs"]

@@ -29,6 +29,7 @@ def test_predictions_are_those_of_predict(subject, images, tmp_path):
         images.images,
         key=evaluation.jax.random.key(5),
         num_samples=3,
+        backend=evaluation.backend_for(subject.masks),
     )
     np.testing.assert_array_equal(found.probs["mc"], direct.mc_probs)
     np.testing.assert_array_equal(found.probs["mean"], direct.mean_probs)
