@@ -19,6 +19,7 @@ from ssvi_jax import (
 from ssvi_jax import data as data_lib
 from ssvi_jax.config import Config, defaults, read_densities
 from ssvi_jax.errors import InputError
+from ssvi_jax.ops import backend
 from ssvi_jax.subspace import GROWTH_INITS
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
@@ -41,6 +42,7 @@ def choices(name):
         ("growth_init", GROWTH_INITS),
         ("prior", priors.PRIORS),
         ("estimator", vi.ESTIMATORS),
+        ("backend", backend.BACKENDS),
         ("replacement_schedule", schedules.REPLACEMENT),
         ("schedule", schedules.LEARNING_RATE),
         ("train_corruption", ("none", *corruptions.NAMES)),
@@ -53,7 +55,7 @@ def test_every_choice_is_what_its_registry_has(field, registry):
 def test_no_choice_goes_unchecked():
     """Every Literal is compared with a registry above, or is the method (below)."""
     literals = {name for name in FIELDS if get_origin(FIELDS[name].type) is Literal}
-    assert len(literals) == 11 + 1
+    assert len(literals) == 12 + 1
     assert choices("method") == {"ssvi", "deterministic"}
 
 
