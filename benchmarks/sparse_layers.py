@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.layout import Format, Layout
 
+from ssvi_jax import runlog
 from ssvi_jax.ops import sparse
 
 
@@ -182,7 +183,7 @@ def main() -> None:
     if args.json:
         about = {"batch": args.batch, "density": args.density, "peak": rate}
         result = {**about, "share_3x3": shares, "layers": rows}
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        args.json.write_text(json.dumps(runlog.environment() | result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
