@@ -17,6 +17,10 @@
 #include <string_view>
 #include <thread>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "passes.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -43,6 +47,19 @@ ssvi::Shape make_shape(const Images::Dimensions& x, const Images::Dimensions& y,
                        const Window& window) {
   return {x[0],      x[3],      x[1],      x[2],      y[3],      y[1],     y[2],
           window[0], window[1], window[2], window[3], window[4], window[5]};
+}
+
+// Asks for large pages under a large output. XLA takes fresh memory for every run of a
+// program; in 4 KiB pages it is faulted in bit by bit and misses the TLB ever after.
+template <typename Buffer>
+void use_huge_pages(Out<Buffer>& out) {
+#if defined(MADV_HUGEPAGE)
+  constexpr uintptr_t kPage = uintptr_t{1} << 21;
+  const auto begin = reinterpret_cast<uintptr_t>(out->untyped_data());
+  const uintptr_t low = (begin + kPage - 1) / kPage * kPage;
+  const uintptr_t high = (begin + out->size_bytes()) / kPage * kPage;
+  if (low < high) madvise(reinterpret_cast<void*>(low), high - low, MADV_HUGEPAGE);
+#endif
 }
 
 template <typename Buffer>
@@ -89,6 +106,7 @@ ffi::Error sample(ffi::ThreadPool pool, Images x, Vector mean, Vector sigma,
                   Index index, Key key, Out<Images> y, Out<Images> slope, Window window,
                   std::string_view isa, int64_t threads, bool poisoned) {
   return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
+    use_huge_pages(y), use_huge_pages(slope);
     if (poisoned) poison(y), poison(slope);
     ssvi::sample(machine, make_shape(x.dimensions(), y->dimensions(), window),
                  make_kernel(index, mean.typed_data(), sigma.typed_data()),
@@ -102,6 +120,7 @@ ffi::Error sample_input(ffi::ThreadPool pool, Images g, Images slope, Images x,
                         Window window, std::string_view isa, int64_t threads,
                         bool poisoned) {
   return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
+    use_huge_pages(dx);
     if (poisoned) poison(dx);
     ssvi::input_gradient(machine, make_shape(x.dimensions(), g.dimensions(), window),
                          make_kernel(index, mean.typed_data(), sigma.typed_data()),
@@ -127,6 +146,7 @@ ffi::Error mean(ffi::ThreadPool pool, Images x, Vector mean, Index index, Vector
                 Out<Images> y, Window window, std::string_view isa, int64_t threads,
                 bool poisoned) {
   return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
+    use_huge_pages(y);
     if (poisoned) poison(y);
     ssvi::mean(machine, make_shape(x.dimensions(), y->dimensions(), window),
                make_kernel(index, mean.typed_data(), nullptr), x.typed_data(),
@@ -139,6 +159,7 @@ ffi::Error mean_input(ffi::ThreadPool pool, Images g, Vector mean, Index index,
                       Out<Images> dx, Window window, std::string_view isa,
                       int64_t threads, bool poisoned) {
   return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
+    use_huge_pages(dx);
     if (poisoned) poison(dx);
     ssvi::input_gradient(machine, make_shape(dx->dimensions(), g.dimensions(), window),
                          make_kernel(index, mean.typed_data(), nullptr), g.typed_data(),
