@@ -116,7 +116,11 @@ def _attributes(window: Window) -> dict[str, Any]:
 
 
 def call(
-    name: str, window: Window, outputs: Sequence[tuple[int, ...]], *operands: jax.Array
+    name: str,
+    window: Window,
+    outputs: Sequence[tuple[int, ...]],
+    *operands: jax.Array,
+    **attributes: Any,
 ) -> list[jax.Array]:
     """One pass: a custom call; arrays of images have the batch innermost."""
 
@@ -130,7 +134,7 @@ def call(
         input_layouts=[layout(a.shape) for a in operands],
         output_layouts=[layout(shape) for shape in outputs],
     )
-    return list(function(*operands, **_attributes(window)))
+    return list(function(*operands, **_attributes(window), **attributes))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -185,7 +189,9 @@ def _mean_fwd(
     x: jax.Array, mean: jax.Array, index: jax.Array, bias: jax.Array, window: Window
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     shape = window.output_shape(x.shape)
-    (y,) = call("ssvi_mean", window, [shape], x, mean, index, bias)
+    none = jnp.zeros((0, 0, 0, 0), jnp.float32)
+    operands = (x, mean, index, bias, none)
+    (y,) = call("ssvi_mean", window, [shape], *operands, relu=np.bool_(False))
     return y, (x, mean, index, bias)
 
 

@@ -102,6 +102,12 @@ ssvi::Kernel make_kernel(const Index& index, const float* mean, const float* sig
           static_cast<int64_t>(index.element_count())};
 }
 
+// The data of an optional operand: one of no elements stands for none.
+template <typename Buffer>
+const float* data_or_null(const Buffer& buffer) {
+  return buffer.element_count() == 0 ? nullptr : buffer.typed_data();
+}
+
 ffi::Error sample(ffi::ThreadPool pool, Images x, Vector mean, Vector sigma,
                   Index index, Key key, Out<Images> y, Out<Images> slope, Window window,
                   std::string_view isa, int64_t threads, bool poisoned) {
@@ -143,15 +149,14 @@ ffi::Error sample_weights(ffi::ThreadPool pool, Images x, Images g, Images slope
 }
 
 ffi::Error mean(ffi::ThreadPool pool, Images x, Vector mean, Index index, Vector bias,
-                Out<Images> y, Window window, std::string_view isa, int64_t threads,
-                bool poisoned) {
+                Images residual, Out<Images> y, bool relu, Window window,
+                std::string_view isa, int64_t threads, bool poisoned) {
   return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
     use_huge_pages(y);
     if (poisoned) poison(y);
     ssvi::mean(machine, make_shape(x.dimensions(), y->dimensions(), window),
                make_kernel(index, mean.typed_data(), nullptr), x.typed_data(),
-               bias.element_count() == 0 ? nullptr : bias.typed_data(),
-               y->typed_data());
+               {data_or_null(bias), data_or_null(residual), relu}, y->typed_data());
   });
 }
 
@@ -239,7 +244,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_mean, mean,
                                   .Arg<Vector>()  // mean
                                   .Arg<Index>()
                                   .Arg<Vector>()  // bias, or of no elements
+                                  .Arg<Images>()  // residual, or of no elements
                                   .Ret<Images>()  // y
+                                  .Attr<bool>("relu")
                                       SSVI_ATTRIBUTES);
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_mean_input, mean_input,

@@ -122,6 +122,8 @@ static void finish_others(const Gather& g, const Vector* vectors, int count,
       const vf x = load_some(g.x + at, vectors[t].live);
       value += 2.0f * x * load(v + t * kLanes);
     }
+    if (g.residual != nullptr) value += load_some(g.residual + at, vectors[t].live);
+    if (g.relu) value = select(value < 0.0f, vf{}, value);  // not the other way: NaN stays
     put(g.output + at, value, vectors[t].live, g.streamed);
   }
 }
@@ -135,8 +137,9 @@ SSVI_INLINE void run_tile(const Stage& s, const float* row, int64_t base_row,
   const int32_t* begin = g.begin + group;
   const int64_t base =
       (channel * s.plan->out_h + base_row) * s.plan->out_w * s.plan->n;
-  if (g.pass == Pass::kSampleGradient)  // to arrive while the sums are made
-    for (int t = 0; t < count; ++t) prefetch(g.x + base + s.vectors[first + t].offset);
+  const float* other = g.pass == Pass::kSampleGradient ? g.x : g.residual;
+  if (other != nullptr)  // to arrive while the sums are made
+    for (int t = 0; t < count; ++t) prefetch(other + base + s.vectors[first + t].offset);
   s.sums[count](row + int64_t{first} * s.plan->sources * kLanes, g.entries + begin[0],
                 g.entries + begin[1], m, v);
   if (g.pass == Pass::kSample)

@@ -19,6 +19,8 @@ struct Gather {
   const float* slope;     // kSampleGradient: multiplied with g
   const float* x;         // kSampleGradient
   const float* bias;      // kMean, may be null
+  const float* residual;  // kMean: added to the output, may be null
+  bool relu;              // kMean: negative outputs become 0
   const uint32_t* key;    // kSample
   float* output;          // y, or dx
   float* slope_output;    // kSample

@@ -111,14 +111,15 @@ void sample(const Machine& machine, const Shape& shape, const Kernel& kernel,
 }
 
 void mean(const Machine& machine, const Shape& shape, const Kernel& kernel,
-          const float* x, const float* bias, float* y) {
+          const float* x, const Epilogue& epilogue, float* y) {
   if (empty(shape)) return;
   Plan plan = forward_plan(shape);
   cut(plan, {machine.isa->lanes, 1, kernel.size, false, false});
   const Lists lists(machine, plan, shape, false, kernel, false);
   Gather g{};
   g.pass = Pass::kMean;
-  g.input = x, g.bias = bias, g.output = y;
+  g.input = x, g.output = y;
+  g.bias = epilogue.bias, g.residual = epilogue.residual, g.relu = epilogue.relu;
   run(machine, plan, lists, g);
 }
 

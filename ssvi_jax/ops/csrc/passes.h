@@ -29,9 +29,16 @@ const Isa* find_isa(const char* name);
 void sample(const Machine& machine, const Shape& shape, const Kernel& kernel,
             const float* x, const uint32_t* key, float* y, float* slope);
 
-// y = conv(x, M) + bias; the bias may be null.
+// What is done to an output while it is at hand.
+struct Epilogue {
+  const float* bias = nullptr;      // of each channel, or null
+  const float* residual = nullptr;  // of the output's shape, or null
+  bool relu = false;
+};
+
+// y = conv(x, M) + bias + residual, negative values replaced by 0 with `relu`.
 void mean(const Machine& machine, const Shape& shape, const Kernel& kernel,
-          const float* x, const float* bias, float* y);
+          const float* x, const Epilogue& epilogue, float* y);
 
 // dx = convᵀ(g, M) + 2 x convᵀ(g · slope, V), or without slope its first term.
 void input_gradient(const Machine& machine, const Shape& shape, const Kernel& kernel,
