@@ -57,13 +57,26 @@ def parse_as(options: type[T], argv: Sequence[str]) -> T:
 def resolve(argv: Sequence[str], *, preset: str, dataset: str) -> Config:
     """Parses again on top of a preset; flags that were given win.
 
+    JAX is asked which backend multiplies: the laptop preset depends on it.
+
     Args:
       argv: the command line.
       preset: the preset's own name.
       dataset: the data set's own name.
+
+    Raises:
+      InputError: a backend that cannot run here.
     """
-    method = parse(argv).method
-    config = _parse(argv, defaults(preset, dataset, method))
+    from ssvi_jax.ops import backend
+
+    asked = parse(argv)
+    sparse_kernels = (
+        asked.method == "ssvi"
+        and asked.model == Config.model
+        and backend.choose(asked.backend, 1.0 - asked.sparsity) == "sparse"
+    )
+    default = defaults(preset, dataset, asked.method, sparse_kernels=sparse_kernels)
+    config = _parse(argv, default)
     return dataclasses.replace(config, preset=preset, dataset=dataset)
 
 

@@ -12,6 +12,7 @@ import smoke_run
 from ssvi_jax import checkpoint, cli, data, runlog, train
 from ssvi_jax.data import download
 from ssvi_jax.errors import InputError
+from ssvi_jax.ops import backend
 
 
 def python(*arguments, **environment):
@@ -131,6 +132,35 @@ def test_resolved_names_replace_auto():
     assert (asked.dataset, asked.preset) == ("auto", "auto")
     got = cli.resolve(["--dataset", "auto"], preset="laptop", dataset="cifar10")
     assert (got.dataset, got.preset) == ("cifar10", "laptop")
+
+
+@pytest.mark.parametrize(
+    ("flags", "dataset", "runs", "width", "epochs"),
+    [
+        ([], "cifar10", "sparse", 2.0, 24),
+        ([], "cifar100", "sparse", 2.0, 24),
+        ([], "cifar10", "xla", 1.0, 10),
+        ([], "digits", "sparse", 0.5, 30),
+        (["--width", "1.5"], "cifar10", "sparse", 1.5, 24),
+        (["--model", "resnet18"], "cifar10", "sparse", 1.0, 10),
+        (["--method", "deterministic"], "cifar10", "sparse", 1.0, 10),
+    ],
+)
+def test_the_laptop_network_is_wide_where_the_sparse_kernels_compute_it(
+    flags, dataset, runs, width, epochs, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(
+        backend, "choose", lambda name, density: asked.append((name, density)) or runs
+    )
+    got = cli.resolve(["--sparsity", "0.75", *flags], preset="laptop", dataset=dataset)
+    assert (got.width, got.epochs) == (width, epochs)
+    assert asked in ([], [("auto", 0.25)])
+
+
+def test_the_wide_network_is_of_the_laptop_preset_alone(monkeypatch):
+    monkeypatch.setattr(backend, "choose", lambda name, density: "sparse")
+    assert cli.resolve([], preset="smoke", dataset="cifar10").width == 0.25
 
 
 def test_a_dense_method_is_dense_by_default():
