@@ -1,6 +1,6 @@
 """Trains the same small network on both backends and several seeds, on real data.
 
-    python benchmarks/backend_accuracy.py --json results/benchmarks/backend_accuracy.json
+    python benchmarks/backends.py --json results/benchmarks/backends.json
 
 The backends draw the same noise and differ in rounding only, but training amplifies
 rounding: what must agree is the accuracy, within the spread over seeds. About 20
