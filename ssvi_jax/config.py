@@ -61,8 +61,10 @@ class Config:
     """paper: authors' recipe; laptop: 30 min on 2 cores; auto: by device (GPU, CPU)."""
     method: Literal["ssvi", "deterministic"] = "ssvi"
     """deterministic: a dense point estimate, trained with the same code."""
-    model: Literal["convnet", "mlp", "resnet18", "resnet34"] = "convnet"
-    """Architecture."""
+    model: Literal["convnet", "mlp", "resnet18", "resnet34", "resnet50", "wrn28"] = (
+        "convnet"
+    )
+    """Architecture; wrn28 with --width 10 is WRN-28-10."""
     width: float = 1.0
     """Factor on all hidden widths; `laptop`: 2 where the sparse kernels run."""
     epochs: int = 10

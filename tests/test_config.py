@@ -132,7 +132,7 @@ def test_an_unknown_preset_lists_the_known_ones():
         ("train_severity", 0, "1 to 5"),
         ("train_severity", 6, "1 to 5"),
         ("train_corruption", "rain", "brightness, contrast, .*none, .*zoom_blur"),
-        ("model", "resnet50", "convnet, mlp, resnet18, resnet34"),
+        ("model", "vgg", "convnet, mlp, resnet18, resnet34, resnet50, wrn28"),
         ("prior", "horseshoe", "gaussian, laplace, scale_mixture"),
     ],
 )

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from ssvi_jax import models
 from ssvi_jax.errors import InputError
-from ssvi_jax.models import convnet
+from ssvi_jax.models import convnet, wide_resnet
 
 COLOUR = (32, 32, 3)
 DIGITS = (8, 8, 1)
@@ -156,6 +156,34 @@ def test_kernel_counts_at_width_one(name, num_kernels, num_weights):
 )
 def test_multiply_adds_by_hand(name, image, expected):
     assert multiply_adds(models.build(name, num_classes=10), image) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "classes", "image", "count"),
+    [
+        # The count of the paper's Table (36.5 M) and of PyTorch's implementations.
+        ("wrn28", 10, 10, COLOUR, 36_479_194),
+        ("wrn28", 2, 10, COLOUR, 1_467_610),
+        ("resnet50", 1, 1000, (224, 224, 3), 25_557_032),
+    ],
+)
+def test_published_parameter_counts(name, width, classes, image, count):
+    model = models.build(name, num_classes=classes, width=width)
+    leaves = jax.tree.leaves(shapes(model, image)["params"])
+    assert sum(math.prod(leaf.shape) for leaf in leaves) == count
+
+
+def test_a_wide_network_of_any_depth():
+    def kernels(depth):
+        model = wide_resnet.WideResNet(depth, num_filters=8, num_classes=3)
+        return kernel_sizes(model, DIGITS)
+
+    # Stem, dense layer, two convolutions a block, three shortcuts (16 is not 8).
+    assert len(kernels(16)) == 2 + 2 * 6 + 3
+    # Two digits, so that names sort in the order of application.
+    assert "group1_00/conv1/kernel" in kernels(70)
+    with pytest.raises(InputError, match="depth: got 17, allowed: 10, 16"):
+        kernels(17)
 
 
 def test_laptop_network_is_small_and_fast():

@@ -12,15 +12,17 @@ from collections.abc import Callable
 from flax import linen as nn
 
 from ssvi_jax.errors import InputError, check_choice, check_positive
-from ssvi_jax.models import convnet, mlp, resnet
+from ssvi_jax.models import bottleneck, convnet, mlp, resnet, wide_resnet
 
-__all__ = ["MODELS", "build", "convnet", "mlp", "resnet"]
+__all__ = ["MODELS", "build"]
 
 MODELS: dict[str, Callable[[int, float], nn.Module]] = {
     "convnet": convnet.convnet,
     "mlp": mlp.mlp,
     "resnet18": resnet.resnet18,
     "resnet34": resnet.resnet34,
+    "resnet50": bottleneck.resnet50,
+    "wrn28": wide_resnet.wrn28,
 }
 """Model name → function of (num_classes, width)."""
 
