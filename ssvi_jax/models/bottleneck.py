@@ -57,7 +57,8 @@ class BottleneckResNet(nn.Module):
         stem = partial(nn.Conv, self.num_filters, (7, 7), 2, padding=3)
         norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="bn1")
         x = nn.relu(norm(stem(use_bias=False, name="conv1")(x)))
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        edge = ((1, 1), (1, 1))
+        x = nn.max_pool(x, (3, 3), (2, 2), edge)  # pyright: ignore[reportArgumentType]
         for stage, num_blocks in enumerate(self.stage_sizes):
             for block in range(num_blocks):
                 x = Bottleneck(
