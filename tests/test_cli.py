@@ -137,11 +137,11 @@ def test_resolved_names_replace_auto():
 @pytest.mark.parametrize(
     ("flags", "dataset", "runs", "width", "epochs"),
     [
-        ([], "cifar10", "sparse", 2.0, 24),
-        ([], "cifar100", "sparse", 2.0, 24),
+        ([], "cifar10", "sparse", 2.0, 22),
+        ([], "cifar100", "sparse", 2.0, 22),
         ([], "cifar10", "xla", 1.0, 10),
         ([], "digits", "sparse", 0.5, 30),
-        (["--width", "1.5"], "cifar10", "sparse", 1.5, 24),
+        (["--width", "1.5"], "cifar10", "sparse", 1.5, 22),
         (["--model", "resnet18"], "cifar10", "sparse", 1.0, 10),
         (["--method", "deterministic"], "cifar10", "sparse", 1.0, 10),
     ],
