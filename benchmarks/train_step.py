@@ -12,6 +12,7 @@ C D …, and ratios are of medians. PyTorch is optional: benchmarks/requirements
 """
 
 import argparse
+import functools
 import json
 import statistics
 import time
@@ -25,6 +26,7 @@ from numpy.typing import ArrayLike
 
 from ssvi_jax import adapters, models, optimizers, priors, runlog, subspace, trees, vi
 from ssvi_jax import masks as masks_lib
+from ssvi_jax.types import ApplyFn, ModelState, Params
 
 DENSITY = 0.05
 
@@ -33,6 +35,14 @@ FEW_TURNS = 3
 
 Contestant = Callable[[], float]
 """Runs and waits for some steps; returns seconds a step."""
+
+
+@functools.cache
+def _network() -> tuple[ApplyFn, Params, ModelState]:
+    """ResNet-18; shared, because its initialization compiles for seconds."""
+    module = models.build("resnet18", num_classes=10)
+    example = np.zeros((1, 32, 32, 3), np.float32)
+    return adapters.from_flax(module, example, key=jax.random.key(0))
 
 
 class Library:
@@ -63,9 +73,7 @@ class Library:
         images = self._rng.normal(size=(4 * batch_size, 32, 32, 3)).astype(np.float32)
         labels = self._rng.integers(0, 10, 4 * batch_size)
         self.data = (jnp.asarray(images), jnp.asarray(labels))
-        apply_fn, params, model_state = adapters.from_flax(
-            models.build("resnet18", num_classes=10), images[:1], key=jax.random.key(0)
-        )
+        apply_fn, params, model_state = _network()
         self.inference = vi.VI(
             apply_fn,
             optimizers.sgd(1e-3, momentum=0.9),
