@@ -67,8 +67,9 @@ def run(args: argparse.Namespace, *, with_torch: bool) -> dict[str, Any]:
 def headline(parts: Mapping[str, Any]) -> dict[str, float]:
     """The numbers that matter, flat.
 
-    Names with "train" or "mean" tell how many times as long PyTorch takes (more is
-    better); the others are ours over theirs (less is better).
+    `train_*` and `predict_mean_*` tell how many times as long PyTorch takes, so more is
+    better; `predict10_time_*`, `state_*` and `rss_*` are ours over theirs, so less is.
+    `rate_vs_peak` and the swap's shares are fractions.
     """
     step = parts["training"]["median_seconds"]
     ask = parts["prediction"]["median_seconds"]
