@@ -13,6 +13,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,19 +154,12 @@ def summary(rows: list[dict[str, Any]], peak_rate: float) -> dict[str, float]:
     return {**shares, "all": len(PASSES) * work / sum(totals.values()) / peak_rate}
 
 
-def main() -> None:
-    """Prints a table and, if asked, writes the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--density", type=float, default=0.05)
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
-    args = parser.parse_args()
-    if not sparse.available():
-        raise SystemExit(sparse.why_not())
+def report(layers: Sequence[Layer], batch: int, density: float) -> dict[str, Any]:
+    """Measures layers and the peak before and after; prints a table, returns it."""
     rate, rows = peak(), []
     print("layer                      weights " + "".join(f"{p:>19}" for p in PASSES))
-    for layer in LAYERS:
-        row = measure(layer, args.batch, args.density)
+    for layer in layers:
+        row = measure(layer, batch, density)
         rows.append(row)
         cells = "".join(
             f"{t * 1e3:9.2f} ms {row['multiply_adds'] / t / 1e9:5.1f} G"
@@ -180,9 +174,21 @@ def main() -> None:
         f"peak {rate / 1e9:.0f} G multiply-adds/s; share over the 3x3 layers:", end=" "
     )
     print(", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
+    about = {"batch": batch, "density": density, "peak": rate}
+    return {**about, "share_3x3": shares, "layers": rows}
+
+
+def main() -> None:
+    """Prints a table and, if asked, writes the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--density", type=float, default=0.05)
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    args = parser.parse_args()
+    if not sparse.available():
+        raise SystemExit(sparse.why_not())
+    result = report(LAYERS, args.batch, args.density)
     if args.json:
-        about = {"batch": args.batch, "density": args.density, "peak": rate}
-        result = {**about, "share_3x3": shares, "layers": rows}
         args.json.write_text(json.dumps(runlog.environment() | result, indent=1) + "\n")
 
 

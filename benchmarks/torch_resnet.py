@@ -1,4 +1,4 @@
-"""The peer of `train_step.py` in plain PyTorch: one step of CIFAR ResNet-18.
+"""The peer of the library in plain PyTorch: a step, or a prediction, of ResNet-18.
 
 Dense tensors times a mask, two convolutions and noise a layer (local
 reparameterization), closed-form KL, SGD with momentum; channels last, the fused loops
@@ -10,6 +10,7 @@ of PyTorch wherever it has them.
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -90,6 +91,11 @@ def _plain_conv(num_in: int, num_out: int, window: int, stride: int) -> nn.Modul
     return nn.Conv2d(num_in, num_out, window, stride, window // 2, bias=False)
 
 
+def _images(batch_size: int) -> torch.Tensor:
+    images = torch.randn(batch_size, 3, 32, 32)
+    return images.to(memory_format=torch.channels_last)
+
+
 def make_step(batch_size: int, density: float | None) -> Callable[[], float]:
     """One training step on random images; returns its loss.
 
@@ -103,7 +109,7 @@ def make_step(batch_size: int, density: float | None) -> Callable[[], float]:
     else:
         model = resnet18(lambda i, o, w, s: LrtConv(i, o, w, s, density))
     sampled = [m for m in model.modules() if isinstance(m, LrtConv)]
-    images = torch.randn(batch_size, 3, 32, 32).to(memory_format=torch.channels_last)
+    images = _images(batch_size)
     labels = torch.randint(0, 10, (batch_size,))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, foreach=True)
 
@@ -117,3 +123,15 @@ def make_step(batch_size: int, density: float | None) -> Callable[[], float]:
         return float(loss.detach())
 
     return step
+
+
+def make_forward(batch_size: int) -> Callable[[], np.ndarray]:
+    """One prediction of random images with plain weights; returns probabilities."""
+    torch.manual_seed(0)
+    model, images = resnet18(_plain_conv).eval(), _images(batch_size)
+
+    @torch.inference_mode()
+    def forward() -> np.ndarray:
+        return torch.softmax(model(images), dim=-1).numpy()
+
+    return forward

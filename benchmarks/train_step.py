@@ -12,25 +12,37 @@ C D …, and ratios are of medians. PyTorch is optional: benchmarks/requirements
 """
 
 import argparse
+import functools
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ssvi_jax import adapters, models, optimizers, priors, runlog, subspace, trees, vi
 from ssvi_jax import masks as masks_lib
+from ssvi_jax.types import ApplyFn, ModelState, Params
 
 DENSITY = 0.05
 
 PHASE_STEPS = 100
+FEW_TURNS = 3
 
 Contestant = Callable[[], float]
 """Runs and waits for some steps; returns seconds a step."""
+
+
+@functools.cache
+def _network() -> tuple[ApplyFn, Params, ModelState]:
+    """ResNet-18; shared, because its initialization compiles for seconds."""
+    module = models.build("resnet18", num_classes=10)
+    example = np.zeros((1, 32, 32, 3), np.float32)
+    return adapters.from_flax(module, example, key=jax.random.key(0))
 
 
 class Library:
@@ -38,31 +50,46 @@ class Library:
 
     Args:
       batch_size: images a step.
-      density: kept fraction; None for a dense deterministic network.
+      density: kept fraction, uniform as in the paper's preset; None for a dense
+        deterministic network.
       steps: steps a call.
+      backend: what multiplies, "xla" or "sparse".
+
+    Attributes:
+      inference: the network and its loss.
+      masks: the current selection; none for a deterministic network.
+      state: the current state, donated by the next call.
+      data: images and labels, four batches.
     """
 
-    def __init__(self, batch_size: int, density: float | None, steps: int = 4):
+    def __init__(
+        self,
+        batch_size: int,
+        density: float | None,
+        steps: int = 4,
+        backend: str = "xla",
+    ):
         self.steps, self._rng = steps, np.random.default_rng(0)
         images = self._rng.normal(size=(4 * batch_size, 32, 32, 3)).astype(np.float32)
         labels = self._rng.integers(0, 10, 4 * batch_size)
-        self._data = (jnp.asarray(images), jnp.asarray(labels))
-        apply_fn, params, model_state = adapters.from_flax(
-            models.build("resnet18", num_classes=10), images[:1], key=jax.random.key(0)
-        )
-        self._inference = vi.VI(
+        self.data = (jnp.asarray(images), jnp.asarray(labels))
+        apply_fn, params, model_state = _network()
+        self.inference = vi.VI(
             apply_fn,
             optimizers.sgd(1e-3, momentum=0.9),
             num_data=50_000,
             prior=priors.GaussianPrior(std=1.0),
+            backend=backend,
             is_bayesian=trees.is_kernel if density else lambda path, leaf: False,
         )
-        shapes = self._inference.kernel_shapes(params)
-        self._masks = (
-            masks_lib.create(shapes, 1 - density, self._rng) if density else {}
+        shapes = self.inference.kernel_shapes(params)
+        self.masks = (
+            masks_lib.create(shapes, 1 - density, self._rng, "uniform")
+            if density
+            else {}
         )
-        self._state = self._inference.init(
-            jax.random.key(1), params, model_state, self._masks
+        self.state = self.inference.init(
+            jax.random.key(1), params, model_state, self.masks
         )
         rows = np.arange(steps * batch_size) % len(images)
         self._rows = rows.reshape(steps, batch_size).astype(np.int32)
@@ -70,29 +97,46 @@ class Library:
     def __call__(self) -> float:
         """Some steps; seconds a step."""
         start = time.perf_counter()
-        self._state, metrics = self._inference.inner_loop(
-            self._state, self._masks, self._data, self._rows
+        self.state, metrics = self.inference.inner_loop(
+            self.state, self.masks, self.data, self._rows
         )
         loss = np.asarray(metrics["loss"])
         seconds = time.perf_counter() - start
-        if not np.isfinite(loss).all():
-            raise FloatingPointError(f"the loss is {loss}: these times mean nothing")
+        _check_finite(loss)
         return seconds / self.steps
 
     def swap(self) -> tuple[float, float]:
         """One swap: seconds of the dense gradient, and of removal and addition."""
         start = time.perf_counter()
         gradients = jax.device_get(
-            self._inference.dense_gradient(
-                self._state, self._masks, self._data, self._rows[:1]
+            self.inference.dense_gradient(
+                self.state, self.masks, self.data, self._rows[:1]
             )
         )
         middle = time.perf_counter()
-        self._state, self._masks, _ = subspace.removal_addition(
-            self._state, self._masks, gradients, rate=0.3, rng=self._rng
+        self.state, self.masks, _ = subspace.removal_addition(
+            self.state, self.masks, gradients, rate=0.3, rng=self._rng
         )
-        jax.block_until_ready(self._state.posterior)
+        jax.block_until_ready(self.state.posterior)
         return middle - start, time.perf_counter() - middle
+
+
+def _check_finite(values: ArrayLike) -> None:
+    if not np.isfinite(values).all():
+        raise FloatingPointError(f"the results are {values}: the times mean nothing")
+
+
+def timed(call: Callable[[], ArrayLike], times: int) -> Contestant:
+    """Calls so many times a turn, gives seconds a call; results must be finite."""
+
+    def run() -> float:
+        start = time.perf_counter()
+        results = [call() for _ in range(times)]
+        seconds = time.perf_counter() - start
+        _check_finite(np.asarray(results))
+        return seconds / times
+
+    return run
 
 
 def torch_contestant(
@@ -101,15 +145,7 @@ def torch_contestant(
     """The same step in PyTorch, eager, on the same number of threads."""
     import torch_resnet
 
-    step = torch_resnet.make_step(batch_size, density)
-
-    def run() -> float:
-        start = time.perf_counter()
-        for _ in range(steps):
-            step()
-        return (time.perf_counter() - start) / steps
-
-    return run
+    return timed(torch_resnet.make_step(batch_size, density), steps)
 
 
 def contestants(
@@ -125,34 +161,46 @@ def contestants(
     return found
 
 
-def measure(found: dict[str, Contestant], repeats: int) -> dict[str, list[float]]:
-    """Seconds a step of every turn after one turn of warm-up."""
+def measure(
+    found: dict[str, Contestant], repeats: int, few: Collection[str] = ()
+) -> dict[str, list[float]]:
+    """Seconds a step of every turn after one turn of warm-up.
+
+    Args:
+      found: name → contestant, in the order in which they take turns.
+      repeats: turns that count.
+      few: names that take `FEW_TURNS` only.
+    """
     for name, run in found.items():
         print(f"warming up {name} …", flush=True)
         run()
     seconds: dict[str, list[float]] = {name: [] for name in found}
-    for _ in range(repeats):
+    for turn in range(repeats):
         for name, run in found.items():
-            seconds[name].append(run())
+            if turn < FEW_TURNS or name not in few:
+                seconds[name].append(run())
     return seconds
 
 
-def summarize(batch_size: int, seconds: dict[str, list[float]]) -> dict:
-    """Medians and ratios to `ssvi`, printed and returned."""
+def summarize(
+    title: str, batch_size: int, seconds: dict[str, list[float]], reference: str
+) -> dict:
+    """Medians and ratios to the contestant `reference`, printed and returned."""
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"\nbatch {batch_size}, one training step of ResNet-18:")
+    ratios = {name: median / medians[reference] for name, median in medians.items()}
+    print(f"\nbatch {batch_size}, {title}:")
+    width = max(map(len, medians))
     for name, median in medians.items():
-        ratio = median / medians["ssvi"]
         low, high = min(seconds[name]), max(seconds[name])
         print(
-            f"  {name:<10}{median * 1e3:8.0f} ms  ({low * 1e3:.0f} to {high * 1e3:.0f})"
-            f"{batch_size / median:8.1f} images/s   {ratio:5.2f} x the time of ssvi"
+            f"  {name:<{width}}{median * 1e3:8.0f} ms  ({low * 1e3:.0f} to "
+            f"{high * 1e3:.0f}){batch_size / median:8.1f} images/s   "
+            f"{ratios[name]:5.2f} x the time of {reference}"
         )
-    ratios = {name: median / medians["ssvi"] for name, median in medians.items()}
     return {
         "batch_size": batch_size,
         "median_seconds": medians,
-        "ratio_to_ssvi": ratios,
+        f"ratio_to_{reference}": ratios,
         "seconds": seconds,
     }
 
@@ -174,10 +222,12 @@ def swap_share(ssvi: Library, step_seconds: float, repeats: int) -> dict[str, fl
     }
 
 
-def _torch_version() -> str | None:
+def torch_version() -> str | None:
+    """PyTorch's version and threads; None where it is not installed."""
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
+        print("PyTorch is not installed (benchmarks/requirements.txt): JAX alone.")
         return None
     return f"{torch.__version__}, {torch.get_num_threads()} threads"
 
@@ -189,21 +239,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="turns that count")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     args = parser.parse_args()
-    torch_version = _torch_version()
-    if torch_version is None:
-        print("PyTorch is not installed (benchmarks/requirements.txt): JAX alone.")
+    torch_found = torch_version()
     repeats, steps = (3, 2) if args.quick else (args.repeats, 4)
     results = []
     for batch_size in (32,) if args.quick else (32, 128):
-        found = contestants(batch_size, steps, with_torch=torch_version is not None)
-        result = summarize(batch_size, measure(found, repeats))
+        found = contestants(batch_size, steps, with_torch=torch_found is not None)
+        result = summarize(
+            "one training step of ResNet-18",
+            batch_size,
+            measure(found, repeats),
+            "ssvi",
+        )
         ssvi, step_seconds = found["ssvi"], result["median_seconds"]["ssvi"]
         assert isinstance(ssvi, Library)
         result["swap"] = swap_share(ssvi, step_seconds, repeats)
         results.append(result)
     report = {
         **runlog.environment(),
-        "torch": torch_version,
+        "torch": torch_found,
         "density": DENSITY,
         "steps_per_turn": steps,
         "results": results,

@@ -1,0 +1,58 @@
+"""Times the prediction of a batch: samples and mean of a sparse network, dense PyTorch.
+
+The library's side is its public functions, so drawing the samples, handing the images
+over and checking the result are in its times, and `predict.predict` gives the mean
+network besides the samples: 10 samples are 11 forward passes.
+"""
+
+from functools import partial
+
+import jax
+import numpy as np
+from train_step import Contestant, Library, timed
+
+from ssvi_jax import predict
+
+SAMPLES = (1, 10)
+MEAN, DENSE = "mean network", "torch, deterministic"
+
+
+def sampled(num_samples: int) -> str:
+    """Name of the contestant that draws so many samples."""
+    return f"{num_samples} sample{'s' if num_samples > 1 else ''} and mean"
+
+
+def contestants(
+    library: Library, batch_size: int, *, with_torch: bool
+) -> dict[str, Contestant]:
+    """Name → contestant, in the order in which they take turns.
+
+    Args:
+      library: a sparse network in training.
+      batch_size: images, at most those of the library's data.
+      with_torch: whether one dense deterministic forward pass takes part.
+    """
+    images = np.asarray(library.data[0][:batch_size])
+    weights = library.state.weights
+    common = (library.inference.apply_fn, weights, library.masks, images)
+
+    def draw(num_samples: int) -> np.ndarray:
+        found = predict.predict(
+            *common,
+            key=jax.random.key(0),
+            num_samples=num_samples,
+            backend=library.inference.backend,
+        )
+        return found.mc_probs
+
+    def mean() -> np.ndarray:
+        return predict.predict_mean(*common, backend=library.inference.backend)
+
+    found = {sampled(number): timed(partial(draw, number), 1) for number in SAMPLES}
+    # Several calls a turn, so that all contestants' turns are of similar length.
+    found[MEAN] = timed(mean, 5)
+    if with_torch:
+        import torch_resnet
+
+        found[DENSE] = timed(torch_resnet.make_forward(batch_size), 3)
+    return found
