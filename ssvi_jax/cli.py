@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import tyro
 
-from ssvi_jax.config import Config, defaults
+from ssvi_jax.config import WIDE_DENSITY, Config, defaults
 from ssvi_jax.errors import InputError
 
 T = TypeVar("T")
@@ -70,12 +70,14 @@ def resolve(argv: Sequence[str], *, preset: str, dataset: str) -> Config:
     from ssvi_jax.ops import backend
 
     asked = parse(argv)
-    sparse_kernels = (
+    density = 1.0 - asked.sparsity
+    wide = (
         asked.method == "ssvi"
         and asked.model == Config.model
-        and backend.choose(asked.backend, 1.0 - asked.sparsity) == "sparse"
+        and backend.choose(asked.backend, density) == "sparse"
+        and round(density, 9) <= WIDE_DENSITY
     )
-    default = defaults(preset, dataset, asked.method, sparse_kernels=sparse_kernels)
+    default = defaults(preset, dataset, asked.method, wide=wide)
     config = _parse(argv, default)
     return dataclasses.replace(config, preset=preset, dataset=dataset)
 

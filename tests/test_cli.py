@@ -142,6 +142,7 @@ def test_resolved_names_replace_auto():
         ([], "cifar10", "xla", 1.0, 10),
         ([], "digits", "sparse", 0.5, 30),
         (["--width", "1.5"], "cifar10", "sparse", 1.5, 22),
+        (["--sparsity", "0.94"], "cifar10", "sparse", 1.0, 10),
         (["--model", "resnet18"], "cifar10", "sparse", 1.0, 10),
         (["--method", "deterministic"], "cifar10", "sparse", 1.0, 10),
     ],
@@ -153,9 +154,9 @@ def test_the_laptop_network_is_wide_where_the_sparse_kernels_compute_it(
     monkeypatch.setattr(
         backend, "choose", lambda name, density: asked.append((name, density)) or runs
     )
-    got = cli.resolve(["--sparsity", "0.75", *flags], preset="laptop", dataset=dataset)
+    got = cli.resolve(["--sparsity", "0.95", *flags], preset="laptop", dataset=dataset)
     assert (got.width, got.epochs) == (width, epochs)
-    assert asked in ([], [("auto", 0.25)])
+    assert asked in ([], [("auto", 1 - got.sparsity)])
 
 
 def test_the_wide_network_is_of_the_laptop_preset_alone(monkeypatch):
