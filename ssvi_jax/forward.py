@@ -41,17 +41,15 @@ def forward(
     """
     key_draw = None if estimator == "mean" else jax.random.fold_in(key, 0)
     kernels = posterior_lib.packed_sample(
-        weights.posterior, subspace, key_draw, backend=backend
+        weights.posterior, subspace, key_draw, probes, backend=backend
     )
     draws = posterior_lib.full_kernels(kernels)
-    if probes is not None:
-        draws = {path: draws[path] + probes[path] for path in draws}
     extra = {}
     if estimator == "local_reparam":
         extra["kernels"] = posterior_lib.kernels(
             weights.posterior, subspace, probes, backend=backend
         )
-    elif backend == "sparse" and probes is None:
+    elif backend == "sparse":
         extra["kernels"] = kernels
     return apply_fn(
         trees.merge(weights.params, draws),

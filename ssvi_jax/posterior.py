@@ -89,6 +89,7 @@ def packed_sample(
     posterior: Posterior,
     subspace: Subspace,
     key: jax.Array | None,
+    probes: Mapping[str, jax.Array] | None = None,
     *,
     backend: str = "xla",
 ) -> dict[str, PackedKernel]:
@@ -98,6 +99,7 @@ def packed_sample(
       posterior: packed Gaussians.
       subspace: where they sit.
       key: random key, or None.
+      probes: full-shape zeros added to the draw, to differentiate with respect to.
       backend: what multiplies; see `PackedKernel`.
     """
     kernels = {}
@@ -106,8 +108,9 @@ def packed_sample(
         if key is not None:
             noise = ops.noise.normal(jax.random.fold_in(key, i), theta.shape)
             theta = theta + to_sigma(rho) * noise
+        probe = None if probes is None else probes[path]
         kernels[path] = PackedKernel(
-            theta, None, subspace.index[path], shape, backend=backend
+            theta, None, subspace.index[path], shape, probe, backend
         )
     return kernels
 
@@ -128,8 +131,5 @@ def mean_kernels(posterior: Posterior, subspace: Subspace) -> dict[str, jax.Arra
 
 
 def full_kernels(kernels: Mapping[str, PackedKernel]) -> dict[str, jax.Array]:
-    """The means of packed kernels at full shape."""
-    return {
-        path: ops.scatter(kernel.mean, kernel.index, kernel.shape)
-        for path, kernel in kernels.items()
-    }
+    """The means of packed kernels at full shape, with their probes added."""
+    return {path: ops.unpack(kernel)[0] for path, kernel in kernels.items()}

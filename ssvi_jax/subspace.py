@@ -79,7 +79,7 @@ def swap_layer(
     Args:
       mask: boolean, any shape, s true.
       removal_scores: ``[s]`` in flat order; the lowest go.
-      addition_scores: the mask's shape; the highest unselected ones come.
+      addition_scores: the mask's shape, finite; the highest unselected ones come.
       count: in [0, s].
 
     Returns:
@@ -92,12 +92,12 @@ def swap_layer(
     stays[removed] = False
     new_mask = np.zeros(mask.size, bool)
     new_mask[old_index[stays]] = True
-    candidates = np.flatnonzero(~new_mask)
-    added = lowest(-addition_scores.reshape(-1)[candidates], count)
-    new_mask[candidates[added]] = True
-    source = np.full(mask.size, NEW, np.int64)
-    source[old_index[stays]] = np.flatnonzero(stays)
-    return new_mask.reshape(mask.shape), source[new_mask]
+    added = lowest(np.where(new_mask, np.inf, -addition_scores.reshape(-1)), count)
+    new_mask[added] = True
+    new_index = np.flatnonzero(new_mask)
+    source = np.full(new_index.size, NEW, np.int64)
+    source[np.searchsorted(new_index, old_index[stays])] = np.flatnonzero(stays)
+    return new_mask.reshape(mask.shape), source
 
 
 def num_swaps(mask: np.ndarray, rate: float) -> int:

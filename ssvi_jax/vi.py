@@ -326,6 +326,7 @@ class VI:
                 estimator=estimator,
                 train=True,
                 probes=probes,
+                backend=self.backend,
             )
             return -jnp.mean(self.log_likelihood(output, data[1][rows]))
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ssvi_jax.errors import InputError, check_choice
-from ssvi_jax.ops import sparse
+from ssvi_jax.ops import probe, sparse
 from ssvi_jax.ops.products import Window
 from ssvi_jax.types import PackedKernel
 
@@ -64,7 +64,7 @@ def takes_dense(x: jax.Array, kernel: PackedKernel) -> bool:
 
 def _takes(x: jax.Array, kernel: PackedKernel) -> bool:
     single = x.dtype == kernel.mean.dtype == jnp.float32
-    return kernel.backend == "sparse" and kernel.probe is None and single and x.size > 0
+    return kernel.backend == "sparse" and single and x.size > 0
 
 
 def conv(
@@ -73,16 +73,20 @@ def conv(
     """`lrt_conv` by the sparse kernels."""
     slide = {"strides": window.strides, "padding": window.padding}
     if kernel.sigma is None:
-        return sparse.conv(x, kernel.mean, kernel.index, kernel.shape, **slide)
-    return sparse.lrt_conv(
-        x, kernel.mean, kernel.sigma, kernel.index, kernel.shape, key, **slide
-    )
+        y = sparse.conv(x, kernel.mean, kernel.index, kernel.shape, **slide)
+    else:
+        y = sparse.lrt_conv(
+            x, kernel.mean, kernel.sigma, kernel.index, kernel.shape, key, **slide
+        )
+    return y if kernel.probe is None else probe.conv(y, x, kernel.probe, window)
 
 
 def dense(x: jax.Array, kernel: PackedKernel, key: jax.Array) -> jax.Array:
     """`lrt_dense` by the sparse kernels."""
     if kernel.sigma is None:
-        return sparse.dense(x, kernel.mean, kernel.index, kernel.shape)
-    return sparse.lrt_dense(
-        x, kernel.mean, kernel.sigma, kernel.index, kernel.shape, key
-    )
+        y = sparse.dense(x, kernel.mean, kernel.index, kernel.shape)
+    else:
+        y = sparse.lrt_dense(
+            x, kernel.mean, kernel.sigma, kernel.index, kernel.shape, key
+        )
+    return y if kernel.probe is None else probe.dense(y, x, kernel.probe)

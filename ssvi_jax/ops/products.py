@@ -156,7 +156,7 @@ def _patch_product(
     window: Window,
     lhs_dilation: tuple[int, ...] | None,
 ) -> jax.Array:
-    patches = _patches(x, kernel.shape[:-2], window, lhs_dilation)
+    patches = make_patches(x, kernel.shape[:-2], window, lhs_dilation)
     return dense(patches, kernel.reshape(-1, kernel.shape[-1]))
 
 
@@ -232,7 +232,7 @@ def _kernel_gradients(
         sums: list[jax.Array], chunk: tuple[jax.Array, tuple[jax.Array, ...]]
     ) -> tuple[list[jax.Array], None]:
         part, gs = chunk
-        patches = _patches(part, shape[:-2], w).reshape(size * positions, -1)
+        patches = make_patches(part, shape[:-2], w).reshape(size * positions, -1)
         terms = [
             jax.lax.dot_general(
                 g.reshape(-1, channels), power, (((0,), (0,)), ((), ()))
@@ -249,13 +249,22 @@ def _kernel_gradients(
     return tuple(total.T.reshape(shape) for total in sums)
 
 
-def _patches(
+def make_patches(
     x: jax.Array,
     taps: tuple[int, ...],
     window: Window,
     lhs_dilation: tuple[int, ...] | None = None,
+    axis: int = -1,
 ) -> jax.Array:
-    """``[batch, *spatial out, taps * in]``: the inputs under every output position."""
+    """``[batch, *spatial out, taps * in]``: the inputs under every output position.
+
+    Args:
+      x: ``[batch, *spatial, in]``, or ``[in, *spatial, batch]`` with axis 0.
+      taps: spatial shape of the kernel.
+      window: how it slides.
+      lhs_dilation: distance to which inputs are spread.
+      axis: the axis of the channels, first or last.
+    """
     between = [d - 1 for d in lhs_dilation or (1,) * len(taps)]
     edges = [
         (low, high, n) for (low, high), n in zip(window.padding, between, strict=True)
@@ -272,4 +281,4 @@ def _patches(
         ]
         strided = map(slice, starts, ends, window.strides)
         slices.append(x[(slice(None), *strided)])
-    return jnp.concatenate(slices, axis=-1)
+    return jnp.concatenate(slices, axis=axis)
