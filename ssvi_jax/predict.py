@@ -21,6 +21,7 @@ from ssvi_jax import posterior as posterior_lib
 from ssvi_jax import trees
 from ssvi_jax.errors import InputError
 from ssvi_jax.ops import backend as backend_lib
+from ssvi_jax.ops import fold
 from ssvi_jax.types import ApplyFn, Masks, Weights
 
 
@@ -123,12 +124,17 @@ _full_kernels = jax.jit(posterior_lib.full_kernels)
 
 @partial(jax.jit, static_argnums=0)
 def _batch_probabilities(apply_fn, params, kernels, model_state, x):
-    options = {"train": False, "key": jax.random.key(0)}
+    def logits_of(params, kernels, model_state, x):
+        options = {"kernels": kernels} if kernels else {}
+        key = jax.random.key(0)
+        return apply_fn(params, model_state, x, train=False, key=key, **options)[0]
+
     if kernels:
         # Where every layer takes its packed kernel, XLA drops the full ones.
         params = trees.merge(params, posterior_lib.full_kernels(kernels))
-        options["kernels"] = kernels
-    logits, _ = apply_fn(params, model_state, x, **options)
+        logits = fold.evaluate(logits_of, params, kernels, model_state, x)
+    else:
+        logits = logits_of(params, None, model_state, x)
     return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
 
 
