@@ -80,8 +80,8 @@ def _conv_gradient(
         patches = make_patches(below, shape[:2], one_row, axis=0)
         part = jax.lax.dynamic_index_in_dim(g, row, 1, keepdims=False)
         # Flat, so that XLA contracts over what lies innermost in both.
-        flat = (a.reshape(a.shape[0], -1) for a in (part, patches))
-        return total + jax.lax.dot_general(*flat, (((1,), (1,)), ((), ()))), None
+        left, right = (a.reshape(a.shape[0], -1) for a in (part, patches))
+        return total + jax.lax.dot_general(left, right, (((1,), (1,)), ((), ()))), None
 
     zeros = jnp.zeros((shape[3], shape[0] * shape[1] * shape[2]), x.dtype)
     total, _ = jax.lax.scan(add, zeros, jnp.arange(g.shape[1]))
