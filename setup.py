@@ -5,7 +5,7 @@ from pathlib import Path
 import jaxlib
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import BaseError
+from setuptools.errors import BaseError, CCompilerError
 
 SOURCES = Path("ssvi_jax/ops/csrc")
 # No -march and no -ffast-math: instruction sets are chosen at run time, and a sum must
@@ -23,7 +23,7 @@ class BuildOptional(build_ext):
         """Compiles, or prints one line."""
         try:
             super().build_extension(ext)
-        except (BaseError, OSError) as error:
+        except (BaseError, CCompilerError, OSError) as error:
             cause = str(error).splitlines()[0]
             print(f"ssvi_jax: no compiled sparse kernels, slower on a CPU ({cause})")
 
