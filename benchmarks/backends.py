@@ -43,6 +43,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     args, extra = parser.parse_known_args()
+    if args.seeds < 2:
+        parser.error(f"--seeds: got {args.seeds}, allowed: 2 up; one has no spread")
     runs: dict[str, list[dict[str, float]]] = {"sparse": [], "xla": []}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(args.seeds):

@@ -4,9 +4,10 @@ The reference is the dense `xla` path with every number in float64: parameters,
 activations, batch norm, loss. The noise is made in float32 by every path and then cast,
 so all of them differentiate the same function.
 
-That function has kinks: where rounding moves one of the million pre-activations across
-the zero of a ReLU, any float32 gradient is wrong by about 5e-4. It happens to some
-batches on either backend, so the median over batches is given and beside it the worst.
+Some batches have an error near 5e-4 on either backend. The likely cause, which is not
+traced, is that the function has kinks: rounding may move one of the million
+pre-activations across the zero of a ReLU. So the median over batches is given, and
+beside it the worst.
 """
 
 import dataclasses

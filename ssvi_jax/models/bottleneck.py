@@ -9,6 +9,8 @@ from functools import partial
 import jax
 from flax import linen as nn
 
+from ssvi_jax.models.resnet import stages
+
 
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions with batch norm, and a shortcut around them.
@@ -59,13 +61,7 @@ class BottleneckResNet(nn.Module):
         x = nn.relu(norm(stem(use_bias=False, name="conv1")(x)))
         edge = ((1, 1), (1, 1))
         x = nn.max_pool(x, (3, 3), (2, 2), edge)  # pyright: ignore[reportArgumentType]
-        for stage, num_blocks in enumerate(self.stage_sizes):
-            for block in range(num_blocks):
-                x = Bottleneck(
-                    features=self.num_filters * 2**stage,
-                    stride=2 if stage > 0 and block == 0 else 1,
-                    name=f"layer{stage + 1}_{block}",
-                )(x, train=train)
+        x = stages(x, Bottleneck, self.stage_sizes, self.num_filters, train=train)
         return nn.Dense(self.num_classes, name="linear")(x.mean(axis=(1, 2)))
 
 

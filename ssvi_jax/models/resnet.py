@@ -5,6 +5,7 @@ for 32x32 images. Source: He et al. 2016, "Deep Residual Learning for Image
 Recognition", Table 1 (blocks) and section 4.2 (small images).
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -59,14 +60,35 @@ class ResNet(nn.Module):
         )
         norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="bn1")
         x = nn.relu(norm(stem(x)))
-        for stage, num_blocks in enumerate(self.stage_sizes):
-            for block in range(num_blocks):
-                x = BasicBlock(
-                    features=self.num_filters * 2**stage,
-                    stride=2 if stage > 0 and block == 0 else 1,
-                    name=f"layer{stage + 1}_{block}",
-                )(x, train=train)
+        x = stages(x, BasicBlock, self.stage_sizes, self.num_filters, train=train)
         return nn.Dense(self.num_classes, name="linear")(x.mean(axis=(1, 2)))
+
+
+def stages(
+    x: jax.Array,
+    block: Callable[..., nn.Module],
+    stage_sizes: Sequence[int],
+    num_filters: int,
+    *,
+    train: bool,
+) -> jax.Array:
+    """Applies the blocks of all stages, inside a network's compact call.
+
+    Args:
+      x: ``[batch, h, w, c]``.
+      block: module of `features`, `stride` and `name`, called with `train`.
+      stage_sizes: number of blocks of each stage.
+      num_filters: features of the first stage, doubled from stage to stage.
+      train: whether batch statistics are used and updated.
+    """
+    for stage, num_blocks in enumerate(stage_sizes):
+        for number in range(num_blocks):
+            x = block(
+                features=num_filters * 2**stage,
+                stride=2 if stage > 0 and number == 0 else 1,
+                name=f"layer{stage + 1}_{number}",
+            )(x, train=train)
+    return x
 
 
 def resnet18(num_classes: int, width: float = 1.0) -> ResNet:

@@ -11,8 +11,9 @@ from ssvi_jax.types import PackedKernel
 BACKENDS = ("auto", "xla", "sparse")
 
 CROSSOVER = 0.3
-"""Densest network for which "auto" takes the sparse kernels: beyond it dense products
-are faster (measured by benchmarks/sparse.py)."""
+"""Densest network for which "auto" takes the sparse kernels. An estimate between the
+densities that were timed; a full run of benchmarks/sparse.py measures where dense
+products become faster."""
 
 
 def choose(asked: str, density: float) -> str:
