@@ -7,18 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from scipy.special import ndtri
 
 from ssvi_jax.ops import noise
 
 NUM = 1 << 18
 MASK = 0xFFFFFFFF
-bits = jax.jit(noise.bits, static_argnums=1)
+blocks = jax.jit(noise.words, static_argnums=1)
 threefry = jax.jit(noise.threefry)
 
 
 def words(seed: int, num: int = NUM) -> np.ndarray:
-    return np.asarray(bits(jax.random.key(seed), (num,)))
+    """The words of all blocks: of 32 positions 16 first words, then 16 second ones."""
+    first, second, which = blocks(jax.random.key(seed), (num,))
+    return np.where(which == 0, first, second)
 
 
 def threefry_by_hand(key, counter, rounds=13):
@@ -64,14 +65,14 @@ def test_cipher_equals_python_integers(k0, k1, counters):
 
 def test_position_alone_decides():
     key = jax.random.key(3)
-    flat = bits(key, (4096,))
-    np.testing.assert_array_equal(bits(key, (8, 16, 32)).ravel(), flat)
-    np.testing.assert_array_equal(bits(key, (1000,)), flat[:1000])
+    flat = np.stack(blocks(key, (4096,)))
+    np.testing.assert_array_equal(np.stack(blocks(key, (8, 512))).reshape(3, -1), flat)
+    np.testing.assert_array_equal(np.stack(blocks(key, (1000,))), flat[:, :1000])
     seeds = jax.random.bits(key, (2,), jnp.uint32).tolist()
     for position in (0, 15, 16, 31, 32, 4095):
         counter = position // 32 * 16 + position % 16
         block = threefry_by_hand(tuple(seeds), (counter, 0))
-        assert int(flat[position]) == block[position // 16 % 2]
+        assert flat[:, position].tolist() == [*block, position // 16 % 2]
 
 
 def test_no_word_of_a_block_is_used_twice():
@@ -79,18 +80,22 @@ def test_no_word_of_a_block_is_used_twice():
     assert NUM - np.unique(words(5)).size < 30
 
 
-def test_normal_is_the_inverse_distribution_function():
+@pytest.mark.parametrize("which", [0, 1])
+def test_normal_is_radius_times_cosine_or_sine(which):
     rng = np.random.default_rng(0)
-    ends = np.arange(2000, dtype=np.uint32)
-    word = np.concatenate(
-        [ends, MASK - ends, rng.integers(0, 1 << 32, 300_000, np.uint32)]
-    )
-    sign = np.where(word & 1, 1.0, -1.0)
-    expected = sign * ndtri(((word >> 1) + 0.5) * 2.0**-32)
-    got = np.asarray(noise.to_normal(jnp.asarray(word)))
-    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6 * 2.5)
-    assert got.max() > 6.3
-    assert got.min() < -6.3
+    first, second = rng.integers(0, 1 << 32, (2, 300_000), np.uint32)
+    first[:2000], first[2000:4000] = np.arange(2000), MASK - np.arange(2000)
+    edges = (np.arange(16)[:, None] << 28) + np.arange(-40, 41) & MASK
+    second[: edges.size] = edges.ravel()  # around multiples of π/8
+    # The radius is that of the word as a float32 number, whose spacing near 1 is 2^-24.
+    uniform = np.float32((first >> 1).astype(np.int32)) * 2.0**-31 + 2.0**-32
+    radius = np.sqrt(-2.0 * np.log(np.float64(np.float32(uniform))))
+    angle = second * (2 * np.pi / 2**32)
+    expected = radius * (np.sin(angle) if which else np.cos(angle))
+    got = np.asarray(noise.to_normal(*map(jnp.asarray, (first, second)), which))
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+    largest = noise.to_normal(jnp.uint32(0), jnp.uint32(which << 30), which)
+    assert float(largest) == pytest.approx(np.sqrt(64 * np.log(2)), rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -169,6 +174,21 @@ def _streams() -> dict[str, list[jax.Array]]:
         ],
         "keys one bit apart": [jax.random.wrap_key_data(jnp.array(k)) for k in single],
     }
+
+
+def test_numbers_of_one_block_are_independent():
+    z = np.asarray(noise.normal(jax.random.key(8), (NUM * 4,)), np.float64)
+    pairs = z.reshape(-1, 2, 16).transpose(1, 0, 2).reshape(2, -1)
+    n = pairs.shape[1]
+    for power in (1, 2, 3):
+        x, y = pairs**power
+        assert abs(np.corrcoef(x, y)[0, 1]) < 4 / np.sqrt(n), power
+    # Radius squared and angle of a pair are exponential and uniform, and independent.
+    angle = np.arctan2(pairs[1], pairs[0])
+    assert stats.kstest(angle / (2 * np.pi) + 0.5, "uniform").pvalue > 1e-3
+    assert stats.kstest((pairs**2).sum(0) / 2, "expon").pvalue > 1e-3
+    turns = np.cos(4 * angle)
+    assert abs(np.corrcoef((pairs**2).sum(0), turns)[0, 1]) < 4 / np.sqrt(n)
 
 
 @pytest.mark.parametrize("kind", ["layers and steps", "keys one bit apart"])

@@ -3,10 +3,11 @@
 The bits are Threefry-2x32 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as
 easy as 1, 2, 3", SC 2011) with 13 rounds, which in the authors' tests is enough for
 BigCrush at the 64-bit width and for which they publish test vectors at this one (JAX
-uses 20). The normal number is the inverse distribution function of one 32-bit word.
-All of it is elementwise, without a table or a branch: XLA fuses the generator into the
-loop that uses the numbers, and a kernel in another language can draw the same number
-at the same position.
+uses 20). Two words give two normal numbers (Box and Muller, "A note on the generation
+of random normal deviates", 1958): one chooses the radius, the other the angle. All of
+it is elementwise, without a table or a branch: XLA fuses the generator into the loop
+that uses the numbers, and a kernel in another language can draw the same number at the
+same position.
 """
 
 import math
@@ -20,18 +21,12 @@ _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = np.uint32(0x1BD11BDA)
 _ROUNDS = 13
 
-# Φ⁻¹ of the tail p over 2p − 1, as polynomials (highest power first): least squares on
-# Chebyshev nodes, relative error below 6e-7, for w = −log(4p(1 − p)). The form is that
-# of Giles, "Approximating the erfinv function", 2010; its coefficients stop at 2^-24.
-_CENTRE = (  # in w − 2.5, for w in [0, 5]
-    *(4.6426282551692566e-07, -4.4888174670632e-06, -5.978737135592382e-06),
-    *(3.072049585171044e-04, -1.773759606294334e-03, -5.905766971409321e-03),
-    *(3.4880325198173523e-01, 2.1233131885528564),
-)
-_TAIL = (  # in sqrt(w) − 3, for w in [5, 21.6], where p = 2^-33
-    *(-2.5350271607749164e-04, 1.6715876990929246e-03, -4.7515141777694225e-03),
-    *(8.158339187502861e-03, -1.0927814990282059e-02, 1.3349693268537521e-02),
-    *(1.41659414768219, 4.006434440612793),
+# sin t = t + t³ P(t²) and cos t = 1 + t² Q(t²) for abs(t) up to π/4, the highest power
+# first: those of Cephes sinf and cosf (Moshier), relative error below 1e-7.
+_SINE = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
+_COSINE = (
+    *(2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2),
+    -0.5,
 )
 
 
@@ -60,38 +55,51 @@ def threefry(
     return x, y
 
 
-def bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Uniform uint32 words.
+def words(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, ...]:
+    """The two uniform uint32 words that each flat position is drawn from.
 
-    The word at flat position p is one half of the block with counter 16·(p // 32) + p
-    mod 16: the first if p mod 32 < 16, else the second. So a vector of up to 16 lanes
-    of consecutive positions needs no shuffling, and nothing drawn is thrown away.
+    Positions p and p + 16, with p mod 32 below 16, share the block with counter
+    16·(p // 32) + p mod 16. So a vector of up to 16 lanes of consecutive positions
+    needs no shuffling, and nothing drawn is thrown away.
 
     Args:
       key: a JAX random key of any implementation.
-      shape: shape of the result, of fewer than 2**32 elements.
+      shape: shape of the results, of fewer than 2**32 elements.
+
+    Returns:
+      First word, second word, and which of the pair's numbers a position takes: 0 or 1.
     """
     assert math.prod(shape) < 2**32, f"32-bit positions cannot number {shape}"
-    words = jax.random.bits(key, (2,), jnp.uint32)
+    seeds = jax.random.bits(key, (2,), jnp.uint32)
     position = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     counter = ((position >> 5) << 4) | (position & 15)
-    first, second = threefry((words[0], words[1]), counter)
-    return jnp.where((position & 16) == 0, first, second)
+    first, second = threefry((seeds[0], seeds[1]), counter)
+    return first, second, (position >> 4) & 1
 
 
-def to_normal(word: jax.Array) -> jax.Array:
-    """Float32 normal numbers of uniform words: up to 6.3 on either side.
+def to_normal(first: jax.Array, second: jax.Array, which: jax.Array) -> jax.Array:
+    """Float32 normal numbers of uniform words: up to 6.6 on either side.
 
-    Bit 0 is the sign, the other 31 bits are the probability of the tail.
+    Args:
+      first: chooses the radius, of which 31 bits are used.
+      second: the angle, in units of 2π / 2^32.
+      which: 0 for radius times cosine, 1 for radius times sine.
     """
-    tail = ((word >> 1).astype(jnp.int32).astype(jnp.float32) + 0.5) * 2.0**-32
-    w = -jnp.log(4.0 * tail * (1.0 - tail))
-    centre, far = jnp.full_like(w, _CENTRE[0]), jnp.full_like(w, _TAIL[0])
-    root = jnp.sqrt(jnp.maximum(w, 5.0)) - 3.0
-    for a, b in zip(_CENTRE[1:], _TAIL[1:], strict=True):
-        centre, far = centre * (w - 2.5) + a, far * root + b
-    size = jnp.where(w < 5.0, centre, far) * (1.0 - 2.0 * tail)
-    return jnp.where((word & 1) == 0, size, -size)
+    uniform = (first >> 1).astype(jnp.int32).astype(jnp.float32) * 2.0**-31 + 2.0**-32
+    radius = jnp.sqrt(-2.0 * jnp.log(uniform))
+    # The nearest multiple of a right angle, and the rest t. cos θ = sin(θ + π/2).
+    turned = second + np.uint32(1 << 29)
+    rest = (turned & np.uint32((1 << 30) - 1)).astype(jnp.int32) - (1 << 29)
+    t = rest.astype(jnp.float32) * np.float32(np.pi * 2.0**-31)
+    z = t * t
+    sine, cosine = jnp.full_like(z, _SINE[0]), jnp.full_like(z, _COSINE[0])
+    for coefficient in _SINE[1:]:
+        sine = sine * z + coefficient
+    for coefficient in _COSINE[1:]:
+        cosine = cosine * z + coefficient
+    quarter = (turned >> 30) + 1 - which
+    size = radius * jnp.where((quarter & 1) == 0, t + t * z * sine, 1.0 + z * cosine)
+    return jnp.where((quarter & 2) == 0, size, -size)
 
 
 @partial(jax.jit, static_argnames=("shape", "dtype"))
@@ -105,4 +113,4 @@ def normal(
       shape: shape of the result, of fewer than 2**32 elements.
       dtype: floating type of the result; the numbers are made in float32.
     """
-    return to_normal(bits(key, shape)).astype(dtype)
+    return to_normal(*words(key, shape)).astype(dtype)

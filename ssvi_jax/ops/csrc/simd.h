@@ -92,21 +92,6 @@ SSVI_INLINE vf select(vi mask, vf yes, vf no) {
   return bit_cast<vf>((mask & bit_cast<vi>(yes)) | (~mask & bit_cast<vi>(no)));
 }
 
-#if SSVI_LANES == 16
-SSVI_INLINE bool any_above(vf a, vf b) {
-  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ) != 0;
-}
-#elif SSVI_LANES == 8
-SSVI_INLINE bool any_above(vf a, vf b) {
-  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GE_OQ)) != 0;
-}
-#else
-SSVI_INLINE bool any_above(vf a, vf b) {
-  const vi above = a >= b;
-  return (above[0] | above[1] | above[2] | above[3]) != 0;
-}
-#endif
-
 SSVI_INLINE vf square_root(vf value) {
 #if SSVI_LANES == 16
   return (vf)_mm512_maskz_sqrt_ps(0xFFFF, (__m512)value);
