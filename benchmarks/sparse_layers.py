@@ -2,8 +2,9 @@
 
     python benchmarks/sparse_layers.py --batch 128 --density 0.05
 
-Two multiply-adds are counted for each selected weight, output position and image, in
-every pass; borders are not subtracted. The peak is what independent chains of vector
+Two multiply-adds are counted for each selected weight, output position and image in the
+forward pass, and as many for each of the two gradients, which one kernel computes;
+borders are not subtracted. The peak is what independent chains of vector
 multiply-adds reach on all cores, measured before and after; squares, noise and memory
 are not in it, so a share is of what no kernel could exceed.
 """
@@ -50,7 +51,8 @@ LAYERS = (
     Layer(256, 512, 1, 2, 8, 1),
     Layer(512, 512, 3, 1, 4, 3),
 )
-PASSES = ("forward", "dx", "dw")
+PASSES = {"forward": 1, "gradients": 2}
+"""Pass → how many times the forward pass's multiply-adds it has."""
 _LOOP = 16
 
 
@@ -104,17 +106,21 @@ def seconds(
 
 
 def measure(layer: Layer, batch: int, density: float) -> dict[str, Any]:
-    """Times the three passes of one layer; the first layer is dense, as in `erk`."""
+    """Times the passes of one layer.
+
+    The first layer is dense, as in `erk`, and nothing needs the gradient of its input.
+    """
     rng = np.random.default_rng(0)
     shape = (layer.window, layer.window, layer.num_in, layer.num_out)
     size = int(np.prod(shape))
-    kept = size if layer.num_in == 3 else round(density * size)
+    first = layer.num_in == 3
+    kept = size if first else round(density * size)
     index = jnp.asarray(np.sort(rng.choice(size, kept, replace=False)), jnp.int32)
     pad, stride = (layer.window // 2, layer.window // 2), layer.stride
     window = sparse.Window(shape, (stride, stride), (pad, pad))
     # The layout that activations have between two such layers.
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    batch_last = Format(Layout((3, 1, 2, 0)), device)
+    batch_last = Format(Layout(sparse.BATCH_LAST), device)
 
     def array(*dims: int) -> jax.Array:
         values = jnp.asarray(rng.normal(size=dims).astype(np.float32))
@@ -124,11 +130,17 @@ def measure(layer: Layer, batch: int, density: float) -> dict[str, Any]:
     sigma, words = jnp.abs(mean), jnp.array([1, 2], jnp.uint32)
     out = window.output_shape(x.shape)
     g, slope = array(*out), array(*out)
-    passes = (
-        ("ssvi_sample", [out, out], (x, mean, sigma, index, words), 3),
-        ("ssvi_sample_input", [x.shape], (g, slope, x, mean, sigma, index), 5),
-        ("ssvi_sample_weights", [mean.shape] * 2, (x, g, slope, index), 3),
+    gradients = (
+        ("ssvi_sample_weights", [mean.shape] * 2, (x, g, slope, index), 3)
+        if first
+        else (
+            "ssvi_sample_gradients",
+            [x.shape, mean.shape, mean.shape],
+            (g, slope, x, mean, sigma, index),
+            5,
+        )
     )
+    passes = (("ssvi_sample", [out, out], (x, mean, sigma, index, words), 3), gradients)
     times = [
         seconds(name, window, shapes, operands, where)
         for name, shapes, operands, where in passes
@@ -137,7 +149,9 @@ def measure(layer: Layer, batch: int, density: float) -> dict[str, Any]:
     return {
         **layer._asdict(),
         "weights": kept,
-        "multiply_adds": work,
+        "multiply_adds": {
+            name: work * (1 if first else times) for name, times in PASSES.items()
+        },
         "seconds": dict(zip(PASSES, times, strict=True)),
     }
 
@@ -145,13 +159,12 @@ def measure(layer: Layer, batch: int, density: float) -> dict[str, Any]:
 def summary(rows: list[dict[str, Any]], peak_rate: float) -> dict[str, float]:
     """Share of the peak over the 3x3 layers (the first left out), a pass and in all."""
     chosen = [row for row in rows if row["window"] == 3 and row["num_in"] > 3]
-    work = sum(row["count"] * row["multiply_adds"] for row in chosen)
-    totals = {
-        name: sum(row["count"] * row["seconds"][name] for row in chosen)
-        for name in PASSES
-    }
-    shares = {name: work / total / peak_rate for name, total in totals.items()}
-    return {**shares, "all": len(PASSES) * work / sum(totals.values()) / peak_rate}
+    done, taken = (
+        {name: sum(row["count"] * row[key][name] for row in chosen) for name in PASSES}
+        for key in ("multiply_adds", "seconds")
+    )
+    shares = {name: done[name] / taken[name] / peak_rate for name in PASSES}
+    return {**shares, "all": sum(done.values()) / sum(taken.values()) / peak_rate}
 
 
 def report(layers: Sequence[Layer], batch: int, density: float) -> dict[str, Any]:
@@ -162,8 +175,8 @@ def report(layers: Sequence[Layer], batch: int, density: float) -> dict[str, Any
         row = measure(layer, batch, density)
         rows.append(row)
         cells = "".join(
-            f"{t * 1e3:9.2f} ms {row['multiply_adds'] / t / 1e9:5.1f} G"
-            for t in row["seconds"].values()
+            f"{t * 1e3:9.2f} ms {row['multiply_adds'][name] / t / 1e9:5.1f} G"
+            for name, t in row["seconds"].items()
         )
         name = f"{layer.num_in}->{layer.num_out} {layer.window}x{layer.window}"
         name += f"/{layer.stride} {layer.image}x{layer.image}"

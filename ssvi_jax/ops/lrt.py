@@ -91,7 +91,7 @@ def lrt_conv(
         return backend.conv(x, kernel, key, window)
     m, *v = products.conv_powers(x, unpack(kernel), window)
     last = m.ndim - 1
-    return _noisy(m, v[0], key, (last, *range(1, last), 0)) if v else m
+    return _noisy(m, v[0], key, (*range(1, last + 1), 0)) if v else m
 
 
 def _noisy(
@@ -99,7 +99,7 @@ def _noisy(
 ) -> jax.Array:
     """Adds noise whose positions are counted with the axes in this order.
 
-    It is the order in which the sparse kernels hold their results: channels first.
+    It is the order in which the sparse kernels hold their results: batch last.
     """
     epsilon = noise.normal(key, tuple(m.shape[axis] for axis in order), m.dtype)
     return perturb(m, v, epsilon.transpose([order.index(a) for a in range(m.ndim)]))

@@ -69,20 +69,20 @@ def _conv_gradient(
     and the patches of a row stay in the cache.
     """
     order = Layout((0, 1, 2, 3))  # left to itself, XLA transposes to and fro
-    x, g = (with_layout_constraint(a.transpose(3, 1, 2, 0), order) for a in (x, g))
+    x, g = (with_layout_constraint(a.transpose(1, 2, 3, 0), order) for a in (x, g))
     rows, columns = window.padding
-    x = jnp.pad(x, ((0, 0), rows, (0, 0), (0, 0)))
+    x = jnp.pad(x, (rows, (0, 0), (0, 0), (0, 0)))
     reach = (shape[0] - 1) * window.dilation[0] + 1
     one_row = Window(window.strides, ((0, 0), columns), window.dilation, 1)
 
     def add(total: jax.Array, row: jax.Array) -> tuple[jax.Array, None]:
-        below = jax.lax.dynamic_slice_in_dim(x, row * window.strides[0], reach, 1)
-        patches = make_patches(below, shape[:2], one_row, axis=0)
-        part = jax.lax.dynamic_index_in_dim(g, row, 1, keepdims=False)
+        below = jax.lax.dynamic_slice_in_dim(x, row * window.strides[0], reach)
+        patches = make_patches(below.transpose(2, 0, 1, 3), shape[:2], one_row, axis=0)
+        part = jax.lax.dynamic_index_in_dim(g, row, keepdims=False).transpose(1, 0, 2)
         # Flat, so that XLA contracts over what lies innermost in both.
         left, right = (a.reshape(a.shape[0], -1) for a in (part, patches))
         return total + jax.lax.dot_general(left, right, (((1,), (1,)), ((), ()))), None
 
     zeros = jnp.zeros((shape[3], shape[0] * shape[1] * shape[2]), x.dtype)
-    total, _ = jax.lax.scan(add, zeros, jnp.arange(g.shape[1]))
+    total, _ = jax.lax.scan(add, zeros, jnp.arange(g.shape[0]))
     return total.T.reshape(shape)

@@ -2,9 +2,9 @@
 
 The kernels in ``csrc/`` visit the s selected weights and nothing else: x is read
 once, the noise is drawn where it is used, and besides y only ε/(2√v) is kept for the
-gradient. Arrays of images are handed over with the batch innermost (``[c, h, w, n]``);
+gradient. Arrays of images are handed over with the batch innermost (``[h, w, c, n]``);
 XLA keeps that layout through the elementwise operations between two layers. The noise
-of a layer is `noise.normal` of the shape ``(c, h, w, n)``.
+of a layer is `noise.normal` of the shape ``(h, w, c, n)``.
 """
 
 import ctypes
@@ -19,15 +19,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from ssvi_jax.errors import InputError, check_choice
 
 _HANDLERS = (
     *("ssvi_sample", "ssvi_sample_input", "ssvi_sample_weights"),
     *("ssvi_mean", "ssvi_mean_input", "ssvi_mean_weights"),
-    "ssvi_comoment",
+    *("ssvi_sample_gradients", "ssvi_mean_gradients", "ssvi_comoment"),
 )
-_BATCH_LAST = (3, 1, 2, 0)  # major to minor
+BATCH_LAST = (1, 2, 3, 0)
+"""How axes of ``[batch, rows, columns, channels]`` lie in memory, major to minor."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +127,7 @@ def call(
     """One pass: a custom call; arrays of images have the batch innermost."""
 
     def layout(shape: tuple[int, ...]) -> tuple[int, ...]:
-        return _BATCH_LAST if len(shape) == 4 else tuple(range(len(shape)))
+        return BATCH_LAST if len(shape) == 4 else tuple(range(len(shape)))
 
     function = jax.ffi.ffi_call(
         name,
@@ -137,6 +139,14 @@ def call(
     return list(function(*operands, **_attributes(window), **attributes))
 
 
+def _wanted(x: CustomVJPPrimal, *weights: CustomVJPPrimal) -> str:
+    """Which gradients are asked for; those of images, say, never are."""
+    of_weights = any(value.perturbed for value in weights)
+    if x.perturbed:
+        return "both" if of_weights else "input"
+    return "weights"
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _sample(
     x: jax.Array,
@@ -146,66 +156,81 @@ def _sample(
     words: jax.Array,
     window: Window,
 ) -> jax.Array:
-    return _sample_fwd(x, mean, sigma, index, words, window)[0]
+    return _sample_call(x, mean, sigma, index, words, window)[0]
 
 
-def _sample_fwd(
-    x: jax.Array,
-    mean: jax.Array,
-    sigma: jax.Array,
-    index: jax.Array,
-    words: jax.Array,
-    window: Window,
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+def _sample_call(x, mean, sigma, index, words, window: Window) -> list[jax.Array]:
     shape = window.output_shape(x.shape)
-    y, slope = call("ssvi_sample", window, [shape, shape], x, mean, sigma, index, words)
-    return y, (x, mean, sigma, index, slope)
+    return call("ssvi_sample", window, [shape, shape], x, mean, sigma, index, words)
+
+
+def _sample_fwd(x, mean, sigma, index, words, window: Window) -> tuple[jax.Array, Any]:
+    values = [a.value for a in (x, mean, sigma, index)]
+    y, slope = _sample_call(*values, words.value, window)
+    return y, {_wanted(x, mean, sigma): (*values, slope)}
 
 
 def _sample_bwd(
-    window: Window, kept: tuple[jax.Array, ...], g: jax.Array
+    window: Window, kept: dict[str, tuple[jax.Array, ...]], g: Any
 ) -> tuple[jax.Array | None, ...]:
-    x, mean, sigma, index, slope = kept
-    # Two calls: XLA drops the first where the input has no gradient, as in layer 1.
-    (dx,) = call(
-        "ssvi_sample_input", window, [x.shape], g, slope, x, mean, sigma, index
-    )
-    sizes = [mean.shape, mean.shape]
-    dmean, dvariance = call("ssvi_sample_weights", window, sizes, x, g, slope, index)
+    ((wanted, (x, mean, sigma, index, slope)),) = kept.items()
+    if isinstance(g, SymbolicZero):
+        return (None,) * 5
+    images, sizes = [x.shape], [mean.shape, mean.shape]
+    operands = (g, slope, x, mean, sigma, index)
+    if wanted == "input":
+        (dx,) = call("ssvi_sample_input", window, images, *operands)
+        return dx, None, None, None, None
+    if wanted == "weights":
+        dx = None
+        dmean, dvariance = call(
+            "ssvi_sample_weights", window, sizes, x, g, slope, index
+        )
+    else:
+        dx, dmean, dvariance = call(
+            "ssvi_sample_gradients", window, [*images, *sizes], *operands
+        )
     return dx, dmean, 2.0 * sigma * dvariance, None, None
 
 
-_sample.defvjp(_sample_fwd, _sample_bwd)
+_sample.defvjp(_sample_fwd, _sample_bwd, symbolic_zeros=True)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _mean(
     x: jax.Array, mean: jax.Array, index: jax.Array, bias: jax.Array, window: Window
 ) -> jax.Array:
-    return _mean_fwd(x, mean, index, bias, window)[0]
-
-
-def _mean_fwd(
-    x: jax.Array, mean: jax.Array, index: jax.Array, bias: jax.Array, window: Window
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     shape = window.output_shape(x.shape)
     none = jnp.zeros((0, 0, 0, 0), jnp.float32)
     operands = (x, mean, index, bias, none)
     (y,) = call("ssvi_mean", window, [shape], *operands, relu=np.bool_(False))
-    return y, (x, mean, index, bias)
+    return y
+
+
+def _mean_fwd(x, mean, index, bias, window: Window) -> tuple[jax.Array, Any]:
+    values = tuple(a.value for a in (x, mean, index, bias))
+    return _mean(*values, window), {_wanted(x, mean): values}
 
 
 def _mean_bwd(
-    window: Window, kept: tuple[jax.Array, ...], g: jax.Array
+    window: Window, kept: dict[str, tuple[jax.Array, ...]], g: Any
 ) -> tuple[jax.Array | None, ...]:
-    x, mean, index, bias = kept
-    (dx,) = call("ssvi_mean_input", window, [x.shape], g, mean, index)
-    (dmean,) = call("ssvi_mean_weights", window, [mean.shape], x, g, index)
+    ((wanted, (x, mean, index, bias)),) = kept.items()
+    if isinstance(g, SymbolicZero):
+        return (None,) * 4
+    dx = dmean = None
+    if wanted == "input":
+        (dx,) = call("ssvi_mean_input", window, [x.shape], g, mean, index)
+    elif wanted == "weights":
+        (dmean,) = call("ssvi_mean_weights", window, [mean.shape], x, g, index)
+    else:
+        shapes = [x.shape, mean.shape]
+        dx, dmean = call("ssvi_mean_gradients", window, shapes, g, x, mean, index)
     dbias = g.sum((0, 1, 2)) if bias.size else jnp.zeros_like(bias)
     return dx, dmean, None, dbias
 
 
-_mean.defvjp(_mean_fwd, _mean_bwd)
+_mean.defvjp(_mean_fwd, _mean_bwd, symbolic_zeros=True)
 
 
 def _check(x: jax.Array, index: jax.Array, window: Window, **values: jax.Array) -> None:

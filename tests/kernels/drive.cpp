@@ -132,8 +132,21 @@ void run_passes(const Machine& machine, const Shape& s) {
                         nullptr, dmean_only.data(), nullptr);
   check(dmean_only, "gradient of the means");
 
+  auto dx_both = outputs(x.size()), dmean_both = outputs(index.size());
+  auto dvariance_both = outputs(index.size());
+  ssvi::gradients(machine, s, sampled, g.data(), slope.data(), x.data(),
+                  dx_both.data(), dmean_both.data(), dvariance_both.data());
+  check(dx_both, "gradient of the input, with both");
+  check(dmean_both, "gradient of a sample's means, with both");
+  check(dvariance_both, "gradient of a sample's variances, with both");
+  auto dx_plain = outputs(x.size()), dmean_plain = outputs(index.size());
+  ssvi::gradients(machine, s, plain, g.data(), nullptr, x.data(), dx_plain.data(),
+                  dmean_plain.data(), nullptr);
+  check(dx_plain, "gradient of the input, with that of the means");
+  check(dmean_plain, "gradient of the means, with that of the input");
+
   auto sum = outputs(s.ci), product = outputs(s.ci);
-  ssvi::comoment(machine, s.ci, s.h * s.w * s.n, x.data(), x.data(), sum.data(),
+  ssvi::comoment(machine, s.h * s.w, s.ci, s.n, x.data(), x.data(), sum.data(),
                  product.data());
   check(sum, "sum");
   check(product, "product");

@@ -9,6 +9,7 @@ namespace {
 #include "simd.h"
 #include "noise.h"
 #include "pack.h"
+#include "both.h"
 #include "gather.h"
 #include "weights.h"
 #include "comoment.h"
@@ -32,7 +33,8 @@ double multiply_adds(int64_t rounds) {
 }  // namespace
 }  // namespace SSVI_ISA
 
-const Isa SSVI_TABLE = {SSVI_NAME, SSVI_LANES, SSVI_ISA::gather, SSVI_ISA::weights,
+const Isa SSVI_TABLE = {SSVI_NAME,          SSVI_LANES,        SSVI_ISA::kMaxTile,
+                        SSVI_ISA::kMaxBothTile, SSVI_ISA::gather,  SSVI_ISA::weights,
                         SSVI_ISA::add_sums, SSVI_ISA::multiply_adds};
 
 }  // namespace ssvi

@@ -1,6 +1,6 @@
 // The passes as XLA custom calls.
 //
-// Arrays of images are logical [n][h][w][c] and lie in memory as [c][h][w][n]. Every
+// Arrays of images are logical [n][h][w][c] and lie in memory as [h][w][c][n]. Every
 // handler takes the attributes
 //   window   int64 [6]: kernel rows and columns, strides, zeros above and left;
 //   isa      "" for the best of this processor, or a name (for tests);
@@ -148,6 +148,20 @@ ffi::Error sample_weights(ffi::ThreadPool pool, Images x, Images g, Images slope
   });
 }
 
+ffi::Error sample_gradients(ffi::ThreadPool pool, Images g, Images slope, Images x,
+                            Vector mean, Vector sigma, Index index, Out<Images> dx,
+                            Out<Vector> dmean, Out<Vector> dvariance, Window window,
+                            std::string_view isa, int64_t threads, bool poisoned) {
+  return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
+    use_huge_pages(dx);
+    if (poisoned) poison(dx), poison(dmean), poison(dvariance);
+    ssvi::gradients(machine, make_shape(x.dimensions(), g.dimensions(), window),
+                    make_kernel(index, mean.typed_data(), sigma.typed_data()),
+                    g.typed_data(), slope.typed_data(), x.typed_data(),
+                    dx->typed_data(), dmean->typed_data(), dvariance->typed_data());
+  });
+}
+
 ffi::Error mean(ffi::ThreadPool pool, Images x, Vector mean, Index index, Vector bias,
                 Images residual, Out<Images> y, bool relu, Window window,
                 std::string_view isa, int64_t threads, bool poisoned) {
@@ -183,13 +197,26 @@ ffi::Error mean_weights(ffi::ThreadPool pool, Images x, Images g, Index index,
   });
 }
 
+ffi::Error mean_gradients(ffi::ThreadPool pool, Images g, Images x, Vector mean,
+                          Index index, Out<Images> dx, Out<Vector> dmean, Window window,
+                          std::string_view isa, int64_t threads, bool poisoned) {
+  return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
+    use_huge_pages(dx);
+    if (poisoned) poison(dx), poison(dmean);
+    ssvi::gradients(machine, make_shape(x.dimensions(), g.dimensions(), window),
+                    make_kernel(index, mean.typed_data(), nullptr), g.typed_data(),
+                    nullptr, x.typed_data(), dx->typed_data(), dmean->typed_data(),
+                    nullptr);
+  });
+}
+
 ffi::Error comoment(ffi::ThreadPool pool, Images a, Images b, Out<Vector> sum,
                     Out<Vector> product, Window window, std::string_view isa,
                     int64_t threads, bool poisoned) {
   return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
     if (poisoned) poison(sum), poison(product);
     const auto shape = a.dimensions();
-    ssvi::comoment(machine, shape[3], shape[0] * shape[1] * shape[2], a.typed_data(),
+    ssvi::comoment(machine, shape[1] * shape[2], shape[3], shape[0], a.typed_data(),
                    b.typed_data(), sum->typed_data(), product->typed_data());
   });
 }
@@ -237,6 +264,20 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_sample_weights, sample_weights,
                                   .Ret<Vector>()  // dvariance
                                       SSVI_ATTRIBUTES);
 
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_sample_gradients, sample_gradients,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Images>()  // g
+                                  .Arg<Images>()  // slope
+                                  .Arg<Images>()  // x
+                                  .Arg<Vector>()  // mean
+                                  .Arg<Vector>()  // sigma
+                                  .Arg<Index>()
+                                  .Ret<Images>()  // dx
+                                  .Ret<Vector>()  // dmean
+                                  .Ret<Vector>()  // dvariance
+                                      SSVI_ATTRIBUTES);
+
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_mean, mean,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
@@ -264,6 +305,17 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_mean_weights, mean_weights,
                                   .Arg<Images>()  // x
                                   .Arg<Images>()  // g
                                   .Arg<Index>()
+                                  .Ret<Vector>()  // dmean
+                                      SSVI_ATTRIBUTES);
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_mean_gradients, mean_gradients,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Images>()  // g
+                                  .Arg<Images>()  // x
+                                  .Arg<Vector>()  // mean
+                                  .Arg<Index>()
+                                  .Ret<Images>()  // dx
                                   .Ret<Vector>()  // dmean
                                       SSVI_ATTRIBUTES);
 

@@ -84,8 +84,11 @@ struct Stage {
   const Gather* gather;
   const Plan* plan;
   const Sums* sums;
+  const BothSums* both;
+  float* weight_sums;
   const float* packed;  // input of row u, column `low`, channel 0
   const Vector* vectors;
+  const float* other;  // what is read at the place of each output, or null
   int count, tile;  // vectors in a row and in a tile
   bool paired;
 };
@@ -136,12 +139,23 @@ SSVI_INLINE void run_tile(const Stage& s, const float* row, int64_t base_row,
   const int left = s.count - first, count = left < s.tile ? left : s.tile;
   const int32_t* begin = g.begin + group;
   const int64_t base =
-      (channel * s.plan->out_h + base_row) * s.plan->out_w * s.plan->n;
-  const float* other = g.pass == Pass::kSampleGradient ? g.x : g.residual;
-  if (other != nullptr)  // to arrive while the sums are made
-    for (int t = 0; t < count; ++t) prefetch(other + base + s.vectors[first + t].offset);
-  s.sums[count](row + int64_t{first} * s.plan->sources * kLanes, g.entries + begin[0],
-                g.entries + begin[1], m, v);
+      (base_row * s.plan->out_w * s.plan->out_channels + channel) * s.plan->n;
+  if (s.other != nullptr && channel + 1 < s.plan->out_channels)  // the next channel's
+    for (int t = 0; t < count; ++t)
+      prefetch(s.other + base + s.plan->n + s.vectors[first + t].offset);
+  const float* inputs = row + int64_t{first} * s.plan->sources * kLanes;
+  const Entry *entry = g.entries + begin[0], *end = g.entries + begin[1];
+  if (s.weight_sums != nullptr) {
+    vf x[kMaxBothTile];
+    for (int t = 0; t < count; ++t) {
+      const Vector at = s.vectors[first + t];
+      x[t] = load_some(g.x + base + at.offset, at.live);
+    }
+    s.both[count](inputs, entry, end, x, m, v,
+                  s.weight_sums + int64_t{s.plan->sources} * begin[0]);
+  } else {
+    s.sums[count](inputs, entry, end, m, v);
+  }
   if (g.pass == Pass::kSample)
     finish_sample(g, s.vectors + first, count, base, m, v, s.paired);
   else
@@ -173,15 +187,20 @@ static void run_class(Stage& s, const GatherTask& task, int row_class, int col_c
                  first);
 }
 
-static void gather(const Gather& g, const GatherTask& task, float* scratch) {
+static void gather_block(const Gather& g, const GatherTask& task, int64_t block,
+                         float* scratch) {
   const Plan& plan = *g.plan;
-  const Corner corner{task.image_block * plan.images * kLanes,
-                      plan.v_low + task.column_block * plan.columns};
+  const int64_t column_blocks = plan.column_blocks();
+  const Corner corner{
+      block / column_blocks * plan.images * kLanes,
+      plan.v_low + static_cast<int>(block % column_blocks) * plan.columns};
   float* packed = scratch;
   Vector* vectors =
       reinterpret_cast<Vector*>(packed + plan.in_channels * plan.channel_stride);
   const int classes = plan.row_classes * plan.col_classes;
-  Stage s{&g, &plan, nullptr, nullptr, vectors, 0, 0, false};
+  Stage s{&g, &plan, nullptr, nullptr, task.sums, nullptr, vectors, nullptr, 0, 0, false};
+  s.other = g.pass == Pass::kMean ? g.residual : g.x;
+  s.both = plan.sources == 2 ? kBothTables.sampled : kBothTables.plain;
   s.paired = g.pass == Pass::kSample && plan.n % 32 == 0 && plan.images % kPair == 0 &&
              kPair <= kMaxTile;
   s.sums = g.pass == Pass::kSample           ? kTables.sample
@@ -197,7 +216,8 @@ static void gather(const Gather& g, const GatherTask& task, float* scratch) {
       s.count = describe_row(plan, cols, corner.image, corner.v0,
                              corner.v0 + plan.columns, vectors);
       if (s.count == 0) continue;
-      s.tile = tile_size(s.count, s.paired, kMaxTile);
+      s.tile = tile_size(s.count, s.paired,
+                         task.sums == nullptr ? kMaxTile : kMaxBothTile);
       const int skipped = cols.low > corner.v0 ? cols.low - corner.v0 : 0;
       const int64_t shift = int64_t{skipped} * plan.images * plan.sources;
       run_class(s, task, c / plan.col_classes, c % plan.col_classes, u0, u0 + count,
@@ -205,5 +225,20 @@ static void gather(const Gather& g, const GatherTask& task, float* scratch) {
     }
     before = count;
   }
+}
+
+static void gather(const Gather& g, const GatherTask& task, float* scratch) {
+  const Plan& plan = *g.plan;
+  const int64_t groups = plan.row_classes * plan.col_classes * plan.out_channels;
+  if (task.sums != nullptr) {
+    for (int64_t group = 0; group < groups; group += plan.out_channels) {
+      const int64_t from = g.begin[group + task.channel_low];
+      const int64_t to = g.begin[group + task.channel_high];
+      __builtin_memset(task.sums + plan.sources * from, 0,
+                       sizeof(float) * plan.sources * (to - from));
+    }
+  }
+  for (int64_t block = task.block_low; block < task.block_high; ++block)
+    gather_block(g, task, block, scratch);
   stream_end();
 }

@@ -27,12 +27,13 @@ struct Gather {
   bool streamed;          // outputs are too large for the cache: write around it
 };
 
-// A share of a gather: a block of images and columns, rows u, output channels.
+// A share of a gather: blocks of images and columns (block i is image block
+// i / column_blocks), rows u, output channels.
 struct GatherTask {
-  int64_t image_block;
-  int column_block;
+  int64_t block_low, block_high;
   int u_low, u_high;
   int64_t channel_low, channel_high;
+  float* sums;  // gradients: where those of the weights go too, or null; see WeightsTask
 };
 
 // Operands of the gradient of the weights.
@@ -45,8 +46,7 @@ struct Weights {
   const float* slope;  // null: the gradient of the mean only
 };
 
-// A share: blocks of images and columns (block i is image block i / column_blocks),
-// rows, output channels; its sums go to `sums`, two a non-zero, or one without a slope.
+// A share, likewise; its sums go to `sums`, two a non-zero, or one without a slope.
 struct WeightsTask {
   int64_t block_low, block_high;
   int u_low, u_high;
@@ -57,9 +57,11 @@ struct WeightsTask {
 struct Isa {
   const char* name;
   int lanes;
+  int tile, both_tile;  // vectors of outputs at once, and with both gradients
   void (*gather)(const Gather&, const GatherTask&, float* scratch);
   void (*weights)(const Weights&, const WeightsTask&, float* scratch);
-  void (*add_sums)(const float* a, const float* b, int64_t count, double* sums);
+  void (*add_sums)(const float* a, const float* b, int64_t pixels, int64_t channels,
+                   int64_t n, double* sums, float* scratch);
   double (*multiply_adds)(int64_t rounds);  // runs that many rounds of `lanes` × 16
 };
 

@@ -22,7 +22,7 @@ static int describe_row(const Plan& plan, const Range& cols, int64_t first_image
     for (int i = 0; i < plan.images; ++i) {
       const int64_t image = first_image + int64_t{i} * kLanes;
       const int64_t col = int64_t{v} * cols.step + cols.first;
-      out[count++] = {col * plan.n + image, live_lanes(plan, image)};
+      out[count++] = {col * plan.out_channels * plan.n + image, live_lanes(plan, image)};
     }
   }
   return count;
@@ -38,51 +38,50 @@ struct Corner {
   int v0;
 };
 
+// Packs one pixel for channels [c0, c1); `out` is its place in the first of them.
 template <int sources>
-static void pack_row(const Plan& plan, const float* input, const float* factor,
-                     Corner corner, float* out) {
-  const int images = plan.images, length = plan.columns + plan.reach;
-  const bool whole = corner.image + int64_t{images} * kLanes <= plan.n;
-  for (int phase = 0; phase < plan.phases; ++phase) {
-    for (int i = 0; i < length; ++i, out += images * sources * kLanes) {
-      const int64_t col =
-          int64_t{corner.v0 + i} * plan.col_step + phase + plan.col_first;
-      if (col < 0 || col >= plan.in_w) {
-        for (int k = 0; k < images * sources; ++k) store(out + k * kLanes, vf{});
-        continue;
-      }
-      const int64_t from = col * plan.n + corner.image;
-      for (int k = 0; k < images; ++k) {
-        const int64_t at = from + k * kLanes;
-        const int live = whole ? kLanes : live_lanes(plan, corner.image + k * kLanes);
-        const vf value = load_some(input + at, live);
-        store(out + k * sources * kLanes, value);
-        if constexpr (sources == 2) {
-          const vf slope = load_some(factor + at, live);
-          store(out + (2 * k + 1) * kLanes, value * slope);
-        }
+static void pack_pixel(const Plan& plan, const float* input, const float* factor,
+                       int64_t image, int64_t c0, int64_t c1, float* out) {
+  const int images = plan.images;
+  const bool whole = image + int64_t{images} * kLanes <= plan.n;
+  for (int64_t c = c0; c < c1; ++c, out += plan.channel_stride) {
+    for (int k = 0; k < images; ++k) {
+      const int64_t at = c * plan.n + image + k * kLanes;
+      const int live = whole ? kLanes : live_lanes(plan, image + k * kLanes);
+      const vf value = load_some(input + at, live);
+      store(out + k * sources * kLanes, value);
+      if constexpr (sources == 2) {
+        const vf slope = load_some(factor + at, live);
+        store(out + (2 * k + 1) * kLanes, value * slope);
       }
     }
   }
 }
 
-// Packs rows [low, high) of the block that starts at u0 for channels [c0, c1).
+// Packs rows [low, high) of the block that starts at u0 for channels [c0, c1), in the
+// order of memory.
 static void pack(const Plan& plan, const float* input, const float* factor,
                  Corner corner, int64_t c0, int64_t c1, int u0, int low, int high,
                  float* packed) {
-  for (int64_t c = c0; c < c1; ++c) {
-    for (int l = low; l < high; ++l) {
-      float* out = packed + (c - c0) * plan.channel_stride + l * plan.row_stride;
-      const int row = input_row(plan, u0, l);
-      if (row < 0 || row >= plan.in_h) {
-        __builtin_memset(out, 0, sizeof(float) * plan.row_stride);
-        continue;
+  const int64_t step = int64_t{plan.images} * plan.sources * kLanes;
+  for (int l = low; l < high; ++l) {
+    const int64_t row = input_row(plan, u0, l);
+    float* out = packed + l * plan.row_stride;
+    for (int phase = 0; phase < plan.phases; ++phase) {
+      for (int i = 0; i < plan.columns + plan.reach; ++i, out += step) {
+        const int64_t col =
+            int64_t{corner.v0 + i} * plan.col_step + phase + plan.col_first;
+        if (row < 0 || row >= plan.in_h || col < 0 || col >= plan.in_w) {
+          for (int64_t c = 0; c < c1 - c0; ++c)
+            __builtin_memset(out + c * plan.channel_stride, 0, sizeof(float) * step);
+          continue;
+        }
+        const int64_t at = (row * plan.in_w + col) * plan.in_channels * plan.n;
+        if (plan.sources == 2)
+          pack_pixel<2>(plan, input + at, factor + at, corner.image, c0, c1, out);
+        else
+          pack_pixel<1>(plan, input + at, nullptr, corner.image, c0, c1, out);
       }
-      const int64_t at = (c * plan.in_h + row) * plan.in_w * plan.n;
-      if (plan.sources == 2)
-        pack_row<2>(plan, input + at, factor + at, corner, out);
-      else
-        pack_row<1>(plan, input + at, nullptr, corner, out);
     }
   }
 }

@@ -13,6 +13,8 @@ namespace {
 thread_local Scratch call_scratch, task_scratch, sums_scratch;
 
 constexpr int64_t kTasksPerThread = 4;
+// Nanoseconds of a non-zero besides its products (see Use), and with both gradients.
+constexpr double kEntry = 1.5, kBothEntry = 3.0;
 // Outputs beyond this are written around the cache.
 constexpr int64_t kStreamedBytes = int64_t{1} << 20;
 // Sums of weight gradients are kept apart in this many parts at most.
@@ -39,9 +41,22 @@ T part(T low, T high, int64_t i, int64_t parts) {
   return static_cast<T>(low + (high - low) * i / parts);
 }
 
+void attach(Gather& g, const Plan& plan, const Lists& lists) {
+  g.plan = &plan;
+  g.entries = lists.list.entries;
+  g.begin = lists.list.begin.data();
+  const int64_t bytes = 4 * plan.out_channels * plan.out_h * plan.out_w * plan.n;
+  // Streaming needs whole vectors at multiples of their size.
+  const bool aligned = plan.n % plan.lanes == 0 &&
+                       (reinterpret_cast<uintptr_t>(g.output) |
+                        reinterpret_cast<uintptr_t>(g.slope_output)) %
+                               (4 * plan.lanes) ==
+                           0;
+  g.streamed = aligned && bytes > kStreamedBytes;
+}
+
 void run(const Machine& machine, const Plan& plan, const Lists& lists, Gather g) {
-  const int64_t column_blocks = plan.column_blocks();
-  const int64_t blocks = plan.image_blocks() * column_blocks;
+  const int64_t blocks = plan.image_blocks() * plan.column_blocks();
   const int64_t rows = plan.u_high - plan.u_low;
   const int64_t threads = machine.pool.threads;
   const int64_t want = threads > 1 ? threads * kTasksPerThread : 1;
@@ -54,29 +69,90 @@ void run(const Machine& machine, const Plan& plan, const Lists& lists, Gather g)
       base >= machine.pool.threads
           ? 1
           : std::min<int64_t>(2 * machine.pool.threads / base + 1, plan.out_channels);
-  g.plan = &plan;
-  g.entries = lists.list.entries;
-  g.begin = lists.list.begin.data();
-  const int64_t bytes = 4 * plan.out_channels * plan.out_h * plan.out_w * plan.n;
-  // Streaming needs whole vectors at multiples of their size.
-  const bool aligned = plan.n % plan.lanes == 0 &&
-                       (reinterpret_cast<uintptr_t>(g.output) |
-                        reinterpret_cast<uintptr_t>(g.slope_output)) %
-                               (4 * plan.lanes) ==
-                           0;
-  g.streamed = aligned && bytes > kStreamedBytes;
+  attach(g, plan, lists);
   parallel_for(machine.pool, base * channel_parts, [&](int64_t i) {
     const int64_t c = i % channel_parts, r = i / channel_parts % row_parts;
     const int64_t block = i / channel_parts / row_parts;
-    GatherTask task{block / column_blocks,
-                    static_cast<int>(block % column_blocks),
+    GatherTask task{block,
+                    block + 1,
                     part(plan.u_low, plan.u_high, r, row_parts),
                     part(plan.u_low, plan.u_high, r + 1, row_parts),
                     part<int64_t>(0, plan.out_channels, c, channel_parts),
-                    part<int64_t>(0, plan.out_channels, c + 1, channel_parts)};
+                    part<int64_t>(0, plan.out_channels, c + 1, channel_parts),
+                    nullptr};
     machine.isa->gather(g, task, task_scratch.get<float>(gather_scratch(plan)));
   });
 }
+
+// Sums over all positions, in parts that are added in the end. The parts depend on
+// nothing but the shapes, so neither does the order of the sums.
+class SumParts {
+ public:
+  struct Share {
+    int64_t block_low, block_high;
+    int u_low, u_high;
+    int64_t channel_low, channel_high;
+    float* sums;
+  };
+
+  // `width` numbers for each of `size` non-zeros.
+  SumParts(const Plan& plan, int64_t size, int64_t width, int64_t threads)
+      : size_(size), width_(width) {
+    blocks_ = plan.image_blocks() * plan.column_blocks();
+    const int64_t memory = kMaxPartBytes / std::max<int64_t>(4 * width * size, 1);
+    const int64_t limit = std::clamp<int64_t>(memory, 1, kMaxParts);
+    block_parts_ = std::min(blocks_, limit);
+    const int64_t rows = plan.u_high - plan.u_low;
+    const int64_t max_row_parts = std::max<int64_t>(1, rows / (2 * plan.block));
+    row_parts_ = std::clamp<int64_t>(
+        std::min((16 + block_parts_ - 1) / block_parts_, limit / block_parts_), 1,
+        max_row_parts);
+    parts_ = block_parts_ * row_parts_;
+    // Channels share no sum, so into how many parts they are cut may differ.
+    channel_parts_ = parts_ >= threads ? 1
+                                       : std::min<int64_t>(2 * threads / parts_ + 1,
+                                                           plan.out_channels);
+    sums_ = sums_scratch.get<float>(std::max<int64_t>(1, parts_ * width * size));
+  }
+
+  // Calls body(share) for all shares, in parallel.
+  template <typename Body>
+  void run(const Machine& machine, const Plan& plan, Body&& body) const {
+    parallel_for(machine.pool, parts_ * channel_parts_, [&](int64_t i) {
+      const int64_t c = i % channel_parts_, p = i / channel_parts_;
+      const int64_t r = p % row_parts_, block = p / row_parts_;
+      body(Share{part<int64_t>(0, blocks_, block, block_parts_),
+                 part<int64_t>(0, blocks_, block + 1, block_parts_),
+                 part(plan.u_low, plan.u_high, r, row_parts_),
+                 part(plan.u_low, plan.u_high, r + 1, row_parts_),
+                 part<int64_t>(0, plan.out_channels, c, channel_parts_),
+                 part<int64_t>(0, plan.out_channels, c + 1, channel_parts_),
+                 sums_ + p * width_ * size_});
+    });
+  }
+
+  // Adds the parts; `second` is not written where there is one number a non-zero.
+  void total(const Machine& machine, const List& list, float* first,
+             float* second) const {
+    const int64_t chunks = size_ > 16384 ? 8 : 1;
+    parallel_for(machine.pool, chunks, [&](int64_t chunk) {
+      for (int64_t i = size_ * chunk / chunks; i < size_ * (chunk + 1) / chunks; ++i) {
+        float sum = 0.0f, sum2 = 0.0f;
+        for (int64_t p = 0; p < parts_; ++p) {
+          const float* at = sums_ + (p * size_ + i) * width_;
+          sum += at[0];
+          if (width_ == 2) sum2 += at[1];
+        }
+        first[list.rank[i]] = sum;
+        if (width_ == 2) second[list.rank[i]] = sum2;
+      }
+    });
+  }
+
+ private:
+  int64_t size_, width_, blocks_, block_parts_, row_parts_, parts_, channel_parts_;
+  float* sums_;
+};
 
 bool empty(const Shape& s) { return s.n == 0 || s.co == 0 || s.p == 0 || s.q == 0; }
 
@@ -101,8 +177,9 @@ void sample(const Machine& machine, const Shape& shape, const Kernel& kernel,
             const float* x, const uint32_t* key, float* y, float* slope) {
   if (empty(shape)) return;
   Plan plan = forward_plan(shape);
-  const int lanes = machine.isa->lanes;
-  cut(plan, {lanes, 1, kernel.size, shape.n % 32 == 0 && lanes >= 8, false});
+  const Isa& isa = *machine.isa;
+  const bool paired = shape.n % 32 == 0 && isa.lanes >= 8;
+  cut(plan, {isa.lanes, 1, kernel.size, paired, false, isa.tile, kEntry});
   const Lists lists(machine, plan, shape, false, kernel, false);
   Gather g{};
   g.pass = Pass::kSample;
@@ -114,7 +191,8 @@ void mean(const Machine& machine, const Shape& shape, const Kernel& kernel,
           const float* x, const Epilogue& epilogue, float* y) {
   if (empty(shape)) return;
   Plan plan = forward_plan(shape);
-  cut(plan, {machine.isa->lanes, 1, kernel.size, false, false});
+  const Isa& isa = *machine.isa;
+  cut(plan, {isa.lanes, 1, kernel.size, false, false, isa.tile, kEntry});
   const Lists lists(machine, plan, shape, false, kernel, false);
   Gather g{};
   g.pass = Pass::kMean;
@@ -127,7 +205,9 @@ void input_gradient(const Machine& machine, const Shape& shape, const Kernel& ke
                     const float* g, const float* slope, const float* x, float* dx) {
   if (shape.n * shape.ci * shape.h * shape.w == 0) return;
   Plan plan = input_gradient_plan(shape);
-  cut(plan, {machine.isa->lanes, slope == nullptr ? 1 : 2, kernel.size, false, false});
+  const Isa& isa = *machine.isa;
+  const int sources = slope == nullptr ? 1 : 2;
+  cut(plan, {isa.lanes, sources, kernel.size, false, false, isa.tile, kEntry});
   const Lists lists(machine, plan, shape, true, kernel, false);
   Gather gather{};
   gather.pass = slope == nullptr ? Pass::kMeanGradient : Pass::kSampleGradient;
@@ -147,60 +227,68 @@ void weight_gradient(const Machine& machine, const Shape& shape, const int32_t* 
   Plan plan = forward_plan(shape);
   cut(plan, {machine.isa->lanes, 1, size, false, true});
   const Lists lists(machine, plan, shape, false, {index, nullptr, nullptr, size}, true);
-  // The parts depend on nothing but the shapes, so neither does the order of the sums.
-  const int64_t blocks = plan.image_blocks() * plan.column_blocks();
-  const int64_t rows = plan.u_high - plan.u_low;
-  const int64_t width = sampled ? 2 : 1;
-  const int64_t memory = kMaxPartBytes / std::max<int64_t>(4 * width * size, 1);
-  const int64_t limit = std::clamp<int64_t>(memory, 1, kMaxParts);
-  const int64_t block_parts = std::min(blocks, limit);
-  const int64_t max_row_parts = std::max<int64_t>(1, rows / (2 * plan.block));
-  const int64_t row_parts = std::clamp<int64_t>(
-      std::min((16 + block_parts - 1) / block_parts, limit / block_parts), 1,
-      max_row_parts);
-  const int64_t parts = block_parts * row_parts;
-  const int64_t threads = machine.pool.threads;
-  const int64_t channel_parts =
-      parts >= threads ? 1 : std::min<int64_t>(2 * threads / parts + 1, shape.co);
-  float* sums = sums_scratch.get<float>(std::max<int64_t>(1, parts * width * size));
+  const SumParts parts(plan, size, sampled ? 2 : 1, machine.pool.threads);
   Weights w{&plan, lists.list.entries, lists.list.begin.data(), x, g, slope};
-  parallel_for(machine.pool, parts * channel_parts, [&](int64_t i) {
-    const int64_t c = i % channel_parts, p = i / channel_parts;
-    const int64_t r = p % row_parts, block = p / row_parts;
-    WeightsTask task{part<int64_t>(0, blocks, block, block_parts),
-                     part<int64_t>(0, blocks, block + 1, block_parts),
-                     part(plan.u_low, plan.u_high, r, row_parts),
-                     part(plan.u_low, plan.u_high, r + 1, row_parts),
-                     part<int64_t>(0, shape.co, c, channel_parts),
-                     part<int64_t>(0, shape.co, c + 1, channel_parts),
-                     sums + p * width * size};
+  parts.run(machine, plan, [&](const SumParts::Share& share) {
+    WeightsTask task{share.block_low,   share.block_high,   share.u_low, share.u_high,
+                     share.channel_low, share.channel_high, share.sums};
     float* scratch = task_scratch.get<float>(weights_scratch(plan, sampled));
     machine.isa->weights(w, task, scratch);
   });
-  const int64_t chunks = size > 16384 ? 8 : 1;
-  parallel_for(machine.pool, chunks, [&](int64_t chunk) {
-    for (int64_t i = size * chunk / chunks; i < size * (chunk + 1) / chunks; ++i) {
-      float first = 0.0f, second = 0.0f;
-      for (int64_t p = 0; p < parts; ++p) {
-        const float* at = sums + (p * size + i) * width;
-        first += at[0];
-        if (sampled) second += at[1];
-      }
-      dmean[lists.list.rank[i]] = first;
-      if (sampled) dvariance[lists.list.rank[i]] = second;
-    }
-  });
+  parts.total(machine, lists.list, dmean, dvariance);
 }
 
-void comoment(const Machine& machine, int64_t channels, int64_t count, const float* a,
-              const float* b, float* sum, float* product) {
-  parallel_for(machine.pool, channels, [&](int64_t c) {
-    double sums[3] = {0.0, 0.0, 0.0};
-    machine.isa->add_sums(a + c * count, b + c * count, count, sums);
-    sum[c] = static_cast<float>(sums[0]);
-    const double shared = count == 0 ? 0.0 : sums[0] * sums[1] / double(count);
-    product[c] = static_cast<float>(sums[2] - shared);
+void gradients(const Machine& machine, const Shape& shape, const Kernel& kernel,
+               const float* g, const float* slope, const float* x, float* dx,
+               float* dmean, float* dvariance) {
+  const bool sampled = slope != nullptr;
+  if (empty(shape) || shape.n * shape.ci * shape.h * shape.w == 0) {
+    input_gradient(machine, shape, kernel, g, slope, x, dx);
+    return weight_gradient(machine, shape, kernel.index, kernel.size, x, g, slope, dmean,
+                           dvariance);
+  }
+  Plan plan = input_gradient_plan(shape);
+  const Isa& isa = *machine.isa;
+  const int sources = sampled ? 2 : 1;
+  cut(plan, {isa.lanes, sources, kernel.size, false, false, isa.both_tile, kBothEntry});
+  const Lists lists(machine, plan, shape, true, kernel, true);
+  Gather gather{};
+  gather.pass = sampled ? Pass::kSampleGradient : Pass::kMeanGradient;
+  gather.input = g, gather.slope = slope, gather.x = x, gather.output = dx;
+  attach(gather, plan, lists);
+  const SumParts parts(plan, kernel.size, sampled ? 2 : 1, machine.pool.threads);
+  parts.run(machine, plan, [&](const SumParts::Share& share) {
+    GatherTask task{share.block_low,   share.block_high,   share.u_low, share.u_high,
+                    share.channel_low, share.channel_high, share.sums};
+    float* scratch = task_scratch.get<float>(gather_scratch(plan));
+    machine.isa->gather(gather, task, scratch);
   });
+  parts.total(machine, lists.list, dmean, dvariance);
+}
+
+void comoment(const Machine& machine, int64_t pixels, int64_t channels, int64_t n,
+              const float* a, const float* b, float* sum, float* product) {
+  // A fixed number of parts: the order of the sums does not depend on the threads.
+  const int64_t parts = std::clamp<int64_t>(pixels, 1, 16), width = 3 * channels;
+  double* sums = sums_scratch.get<double>(std::max<int64_t>(1, parts * width));
+  std::fill_n(sums, parts * width, 0.0);
+  parallel_for(machine.pool, parts, [&](int64_t i) {
+    const int64_t low = pixels * i / parts, high = pixels * (i + 1) / parts;
+    float* scratch = task_scratch.get<float>(
+        std::max<int64_t>(1, width * machine.isa->lanes));
+    const int64_t at = low * channels * n;
+    machine.isa->add_sums(a + at, b + at, high - low, channels, n, sums + i * width,
+                          scratch);
+  });
+  const double count = static_cast<double>(pixels * n);
+  for (int64_t c = 0; c < channels; ++c) {
+    double total[3] = {};
+    for (int64_t i = 0; i < parts; ++i)
+      for (int k = 0; k < 3; ++k) total[k] += sums[i * width + 3 * c + k];
+    sum[c] = static_cast<float>(total[0]);
+    const double shared = count == 0 ? 0.0 : total[0] * total[1] / count;
+    product[c] = static_cast<float>(total[2] - shared);
+  }
 }
 
 }  // namespace ssvi

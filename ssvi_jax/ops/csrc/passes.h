@@ -49,8 +49,14 @@ void weight_gradient(const Machine& machine, const Shape& shape, const int32_t* 
                      int64_t size, const float* x, const float* g, const float* slope,
                      float* dmean, float* dvariance);
 
-// Of each of `channels` runs of `count` floats: Σa, and Σ(a − mean a)(b − mean b).
-void comoment(const Machine& machine, int64_t channels, int64_t count, const float* a,
-              const float* b, float* sum, float* product);
+// Both gradients at once: g and slope are read once. Without slope dvariance is not
+// written.
+void gradients(const Machine& machine, const Shape& shape, const Kernel& kernel,
+               const float* g, const float* slope, const float* x, float* dx,
+               float* dmean, float* dvariance);
+
+// Of each channel of [pixels][channels][n]: Σa, and Σ(a − mean a)(b − mean b).
+void comoment(const Machine& machine, int64_t pixels, int64_t channels, int64_t n,
+              const float* a, const float* b, float* sum, float* product);
 
 }  // namespace ssvi

@@ -25,7 +25,7 @@ int64_t budget() {
     l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
 #endif
     if (l2 <= 0) l2 = 1 << 20;
-    return std::clamp<int64_t>(l2 * 5 / 8, 1 << 18, 5 << 18);
+    return std::clamp<int64_t>(l2 * 3 / 4, 1 << 18, 5 << 18);
   }();
   return bytes;
 }
@@ -111,7 +111,7 @@ namespace {
 // Nanoseconds to read a cache line from memory that is touched in runs of so many
 // bytes (measured): short runs leave the prefetchers without work.
 double read_cost(int64_t run) {
-  return run <= 64 ? 17 : run <= 128 ? 8.5 : run <= 256 ? 4.5 : 4;
+  return run <= 64 ? 7 : run <= 128 ? 6 : run <= 256 ? 5 : 2.5;
 }
 
 // Time of a cut besides the multiply-adds, a row u, column v and vector of images.
@@ -129,7 +129,8 @@ double cost(const Plan& plan, const Use& use) {
     total += std::max(turns, 1.0) * 2 * plan.out_channels * read;
     total += use.size * 5.0 / (vectors * plan.block);  // sums over lanes
   } else {
-    total += use.size * 1.5 / std::min<int64_t>(vectors, 8);  // a tile's entry
+    const int64_t tiles = (vectors + use.tile - 1) / use.tile;
+    total += use.size * use.entry * tiles / vectors;
     if (use.paired && block % 32 != 0) total += 8 * plan.out_channels;
   }
   return total;
@@ -168,7 +169,7 @@ void cut(Plan& plan, const Use& use) {
   double best = HUGE_VAL;
   for (plan.images = 1; plan.images <= std::min(vectors, 128 / plan.lanes);
        plan.images *= 2) {
-    for (int parts = 1; parts <= plan.width; parts *= 2) {
+    for (int parts = 1; parts <= plan.width; parts += (parts + 2) / 3) {
       plan.columns = ceil_div(plan.width, parts);
       for (plan.block = 1; plan.block <= std::min(rows, 16); ++plan.block) {
         if (!fit(plan, use)) break;

@@ -8,7 +8,7 @@
 
 namespace ssvi {
 
-// A convolution of x [ci][h][w][n] with a kernel [kh][kw][ci][co] to y [co][p][q][n].
+// A convolution of x [h][w][ci][n] with a kernel [kh][kw][ci][co] to y [p][q][co][n].
 struct Shape {
   int64_t n, ci, h, w, co, p, q, kh, kw, sh, sw, top, left;
 };
@@ -80,6 +80,8 @@ struct Use {
   int64_t size;   // non-zeros
   bool paired;    // 32 images share calls of the noise cipher
   bool weights;   // channels may be packed in several turns, each reading g again
+  int tile = 0;      // else: the most vectors that are summed up at once …
+  double entry = 0;  // … and nanoseconds that a non-zero takes besides its products
 };
 
 // Chooses images, columns, block and channel_block: packed rows stay in the L2 cache,

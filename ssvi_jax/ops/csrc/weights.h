@@ -1,8 +1,6 @@
 // The gradient of the selected means and variances.
 #pragma once
 
-constexpr int kGroup = kLanes / 2;  // non-zeros at once: two sums each fill a vector
-
 // Sums over a block of rows of x·g and x²·(g·slope) for `size` non-zeros. Both factors
 // of a position are loaded once for all of them.
 template <int size, bool sampled>
@@ -59,7 +57,7 @@ static void pack_gradient(const Weights& w, const Vector* vectors, int count,
                           int64_t channel, int u0, int rows, float* out) {
   const Plan& plan = *w.plan;
   for (int r = 0; r < rows; ++r) {
-    const int64_t base = (channel * plan.out_h + u0 + r) * plan.out_w * plan.n;
+    const int64_t base = ((u0 + r) * plan.out_w * plan.out_channels + channel) * plan.n;
     for (int j = 0; j < count; ++j) {
       const int64_t at = base + vectors[j].offset;
       const vf g = load_some(w.g + at, vectors[j].live);
