@@ -96,31 +96,38 @@ def _images(batch_size: int) -> torch.Tensor:
     return images.to(memory_format=torch.channels_last)
 
 
-def make_step(batch_size: int, density: float | None) -> Callable[[], float]:
-    """One training step on random images; returns its loss.
+def make_step(
+    batch_size: int, density: float | None, device: str = "cpu"
+) -> Callable[[], torch.Tensor]:
+    """One training step on random images; returns its loss, perhaps still computing.
 
     Args:
       batch_size: images a step.
       density: kept fraction for local reparameterization; None for plain weights.
+      device: PyTorch's name of where it runs. On a GPU, as in JAX, float32 products
+        use TF32 and the fastest convolution is looked for.
     """
     torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     if density is None:
         model = resnet18(_plain_conv)
     else:
         model = resnet18(lambda i, o, w, s: LrtConv(i, o, w, s, density))
+    model = model.to(device)
     sampled = [m for m in model.modules() if isinstance(m, LrtConv)]
-    images = _images(batch_size)
-    labels = torch.randint(0, 10, (batch_size,))
+    images = _images(batch_size).to(device)
+    labels = torch.randint(0, 10, (batch_size,)).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, foreach=True)
 
-    def step() -> float:
+    def step() -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
         loss = F.cross_entropy(model(images), labels)
         for layer in sampled:
             loss = loss + layer.kl() / 50_000
         loss.backward()
         optimizer.step()
-        return float(loss.detach())
+        return loss.detach()
 
     return step
 

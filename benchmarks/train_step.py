@@ -3,7 +3,8 @@
     python benchmarks/train_step.py --out results/benchmarks/train_step.json
 
 About 4 minutes on 2 cores (`--quick`: under 1). The contestants take turns, A B C D A B
-C D …, and ratios are of medians. PyTorch is optional: benchmarks/requirements.txt.
+C D …, and ratios are of medians. PyTorch is optional: benchmarks/requirements.txt. On a
+GPU, where steps are short, give `--steps 100`.
 
     ssvi        95 % sparse, local reparameterization, the library's own inner loop
     torch_lrt   the same step in plain PyTorch: dense tensors times a mask
@@ -142,10 +143,18 @@ def timed(call: Callable[[], ArrayLike], times: int) -> Contestant:
 def torch_contestant(
     batch_size: int, density: float | None, steps: int = 4
 ) -> Contestant:
-    """The same step in PyTorch, eager, on the same number of threads."""
+    """The same step in PyTorch, eager, on as many threads or on the same GPU."""
     import torch_resnet
 
-    return timed(torch_resnet.make_step(batch_size, density), steps)
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    step = torch_resnet.make_step(batch_size, density, device)
+
+    def turn() -> list[float]:
+        losses = [step() for _ in range(steps)]
+        return [float(loss) for loss in losses]  # only now: it waits for a GPU
+
+    run = timed(turn, 1)
+    return lambda: run() / steps
 
 
 def contestants(
@@ -193,8 +202,8 @@ def summarize(
     for name, median in medians.items():
         low, high = min(seconds[name]), max(seconds[name])
         print(
-            f"  {name:<{width}}{median * 1e3:8.0f} ms  ({low * 1e3:.0f} to "
-            f"{high * 1e3:.0f}){batch_size / median:8.1f} images/s   "
+            f"  {name:<{width}}{median * 1e3:8.1f} ms  ({low * 1e3:.1f} to "
+            f"{high * 1e3:.1f}){batch_size / median:8.1f} images/s   "
             f"{ratios[name]:5.2f} x the time of {reference}"
         )
     return {
@@ -237,12 +246,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="One training step of ResNet-18")
     parser.add_argument("--quick", action="store_true", help="batch 32, 3 turns")
     parser.add_argument("--repeats", type=int, default=7, help="turns that count")
+    parser.add_argument("--steps", type=int, default=4, help="steps a turn")
+    parser.add_argument("--batch", type=int, nargs="+", default=[32, 128])
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     args = parser.parse_args()
     torch_found = torch_version()
-    repeats, steps = (3, 2) if args.quick else (args.repeats, 4)
+    repeats, steps = (3, 2) if args.quick else (args.repeats, args.steps)
     results = []
-    for batch_size in (32,) if args.quick else (32, 128):
+    for batch_size in [32] if args.quick else args.batch:
         found = contestants(batch_size, steps, with_torch=torch_found is not None)
         result = summarize(
             "one training step of ResNet-18",

@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.01
 
 
 class Interrupt:
@@ -60,7 +60,7 @@ def wait(array: Any, tick: Callable[[], None] = lambda: None) -> None:
 
     Args:
       array: a `jax.Array`, the result of a dispatched computation.
-      tick: called about twenty times a second.
+      tick: called up to a hundred times a second.
     """
     while not array.is_ready():
         tick()

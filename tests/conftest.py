@@ -15,6 +15,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_legacy_prng_key", "error")
 # A cache would let a test of what compiles, or of a resumed run, pass on old results.
 jax.config.update("jax_enable_compilation_cache", False)
+if os.environ["JAX_PLATFORMS"] != "cpu":
+    # A GPU or TPU would round the operands of float32 products to 11 bits or fewer.
+    jax.config.update("jax_default_matmul_precision", "highest")
 
 hypothesis.settings.register_profile(
     "strict",
