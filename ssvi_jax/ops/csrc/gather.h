@@ -88,6 +88,9 @@ struct Stage {
   float* weight_sums;
   const float* packed;  // input of row u, column `low`, channel 0
   const Vector* vectors;
+  const int32_t* begin;  // of this turn's groups
+  float* waiting;        // sums of earlier turns, or null
+  bool first, last;      // turn
   const float* other;  // what is read at the place of each output, or null
   int count, tile;  // vectors in a row and in a tile
   bool paired;
@@ -131,13 +134,21 @@ static void finish_others(const Gather& g, const Vector* vectors, int count,
   }
 }
 
+// Adds the sums of earlier turns, and keeps the result unless this is the last one.
+SSVI_INLINE void take_turn(const Stage& s, float* waiting, int count, float* sums) {
+  for (int64_t i = 0; i < int64_t{count} * kLanes; i += kLanes) {
+    if (!s.first) store(sums + i, load(sums + i) + load(waiting + i));
+    if (!s.last) store(waiting + i, load(sums + i));
+  }
+}
+
 // Outputs [first, first + tile) of one channel and row.
 SSVI_INLINE void run_tile(const Stage& s, const float* row, int64_t base_row,
-                          int64_t channel, int64_t group, int first) {
+                          int64_t channel, const int32_t* begin, int first,
+                          float* waiting) {
   alignas(64) float m[kMaxTile * kLanes], v[kMaxTile * kLanes];
   const Gather& g = *s.gather;
   const int left = s.count - first, count = left < s.tile ? left : s.tile;
-  const int32_t* begin = g.begin + group;
   const int64_t base =
       (base_row * s.plan->out_w * s.plan->out_channels + channel) * s.plan->n;
   if (s.other != nullptr && channel + 1 < s.plan->out_channels)  // the next channel's
@@ -156,6 +167,12 @@ SSVI_INLINE void run_tile(const Stage& s, const float* row, int64_t base_row,
   } else {
     s.sums[count](inputs, entry, end, m, v);
   }
+  if (waiting != nullptr) {
+    waiting += int64_t{first} * s.plan->sums * kLanes;
+    take_turn(s, waiting, count, m);
+    if (s.plan->sums == 2) take_turn(s, waiting + int64_t{count} * kLanes, count, v);
+    if (!s.last) return;
+  }
   if (g.pass == Pass::kSample)
     finish_sample(g, s.vectors + first, count, base, m, v, s.paired);
   else
@@ -172,33 +189,56 @@ static int tile_size(int count, bool paired, int limit) {
   return (even + multiple - 1) / multiple * multiple;
 }
 
-static void run_class(Stage& s, const GatherTask& task, int row_class, int col_class,
-                      int u0, int u1, const float* packed) {
+static void run_class(const Stage& s, const GatherTask& task, int c, int u0, int u1,
+                      const float* packed) {
   const Plan& plan = *s.plan;
-  const Range rows = plan.rows_data[row_class];
+  const Range rows = plan.rows_data[c / plan.col_classes];
   const int low = u0 > rows.low ? u0 : rows.low, high = u1 < rows.high ? u1 : rows.high;
-  const int64_t group =
-      (int64_t{row_class} * plan.col_classes + col_class) * plan.out_channels;
   const int64_t step = plan.row_step * plan.row_stride;
-  for (int64_t c = task.channel_low; c < task.channel_high; ++c)
-    for (int u = low; u < high; ++u)
+  for (int64_t channel = task.channel_low; channel < task.channel_high; ++channel) {
+    const int64_t group = c * plan.out_channels + channel;
+    for (int u = low; u < high; ++u) {
+      float* waiting = s.waiting == nullptr
+                           ? nullptr
+                           : s.waiting + (group * plan.block + u - u0) * plan.row();
       for (int first = 0; first < s.count; first += s.tile)
-        run_tile(s, packed + (u - u0) * step, u * rows.step + rows.first, c, group + c,
-                 first);
+        run_tile(s, packed + (u - u0) * step, u * rows.step + rows.first, channel,
+                 s.begin + group, first, waiting);
+    }
+  }
+}
+
+// All classes of one block of rows, with the channels that are packed.
+static void run_classes(Stage& s, const GatherTask& task, Corner corner, int u0, int u1,
+                        Vector* vectors, const float* packed) {
+  const Plan& plan = *s.plan;
+  for (int c = 0; c < plan.row_classes * plan.col_classes; ++c) {
+    const Range cols = plan.cols_data[c % plan.col_classes];
+    s.vectors = vectors;
+    s.count = describe_row(plan, cols, corner.image, corner.v0,
+                           corner.v0 + plan.columns, vectors);
+    if (s.count == 0) continue;
+    s.tile =
+        tile_size(s.count, s.paired, s.weight_sums == nullptr ? kMaxTile : kMaxBothTile);
+    const int skipped = cols.low > corner.v0 ? cols.low - corner.v0 : 0;
+    const int64_t shift = int64_t{skipped} * plan.images * plan.sources;
+    run_class(s, task, c, u0, u1, packed + shift * kLanes);
+  }
 }
 
 static void gather_block(const Gather& g, const GatherTask& task, int64_t block,
                          float* scratch) {
   const Plan& plan = *g.plan;
-  const int64_t column_blocks = plan.column_blocks();
+  const int64_t column_blocks = plan.column_blocks(), turns = plan.turns();
   const Corner corner{
       block / column_blocks * plan.images * kLanes,
       plan.v_low + static_cast<int>(block % column_blocks) * plan.columns};
   float* packed = scratch;
-  Vector* vectors =
-      reinterpret_cast<Vector*>(packed + plan.in_channels * plan.channel_stride);
-  const int classes = plan.row_classes * plan.col_classes;
-  Stage s{&g, &plan, nullptr, nullptr, task.sums, nullptr, vectors, nullptr, 0, 0, false};
+  float* waiting = packed + plan.channel_block * plan.channel_stride;
+  Vector* vectors = reinterpret_cast<Vector*>(waiting + plan.waiting());
+  Stage s{};
+  s.gather = &g, s.plan = &plan, s.weight_sums = task.sums;
+  s.waiting = turns == 1 ? nullptr : waiting;
   s.other = g.pass == Pass::kMean ? g.residual : g.x;
   s.both = plan.sources == 2 ? kBothTables.sampled : kBothTables.plain;
   s.paired = g.pass == Pass::kSample && plan.n % 32 == 0 && plan.images % kPair == 0 &&
@@ -207,31 +247,25 @@ static void gather_block(const Gather& g, const GatherTask& task, int64_t block,
            : g.pass == Pass::kSampleGradient ? kTables.gradient
                                              : kTables.mean;
   int before = 0;
-  for (int u0 = task.u_low; u0 < task.u_high; u0 += before) {
+  for (int u0 = task.u_low; u0 < task.u_high; u0 += plan.block) {
     const int left = task.u_high - u0, count = left < plan.block ? left : plan.block;
-    advance(plan, g.input, g.slope, corner, 0, plan.in_channels, u0, before, count,
-            packed);
-    for (int c = 0; c < classes; ++c) {
-      const Range cols = plan.cols_data[c % plan.col_classes];
-      s.count = describe_row(plan, cols, corner.image, corner.v0,
-                             corner.v0 + plan.columns, vectors);
-      if (s.count == 0) continue;
-      s.tile = tile_size(s.count, s.paired,
-                         task.sums == nullptr ? kMaxTile : kMaxBothTile);
-      const int skipped = cols.low > corner.v0 ? cols.low - corner.v0 : 0;
-      const int64_t shift = int64_t{skipped} * plan.images * plan.sources;
-      run_class(s, task, c / plan.col_classes, c % plan.col_classes, u0, u0 + count,
-                packed + shift * kLanes);
+    for (int64_t turn = 0; turn < turns; ++turn) {
+      const int64_t c0 = turn * plan.channel_block, c1 = c0 + plan.channel_block;
+      s.begin = g.begin + turn * plan.groups();
+      s.first = turn == 0, s.last = turn == turns - 1;
+      advance(plan, g.input, g.slope, corner, c0,
+              c1 < plan.in_channels ? c1 : plan.in_channels, u0, before, count, packed);
+      run_classes(s, task, corner, u0, u0 + count, vectors, packed);
     }
-    before = count;
+    before = turns == 1 ? count : 0;  // with several the next finds another's rows
   }
 }
 
 static void gather(const Gather& g, const GatherTask& task, float* scratch) {
   const Plan& plan = *g.plan;
-  const int64_t groups = plan.row_classes * plan.col_classes * plan.out_channels;
   if (task.sums != nullptr) {
-    for (int64_t group = 0; group < groups; group += plan.out_channels) {
+    for (int64_t group = 0; group < plan.turns() * plan.groups();
+         group += plan.out_channels) {
       const int64_t from = g.begin[group + task.channel_low];
       const int64_t to = g.begin[group + task.channel_high];
       __builtin_memset(task.sums + plan.sources * from, 0,

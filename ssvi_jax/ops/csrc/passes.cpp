@@ -179,7 +179,7 @@ void sample(const Machine& machine, const Shape& shape, const Kernel& kernel,
   Plan plan = forward_plan(shape);
   const Isa& isa = *machine.isa;
   const bool paired = shape.n % 32 == 0 && isa.lanes >= 8;
-  cut(plan, {isa.lanes, 1, kernel.size, paired, false, isa.tile, kEntry});
+  cut(plan, {isa.lanes, 1, 2, kernel.size, paired, false, isa.tile, kEntry});
   const Lists lists(machine, plan, shape, false, kernel, false);
   Gather g{};
   g.pass = Pass::kSample;
@@ -192,7 +192,7 @@ void mean(const Machine& machine, const Shape& shape, const Kernel& kernel,
   if (empty(shape)) return;
   Plan plan = forward_plan(shape);
   const Isa& isa = *machine.isa;
-  cut(plan, {isa.lanes, 1, kernel.size, false, false, isa.tile, kEntry});
+  cut(plan, {isa.lanes, 1, 1, kernel.size, false, false, isa.tile, kEntry});
   const Lists lists(machine, plan, shape, false, kernel, false);
   Gather g{};
   g.pass = Pass::kMean;
@@ -207,7 +207,8 @@ void input_gradient(const Machine& machine, const Shape& shape, const Kernel& ke
   Plan plan = input_gradient_plan(shape);
   const Isa& isa = *machine.isa;
   const int sources = slope == nullptr ? 1 : 2;
-  cut(plan, {isa.lanes, sources, kernel.size, false, false, isa.tile, kEntry});
+  cut(plan,
+      {isa.lanes, sources, sources, kernel.size, false, false, isa.tile, kEntry});
   const Lists lists(machine, plan, shape, true, kernel, false);
   Gather gather{};
   gather.pass = slope == nullptr ? Pass::kMeanGradient : Pass::kSampleGradient;
@@ -225,7 +226,7 @@ void weight_gradient(const Machine& machine, const Shape& shape, const int32_t* 
     return;
   }
   Plan plan = forward_plan(shape);
-  cut(plan, {machine.isa->lanes, 1, size, false, true});
+  cut(plan, {machine.isa->lanes, 1, 1, size, false, true});
   const Lists lists(machine, plan, shape, false, {index, nullptr, nullptr, size}, true);
   const SumParts parts(plan, size, sampled ? 2 : 1, machine.pool.threads);
   Weights w{&plan, lists.list.entries, lists.list.begin.data(), x, g, slope};
@@ -250,7 +251,8 @@ void gradients(const Machine& machine, const Shape& shape, const Kernel& kernel,
   Plan plan = input_gradient_plan(shape);
   const Isa& isa = *machine.isa;
   const int sources = sampled ? 2 : 1;
-  cut(plan, {isa.lanes, sources, kernel.size, false, false, isa.both_tile, kBothEntry});
+  cut(plan, {isa.lanes, sources, sources, kernel.size, false, false, isa.both_tile,
+             kBothEntry});
   const Lists lists(machine, plan, shape, true, kernel, true);
   Gather gather{};
   gather.pass = sampled ? Pass::kSampleGradient : Pass::kMeanGradient;

@@ -17,6 +17,8 @@ int ceil_div(int64_t a, int64_t b) {
   return static_cast<int>(a >= 0 ? (a + b - 1) / b : -(-a / b));
 }
 
+constexpr int64_t kMaxTurns = 8;
+
 // The share of the L2 cache for packed rows; the rest is for lists and outputs.
 int64_t budget() {
   static const int64_t bytes = [] {
@@ -121,37 +123,39 @@ double cost(const Plan& plan, const Use& use) {
   const int64_t vectors = int64_t{plan.images} * plan.columns;
   const int64_t block = std::min<int64_t>(plan.n, plan.images * plan.lanes);
   const double read = read_cost(4 * block);
-  const double moved = double(std::max(plan.row_taps - plan.row_step, 0)) / plan.block;
-  double total =
-      plan.sources * plan.in_channels * spread * (plan.row_step * read + moved);
+  const int64_t turns = plan.turns();
+  // One turn keeps the rows that neighbouring blocks share.
+  const bool keeps = turns == 1 && plan.row_taps > plan.row_step;
+  const double rows =
+      keeps ? plan.row_step : double(plan.packed_rows(plan.block)) / plan.block;
+  const double moved = keeps ? double(plan.row_taps - plan.row_step) / plan.block : 0;
+  double total = plan.sources * plan.in_channels * spread * (rows * read + moved);
   if (use.weights) {
-    const double turns = double(plan.in_channels) / plan.channel_block;
-    total += std::max(turns, 1.0) * 2 * plan.out_channels * read;
+    total += turns * 2.0 * plan.out_channels * read;
     total += use.size * 5.0 / (vectors * plan.block);  // sums over lanes
   } else {
     const int64_t tiles = (vectors + use.tile - 1) / use.tile;
     total += use.size * use.entry * tiles / vectors;
+    total += (turns - 1) * 2.0 * plan.sums * plan.out_channels;
     if (use.paired && block % 32 != 0) total += 8 * plan.out_channels;
   }
   return total;
 }
 
-// Sets what follows from images, columns and block; returns whether it fits the cache.
-bool fit(Plan& plan, const Use& use) {
+// Sets what follows from images, columns, block and turns; returns whether it fits the
+// cache.
+bool fit(Plan& plan, const Use& use, int64_t turns) {
   plan.row_stride = int64_t{plan.phases} * (plan.columns + plan.reach) * plan.images *
                     plan.sources * plan.lanes;
   plan.channel_stride = plan.row_stride * plan.packed_rows(plan.block);
-  const int64_t channel = 4 * plan.channel_stride;
-  plan.channel_block = plan.in_channels;
+  plan.channel_block = ceil_div(plan.in_channels, turns);
   if (use.weights) {
-    const int64_t most = std::max<int64_t>(1, budget() / channel);
-    const int64_t turns = ceil_div(plan.in_channels, most);
-    plan.channel_block = ceil_div(plan.in_channels, turns);
     // g and g·slope of a block lie in the L1 cache.
     const int64_t vectors = int64_t{plan.block} * plan.columns * plan.images;
     if (vectors * plan.lanes > 2048 && vectors > 1) return false;
   }
-  return plan.channel_block * channel <= budget();
+  const int64_t waiting = use.weights ? 0 : plan.waiting();
+  return 4 * (plan.channel_block * plan.channel_stride + waiting) <= budget();
 }
 
 }  // namespace
@@ -159,6 +163,7 @@ bool fit(Plan& plan, const Use& use) {
 void cut(Plan& plan, const Use& use) {
   plan.lanes = use.lanes;
   plan.sources = use.sources;
+  plan.sums = use.sums;
   plan.rows_data = plan.rows.data();
   plan.cols_data = plan.cols.data();
   plan.row_classes = static_cast<int>(plan.rows.size());
@@ -166,23 +171,27 @@ void cut(Plan& plan, const Use& use) {
   const int vectors = ceil_div(plan.n, plan.lanes), rows = plan.u_high - plan.u_low;
   // What stays if nothing fits: the smallest.
   int images = 1, columns = 1, block = 1;
+  int64_t turns = use.weights ? plan.in_channels : 1;
   double best = HUGE_VAL;
   for (plan.images = 1; plan.images <= std::min(vectors, 128 / plan.lanes);
        plan.images *= 2) {
     for (int parts = 1; parts <= plan.width; parts += (parts + 2) / 3) {
       plan.columns = ceil_div(plan.width, parts);
       for (plan.block = 1; plan.block <= std::min(rows, 16); ++plan.block) {
-        if (!fit(plan, use)) break;
+        int64_t turn = 1;  // the fewest that fit
+        while (turn <= kMaxTurns && turn <= plan.in_channels && !fit(plan, use, turn))
+          ++turn;
+        if (turn > kMaxTurns || turn > plan.in_channels) break;
         const double now = cost(plan, use);
         if (now < best) {
-          best = now;
+          best = now, turns = turn;
           images = plan.images, columns = plan.columns, block = plan.block;
         }
       }
     }
   }
   plan.images = images, plan.columns = columns, plan.block = block;
-  fit(plan, use);
+  fit(plan, use, turns);
 }
 
 List make_list(const Plan& plan, const Shape& s, bool transposed, const int32_t* index,
@@ -190,10 +199,7 @@ List make_list(const Plan& plan, const Shape& s, bool transposed, const int32_t*
                int32_t* rank, const Pool& pool) {
   const int64_t taps = s.kh * s.kw, limit = taps * s.ci * s.co;
   const int64_t col_classes = static_cast<int64_t>(plan.cols.size());
-  const int64_t outer = transposed
-                            ? static_cast<int64_t>(plan.rows.size()) * col_classes
-                            : ceil_div(plan.in_channels, plan.channel_block);
-  const int64_t groups = outer * plan.out_channels;
+  const int64_t turn_groups = plan.groups(), groups = plan.turns() * turn_groups;
   const int64_t step = int64_t{plan.images} * plan.sources * plan.lanes;
   std::vector<int64_t> tap_offset(taps), tap_group(taps);
   for (int64_t t = 0; t < taps; ++t) {
@@ -227,13 +233,14 @@ List make_list(const Plan& plan, const Shape& s, bool transposed, const int32_t*
           base = tap_group[tap] + ci;
           offset = tap_offset[tap];
         } else {
-          base = ci / plan.channel_block * plan.out_channels;
+          base = ci / plan.channel_block * turn_groups;
           offset = tap_offset[tap] + ci % plan.channel_block * plan.channel_stride;
         }
       }
       const int64_t co = flat - row;
       if (transposed)
-        visit(i, base, offset + co * plan.channel_stride);
+        visit(i, base + co / plan.channel_block * turn_groups,
+              offset + co % plan.channel_block * plan.channel_stride);
       else
         visit(i, base + co, offset);
     }
@@ -269,7 +276,7 @@ List make_list(const Plan& plan, const Shape& s, bool transposed, const int32_t*
 }
 
 int64_t gather_scratch(const Plan& plan) {
-  return plan.in_channels * plan.channel_stride + 4 * vectors(plan);
+  return plan.channel_block * plan.channel_stride + plan.waiting() + 4 * vectors(plan);
 }
 
 int64_t weights_scratch(const Plan& plan, bool sampled) {

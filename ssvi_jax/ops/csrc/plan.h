@@ -48,11 +48,11 @@ struct Plan {
   int width;                           // columns v, over all classes
 
   // How it is cut, in vectors of `lanes` images.
-  int lanes, sources;
+  int lanes, sources, sums;            // arrays that are packed, and sums an output
   int images;                          // vectors of images a task
   int columns;                         // values of v a task
   int block;                           // values of u at a time
-  int64_t channel_block;               // input channels packed at once
+  int64_t channel_block;               // input channels packed at once: a turn
   int64_t row_stride, channel_stride;  // in floats
 
   // The vectors again, for code that may not call the standard library (see simd.h).
@@ -68,6 +68,21 @@ struct Plan {
   __attribute__((always_inline)) int64_t column_blocks() const {
     return (width + columns - 1) / columns;
   }
+  __attribute__((always_inline)) int64_t turns() const {
+    return (in_channels + channel_block - 1) / channel_block;
+  }
+  // Groups of non-zeros of one turn.
+  __attribute__((always_inline)) int64_t groups() const {
+    return int64_t{row_classes} * col_classes * out_channels;
+  }
+  // Floats of the sums of a row of outputs of one class and channel, and of all sums
+  // that wait for the next turn: none if there is one turn.
+  __attribute__((always_inline)) int64_t row() const {
+    return int64_t{columns} * images * sums * lanes;
+  }
+  __attribute__((always_inline)) int64_t waiting() const {
+    return turns() == 1 ? 0 : groups() * block * row();
+  }
 };
 
 Plan forward_plan(const Shape& s);
@@ -76,10 +91,11 @@ Plan input_gradient_plan(const Shape& s);
 // What a plan is cut for.
 struct Use {
   int lanes;
-  int sources;    // arrays that are packed
-  int64_t size;   // non-zeros
-  bool paired;    // 32 images share calls of the noise cipher
-  bool weights;   // channels may be packed in several turns, each reading g again
+  int sources;       // arrays that are packed
+  int sums;          // sums of an output
+  int64_t size;      // non-zeros
+  bool paired;       // 32 images share calls of the noise cipher
+  bool weights;      // only the gradient of the weights: every turn reads g again
   int tile = 0;      // else: the most vectors that are summed up at once …
   double entry = 0;  // … and nanoseconds that a non-zero takes besides its products
 };
@@ -88,7 +104,7 @@ struct Use {
 // and memory is read in long runs.
 void cut(Plan& plan, const Use& use);
 
-// Non-zeros by (channel block, class, output channel), then in the order of the index.
+// Non-zeros by (turn, class, output channel), then in the order of the index.
 struct List {
   std::vector<int32_t> begin;  // of each group, and the end
   Entry* entries;
