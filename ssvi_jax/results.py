@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssvi_jax import artifact, flops, metrics, posterior
+from ssvi_jax import artifact, flops, metrics, posterior, schedules
 from ssvi_jax import masks as masks_lib
 from ssvi_jax import network as network_lib
 from ssvi_jax.adapters import Layer
@@ -55,7 +55,11 @@ def finish(config: Config, data: Dataset, trained: Trained, log: RunLog) -> dict
         "backend": backend_for(masks, config.backend),
         "platform": jax.default_backend(),
         "samples": config.samples if sampled else None,
-        **sizes(trained.progress, trained.problem.layers),
+        **sizes(
+            trained.progress,
+            trained.problem.layers,
+            dense_first=config.prune_at > 0,
+        ),
         **costs(config, trained),
         "test": scores(test, sampled, data.test_labels),
         **_corrupted(config, data, trained, key),
@@ -128,16 +132,25 @@ def _layer_costs(masks: Masks, layers: list[Layer]) -> list[flops.LayerCost]:
     ]
 
 
-def sizes(progress: Progress, layers: list[Layer]) -> dict[str, Any]:
-    """Weights and bytes, counted from the masks and from the arrays themselves."""
+def sizes(
+    progress: Progress, layers: list[Layer], *, dense_first: bool = False
+) -> dict[str, Any]:
+    """Weights and bytes, counted from the masks and from the arrays themselves.
+
+    With `dense_first` the training state is the largest one, that before the pruning.
+    """
     masks, state = progress.masks, progress.state
     ledger = _layer_costs(masks, layers)
+    kept, total = (sum(getattr(c, n) for c in ledger) for n in ("kept", "size"))
     packed = (state.posterior, masks_lib.to_subspace(masks).index)
     # SGD's moments are as large as what they belong to; counted from the arrays.
     whole = state._replace(key=jax.random.key_data(state.key))
     state_bytes = flops.tree_bytes((whole, packed[1]))
-    rest_bytes = state_bytes - flops.tree_bytes(packed)
-    rest_bytes -= NUM_MOMENTS * flops.tree_bytes(state.posterior)
+    packed_bytes = flops.tree_bytes(packed)
+    packed_bytes += NUM_MOMENTS * flops.tree_bytes(state.posterior)
+    rest_bytes = state_bytes - packed_bytes
+    if dense_first:  # the same bytes a weight, of every weight
+        state_bytes = rest_bytes + packed_bytes * total // kept
     if not masks:  # kernels are ordinary parameters with their moments
         rest_bytes -= (1 + NUM_MOMENTS) * 4 * sum(layer.size for layer in ledger)
     sparsity = masks_lib.sparsity(masks)
@@ -145,8 +158,8 @@ def sizes(progress: Progress, layers: list[Layer]) -> dict[str, Any]:
     return {
         "sparsity": sparsity,
         "sparsity_prunable": prunable if sparsity else None,
-        "weights_total": sum(layer.size for layer in ledger),
-        "weights_kept": sum(layer.kept for layer in ledger),
+        "weights_total": total,
+        "weights_kept": kept,
         "state_bytes": state_bytes,
         "state_bytes_dense_vi": flops.dense_vi_state_bytes(
             ledger, num_moments=NUM_MOMENTS, rest_bytes=rest_bytes
@@ -175,8 +188,11 @@ def costs(config: Config, trained: Trained) -> dict[str, float]:
         growth = flops.Growth(
             config.inner_steps, config.grow_batches, config.grow_at_mean
         )
+    total = trained.problem.total_steps
+    dense_steps = schedules.prune_step(config.prune_at, total, config.inner_steps)
     return flops.flops_summary(
         _layer_costs(masks, trained.problem.layers),
+        dense_part=dense_steps / total,
         batch_size=config.batch_size,
         num_samples=config.samples if sampled else 1,
         estimator=config.estimator if sampled else "deterministic",

@@ -85,6 +85,14 @@ class State(NamedTuple):
         return Weights(self.posterior, self.params, self.model_state)
 
 
+def is_packed(path: str) -> bool:
+    """Whether a leaf of a state, by its path, has one value a selected weight.
+
+    Only such leaves change their size, where a training prunes.
+    """
+    return "posterior" in path.split("/")
+
+
 def categorical_log_likelihood(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Log softmax probability (nats) of integer labels ``[batch]``."""
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
