@@ -238,8 +238,10 @@ def _moved(state: State, sources: dict[str, jax.Array], growth_init: str) -> Sta
     return state._replace(posterior=posterior, opt_state=opt_state)
 
 
-# Swaps keep every shape, so their state's buffers can be used again.
-_move = jax.jit(_moved, static_argnames="growth_init", donate_argnames="state")
+@partial(jax.jit, static_argnames="growth_init", donate_argnames="state")
+def _move(state: State, sources: dict[str, jax.Array], growth_init: str) -> State:
+    """`_moved` for swaps, which keep every shape: the old buffers are used again."""
+    return _moved(state, sources, growth_init)
 
 
 def _growth_rho(rho: jax.Array, kept: jax.Array, growth_init: str) -> jax.Array:

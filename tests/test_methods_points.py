@@ -66,9 +66,8 @@ def test_the_smallest_leave_and_the_rest_stays(problem, name, monkeypatch):
         vi.VI, "dense_gradient", lambda *_, **__: asked.append(1) or scores
     )
     rows = np.zeros((1, 4), np.int32)
-    state, new, event = method.swap(
-        state, old, ((), ()), rows, np.random.default_rng(2)
-    )  # type: ignore[arg-type]
+    rng = np.random.default_rng(2)
+    state, new, event = method.swap(state, old, ((), ()), rows, rng)  # type: ignore[arg-type]
     assert bool(asked) == (name == "rigl")
     if name == "set":
         rng = np.random.default_rng(2)
@@ -171,6 +170,7 @@ def test_certain_weights_stay_and_one_of_a_kernel_that_is_noise():
 
 def test_the_prior_of_sparse_variational_dropout_is_log_uniform(problem):
     method = build(problem, "svd")
+    assert isinstance(method, magnitude.DenseToSparse)
     for name, inference in method.inferences.items():
         assert inference.prior == LogUniformPrior()
         assert inference.backend == name
