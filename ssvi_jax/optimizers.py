@@ -5,14 +5,14 @@ import optax
 
 from ssvi_jax import schedules
 from ssvi_jax.config import Config
-from ssvi_jax.types import Gaussian
+from ssvi_jax.types import Gaussian, Point
 from ssvi_jax.vi import Trainable
 
 
 def label(trainable: Trainable) -> Trainable:
     """Names each leaf "sigma" (every rho) or "mean" (all else)."""
-    names = Gaussian._make(("mean", "sigma"))
-    posterior = dict.fromkeys(trainable.posterior, names)
+    names = {Gaussian: Gaussian._make(("mean", "sigma")), Point: Point._make(["mean"])}
+    posterior = {path: names[type(q)] for path, q in trainable.posterior.items()}
     return Trainable(posterior, jax.tree.map(lambda _: "mean", trainable.params))
 
 

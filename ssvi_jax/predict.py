@@ -63,7 +63,7 @@ def predict(
       masks: the selection that the posterior is packed by.
       x: inputs ``[n, ...]`` in whatever form `apply_fn` takes.
       key: random key of the draws.
-      num_samples: S, at least 1; a posterior without kernels is drawn once.
+      num_samples: S, at least 1; weights without noise are drawn once.
       batch_size: inputs per call; the result does not depend on it beyond rounding.
       backend: what multiplies (see `ops.backend.choose`); "sparse" needs an `apply_fn`
         that takes packed kernels.
@@ -83,8 +83,9 @@ def predict(
     )
     mean_probs = probs_of(None)
     total, entropies = np.zeros(mean_probs.shape), []
-    for i in range(num_samples if masks else 1):
-        if masks:
+    is_random = posterior_lib.is_random(weights.posterior)
+    for i in range(num_samples if is_random else 1):
+        if is_random:
             probs = probs_of(jax.random.fold_in(key, i))
         else:
             probs = mean_probs

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssvi_jax import artifact, flops, metrics
+from ssvi_jax import artifact, flops, metrics, posterior, schedules
 from ssvi_jax import masks as masks_lib
 from ssvi_jax import network as network_lib
 from ssvi_jax.adapters import Layer
@@ -16,7 +16,7 @@ from ssvi_jax.data import Dataset
 from ssvi_jax.predict import Prediction, backend_for, predict
 from ssvi_jax.runlog import RunLog
 from ssvi_jax.train import Progress, Trained
-from ssvi_jax.types import Masks, Weights
+from ssvi_jax.types import Gaussian, Masks, Weights
 
 NUM_MOMENTS = 1
 """Arrays that SGD with momentum holds for each trained array."""
@@ -35,11 +35,12 @@ def finish(config: Config, data: Dataset, trained: Trained, log: RunLog) -> dict
       The summary, as written.
     """
     weights, masks = trained.progress.state.weights, trained.progress.masks
+    sampled = posterior.is_random(weights.posterior)
     key = jax.random.fold_in(jax.random.key(config.seed), trained.step)
     test = _predict(trained.network, weights, masks, data.test_images, config, key)
     val = _predict(trained.network, weights, masks, data.val_images, config, key)
     log.write_arrays(
-        "predictions.npz", {**_arrays(test, masks), "labels": data.test_labels}
+        "predictions.npz", {**_arrays(test, sampled), "labels": data.test_labels}
     )
     summary = {
         "dataset": data.name,
@@ -53,12 +54,16 @@ def finish(config: Config, data: Dataset, trained: Trained, log: RunLog) -> dict
         "train_minutes": trained.seconds / 60,
         "backend": backend_for(masks, config.backend),
         "platform": jax.default_backend(),
-        "samples": config.samples if masks else None,
-        **sizes(trained.progress, trained.problem.layers),
+        "samples": config.samples if sampled else None,
+        **sizes(
+            trained.progress,
+            trained.problem.layers,
+            dense_first=config.prune_at > 0,
+        ),
         **costs(config, trained),
-        "test": scores(test, masks, data.test_labels),
+        "test": scores(test, sampled, data.test_labels),
         **_corrupted(config, data, trained, key),
-        "val": scores(val, masks, data.val_labels),
+        "val": scores(val, sampled, data.val_labels),
         "test_evaluated": "for curves too" if config.test_every else "once, at the end",
         "snr_histogram": snr_histogram(weights),
     }
@@ -79,10 +84,11 @@ def _corrupted(
     weights, masks = trained.progress.state.weights, trained.progress.masks
     name, severity, images = data.corruption
     found = _predict(trained.network, weights, masks, images, config, key)
+    sampled = posterior.is_random(weights.posterior)
     return {
         "train_corruption": name,
         "train_severity": severity,
-        "test_corrupted": scores(found, masks, data.test_labels),
+        "test_corrupted": scores(found, sampled, data.test_labels),
     }
 
 
@@ -99,17 +105,17 @@ def _predict(network, weights, masks, images, config: Config, key) -> Prediction
     )
 
 
-def _arrays(prediction: Prediction, masks: Masks) -> dict[str, np.ndarray]:
-    """What there is of a prediction: without a posterior only the mean network's."""
-    return prediction._asdict() if masks else {"mean_probs": prediction.mean_probs}
+def _arrays(prediction: Prediction, sampled: bool) -> dict[str, np.ndarray]:
+    """What there is of a prediction: without noise only the mean network's."""
+    return prediction._asdict() if sampled else {"mean_probs": prediction.mean_probs}
 
 
 def scores(
-    prediction: Prediction, masks: Masks, labels: np.ndarray
+    prediction: Prediction, sampled: bool, labels: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """Metrics of the sampled (`mc`; only with a posterior) and of the mean network."""
+    """Metrics of the sampled (`mc`; only if `sampled`) and of the mean network."""
     mc, mean, sample_entropy = prediction
-    found = {"mc": metrics.evaluate(mc, labels, sample_entropy)} if masks else {}
+    found = {"mc": metrics.evaluate(mc, labels, sample_entropy)} if sampled else {}
     return {**found, "mean": metrics.evaluate(mean, labels)}
 
 
@@ -126,16 +132,25 @@ def _layer_costs(masks: Masks, layers: list[Layer]) -> list[flops.LayerCost]:
     ]
 
 
-def sizes(progress: Progress, layers: list[Layer]) -> dict[str, Any]:
-    """Weights and bytes, counted from the masks and from the arrays themselves."""
+def sizes(
+    progress: Progress, layers: list[Layer], *, dense_first: bool = False
+) -> dict[str, Any]:
+    """Weights and bytes, counted from the masks and from the arrays themselves.
+
+    With `dense_first` the training state is the largest one, that before the pruning.
+    """
     masks, state = progress.masks, progress.state
     ledger = _layer_costs(masks, layers)
+    kept, total = (sum(getattr(c, n) for c in ledger) for n in ("kept", "size"))
     packed = (state.posterior, masks_lib.to_subspace(masks).index)
     # SGD's moments are as large as what they belong to; counted from the arrays.
     whole = state._replace(key=jax.random.key_data(state.key))
     state_bytes = flops.tree_bytes((whole, packed[1]))
-    rest_bytes = state_bytes - flops.tree_bytes(packed)
-    rest_bytes -= NUM_MOMENTS * flops.tree_bytes(state.posterior)
+    packed_bytes = flops.tree_bytes(packed)
+    packed_bytes += NUM_MOMENTS * flops.tree_bytes(state.posterior)
+    rest_bytes = state_bytes - packed_bytes
+    if dense_first:  # the same bytes a weight, of every weight
+        state_bytes = rest_bytes + packed_bytes * total // kept
     if not masks:  # kernels are ordinary parameters with their moments
         rest_bytes -= (1 + NUM_MOMENTS) * 4 * sum(layer.size for layer in ledger)
     sparsity = masks_lib.sparsity(masks)
@@ -143,8 +158,8 @@ def sizes(progress: Progress, layers: list[Layer]) -> dict[str, Any]:
     return {
         "sparsity": sparsity,
         "sparsity_prunable": prunable if sparsity else None,
-        "weights_total": sum(layer.size for layer in ledger),
-        "weights_kept": sum(layer.kept for layer in ledger),
+        "weights_total": total,
+        "weights_kept": kept,
         "state_bytes": state_bytes,
         "state_bytes_dense_vi": flops.dense_vi_state_bytes(
             ledger, num_moments=NUM_MOMENTS, rest_bytes=rest_bytes
@@ -166,26 +181,32 @@ def sizes(progress: Progress, layers: list[Layer]) -> dict[str, Any]:
 def costs(config: Config, trained: Trained) -> dict[str, float]:
     """FLOPs that the kept weights cost, beside dense VI (see `flops`)."""
     masks = trained.progress.masks
+    sampled = posterior.is_random(trained.progress.state.posterior)
     growth = None
     swaps = masks_lib.sparsity(masks) > 0 and config.replacement_rate > 0
     if swaps and config.addition == "gradient":
         growth = flops.Growth(
             config.inner_steps, config.grow_batches, config.grow_at_mean
         )
+    total = trained.problem.total_steps
+    dense_steps = schedules.prune_step(config.prune_at, total, config.inner_steps)
     return flops.flops_summary(
         _layer_costs(masks, trained.problem.layers),
+        dense_part=dense_steps / total,
         batch_size=config.batch_size,
-        num_samples=config.samples if masks else 1,
-        estimator=config.estimator if masks else "deterministic",
+        num_samples=config.samples if sampled else 1,
+        estimator=config.estimator if sampled else "deterministic",
         growth=growth,
     )
 
 
 def snr_histogram(weights: Weights) -> dict[str, list] | None:
-    """Histogram of log10(abs(mean)/sigma) of all kept weights; None without any."""
+    """Histogram of log10(abs(mean)/sigma) of all kept weights; None without noise."""
     parts = [
-        np.abs(np.asarray(mean, np.float64)) / np.logaddexp(0.0, np.asarray(rho))
-        for mean, rho in weights.posterior.values()
+        np.abs(np.asarray(packed.mean, np.float64))
+        / np.logaddexp(0.0, np.asarray(packed.rho))
+        for packed in weights.posterior.values()
+        if isinstance(packed, Gaussian)
     ]
     if not parts:
         return None
@@ -230,7 +251,8 @@ def compare_model(
     network, weights, masks = network_lib.load(path)
     again = _predict(network, weights, masks, data.test_images, config, key)
     found = {}
-    for kind in ("mc", "mean") if masks else ("mean",):
+    sampled = posterior.is_random(weights.posterior)
+    for kind in ("mc", "mean") if sampled else ("mean",):
         ours, theirs = (getattr(p, f"{kind}_probs") for p in (again, test))
         found[f"max_probability_difference_{kind}"] = float(np.abs(ours - theirs).max())
         found[f"accuracy_difference_{kind}"] = metrics.accuracy(

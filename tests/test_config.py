@@ -11,6 +11,7 @@ from ssvi_jax import (
     corruptions,
     criteria,
     densities,
+    methods,
     models,
     priors,
     schedules,
@@ -56,7 +57,8 @@ def test_no_choice_goes_unchecked():
     """Every Literal is compared with a registry above, or is the method (below)."""
     literals = {name for name in FIELDS if get_origin(FIELDS[name].type) is Literal}
     assert len(literals) == 12 + 1
-    assert choices("method") == {"ssvi", "deterministic"}
+    assert choices("method") == {"ssvi", *config.METHODS}
+    assert choices("method") > set(config.SPARSE_FROM_START)
 
 
 def test_the_help_names_every_density_rule():
@@ -67,15 +69,16 @@ def test_the_help_names_every_density_rule():
 
 @pytest.mark.parametrize("preset", sorted(config.PRESETS))
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "digits"])
-@pytest.mark.parametrize("method", ["ssvi", "deterministic"])
+@pytest.mark.parametrize("method", ["ssvi", *config.METHODS])
 def test_every_preset_resolves(preset, dataset, method):
     got = defaults(preset, dataset, method)
     assert (got.preset, got.dataset, got.method) == (preset, dataset, method)
-    assert (got.sparsity == 0) == (method == "deterministic")
+    assert (got.sparsity == 0) == (method in ("deterministic", "svd"))
+    assert (got.prune_at > 0) == (method in methods.PRUNING)
     changed = set(config.PRESETS[preset])
     if dataset == "digits":
         changed |= set(config.DIGITS[preset])
-    changed |= {"sparsity", "replacement_rate", "preset", "dataset", "method"}
+    changed |= {"preset", "dataset", "method"} | config.METHODS.get(method, {}).keys()
     for name in FIELDS:
         if name not in changed:
             assert getattr(got, name) == getattr(Config(), name)
@@ -115,6 +118,7 @@ def test_an_unknown_preset_lists_the_known_ones():
         ("sparsity", 1.0, r"\[0, 1\)"),
         ("sparsity", -0.1, r"\[0, 1\)"),
         ("sparsity", float("nan"), r"\[0, 1\)"),
+        ("prune_at", 1.0, r"\[0, 1\)"),
         ("replacement_rate", 1.1, r"\[0, 1\]"),
         ("replacement_end", -1.0, r"\[0, 1\]"),
         ("kl_warmup", 2.0, r"\[0, 1\]"),
@@ -133,7 +137,7 @@ def test_an_unknown_preset_lists_the_known_ones():
         ("train_severity", 6, "1 to 5"),
         ("train_corruption", "rain", "brightness, contrast, .*none, .*zoom_blur"),
         ("model", "vgg", "convnet, mlp, resnet18, resnet34, resnet50, wrn28"),
-        ("prior", "horseshoe", "gaussian, laplace, scale_mixture"),
+        ("prior", "horseshoe", "gaussian, laplace, log_uniform, scale_mixture"),
     ],
 )
 def test_values_out_of_range_are_named(field, value, allowed):
