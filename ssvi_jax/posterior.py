@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssvi_jax import ops
 from ssvi_jax.types import Gaussian, PackedKernel, Point, Posterior, Subspace
@@ -117,16 +118,28 @@ def packed_sample(
       backend: what multiplies; see `PackedKernel`.
     """
     kernels = {}
-    for i, (path, shape) in enumerate(subspace.shapes):
+    noise = {} if key is None else _noise(posterior, key)
+    for path, shape in subspace.shapes:
         theta, sigma = posterior[path].mean, sigma_of(posterior[path])
-        if key is not None and sigma is not None:
-            noise = ops.noise.normal(jax.random.fold_in(key, i), theta.shape)
-            theta = theta + sigma * noise
+        if path in noise:
+            theta = theta + sigma * noise[path]
         probe = None if probes is None else probes[path]
         kernels[path] = PackedKernel(
             theta, None, subspace.index[path], shape, probe, backend
         )
     return kernels
+
+
+def _noise(posterior: Posterior, key: jax.Array) -> dict[str, jax.Array]:
+    """Normal noise for every Gaussian, in one draw: many small ones would take longer."""
+    sizes = {
+        path: packed.mean.size
+        for path, packed in sorted(posterior.items())
+        if isinstance(packed, Gaussian)
+    }
+    drawn = ops.noise.normal(key, (sum(sizes.values()),))
+    ends = np.cumsum(list(sizes.values()), dtype=int)[:-1]
+    return dict(zip(sizes, jnp.split(drawn, ends), strict=bool(sizes)))
 
 
 def sample(
