@@ -5,6 +5,7 @@ the device only moves packed values to their new places. `prune` removes for goo
 """
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
@@ -138,16 +139,23 @@ def removal_addition(
     """
     check_fraction("rate", rate, one_allowed=True)
     host = jax.device_get(state.posterior)
-    new_masks, sources, swapped = {}, {}, 0
-    for path, mask in sorted(masks.items()):  # the order in which rng is used
-        count = num_swaps(mask, rate)
-        scores = _removal_scores(rule, host[path])
-        additions = _addition_scores(rule, path, mask, gradients, rng)
-        new_masks[path], source = swap_layer(mask, scores, additions, count)
-        sources[path] = jnp.asarray(source, jnp.int32)
-        swapped += count
+    paths = sorted(masks)  # the order in which rng is used
+    layers = [
+        (
+            masks[path],
+            _removal_scores(rule, host[path]),
+            _addition_scores(rule, path, masks[path], gradients, rng),
+            num_swaps(masks[path], rate),
+        )
+        for path in paths
+    ]
+    new_masks, sources = {}, {}
+    with ThreadPoolExecutor() as pool:  # NumPy sorts without the interpreter's lock
+        swaps = pool.map(swap_layer, *zip(*layers, strict=True))
+        for path, (mask, source) in zip(paths, swaps, strict=True):
+            new_masks[path], sources[path] = mask, jnp.asarray(source, jnp.int32)
     state = _move(state, sources, rule.growth_init)
-    return state, new_masks, swapped
+    return state, new_masks, sum(count for *_, count in layers)
 
 
 def prune(state: State, masks: Masks, kept: Masks) -> State:
