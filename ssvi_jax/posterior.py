@@ -131,7 +131,7 @@ def packed_sample(
 
 
 def _noise(posterior: Posterior, key: jax.Array) -> dict[str, jax.Array]:
-    """Normal noise for every Gaussian, in one draw: many small ones would take longer."""
+    """Normal noise for every Gaussian, in one draw, which is faster than many."""
     sizes = {
         path: packed.mean.size
         for path, packed in sorted(posterior.items())

@@ -5,7 +5,6 @@ the device only moves packed values to their new places. `prune` removes for goo
 """
 
 import dataclasses
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
@@ -94,13 +93,14 @@ def swap_layer(
     removed = lowest(removal_scores, count)
     stays = np.ones(old_index.size, bool)
     stays[removed] = False
+    kept_index = old_index[stays]
+    scores = -1.0 * addition_scores.reshape(-1)
+    scores[kept_index] = np.inf
+    new_index = np.sort(np.concatenate([kept_index, lowest(scores, count)]))
     new_mask = np.zeros(mask.size, bool)
-    new_mask[old_index[stays]] = True
-    added = lowest(np.where(new_mask, np.inf, -addition_scores.reshape(-1)), count)
-    new_mask[added] = True
-    new_index = np.flatnonzero(new_mask)
+    new_mask[new_index] = True
     source = np.full(new_index.size, NEW, np.int64)
-    source[np.searchsorted(new_index, old_index[stays])] = np.flatnonzero(stays)
+    source[np.searchsorted(new_index, kept_index)] = np.flatnonzero(stays)
     return new_mask.reshape(mask.shape), source
 
 
@@ -139,23 +139,16 @@ def removal_addition(
     """
     check_fraction("rate", rate, one_allowed=True)
     host = jax.device_get(state.posterior)
-    paths = sorted(masks)  # the order in which rng is used
-    layers = [
-        (
-            masks[path],
-            _removal_scores(rule, host[path]),
-            _addition_scores(rule, path, masks[path], gradients, rng),
-            num_swaps(masks[path], rate),
-        )
-        for path in paths
-    ]
-    new_masks, sources = {}, {}
-    with ThreadPoolExecutor() as pool:  # NumPy sorts without the interpreter's lock
-        swaps = pool.map(swap_layer, *zip(*layers, strict=True))
-        for path, (mask, source) in zip(paths, swaps, strict=True):
-            new_masks[path], sources[path] = mask, jnp.asarray(source, jnp.int32)
+    new_masks, sources, swapped = {}, {}, 0
+    for path, mask in sorted(masks.items()):  # the order in which rng is used
+        count = num_swaps(mask, rate)
+        scores = _removal_scores(rule, host[path])
+        additions = _addition_scores(rule, path, mask, gradients, rng)
+        new_masks[path], source = swap_layer(mask, scores, additions, count)
+        sources[path] = jnp.asarray(source, jnp.int32)
+        swapped += count
     state = _move(state, sources, rule.growth_init)
-    return state, new_masks, sum(count for *_, count in layers)
+    return state, new_masks, swapped
 
 
 def prune(state: State, masks: Masks, kept: Masks) -> State:
