@@ -17,7 +17,9 @@ from ssvi_jax.errors import (
     check_positive,
 )
 
-NOT_COMPARED = frozenset({"out", "resume", "data_dir", "preset", "samples", "figures"})
+NOT_COMPARED = frozenset(
+    {"out", "resume", "data_dir", "preset", "samples", "figures", "average"}
+)
 """Fields that may differ between a run and its continuation."""
 
 TrainCorruption = Literal[
@@ -59,8 +61,9 @@ class Config:
     """auto: CIFAR-10 if it is there or can be downloaded, else the embedded digits."""
     preset: Literal["auto", "paper", "laptop", "smoke"] = "auto"
     """paper: authors' recipe; laptop: 30 min on 2 cores; auto: by device (GPU, CPU)."""
-    method: Literal["ssvi", "deterministic"] = "ssvi"
-    """deterministic: a dense point estimate, trained with the same code."""
+    method: Literal["ssvi", "deterministic", "rank1", "batch_ensemble"] = "ssvi"
+    """deterministic: a dense point estimate; rank1, batch_ensemble: K members whose
+    kernels differ by rank-1 factors. All are trained with the same code."""
     model: Literal["convnet", "mlp", "resnet18", "resnet34", "resnet50", "wrn28"] = (
         "convnet"
     )
@@ -122,6 +125,33 @@ class Config:
     sigma_init: float = 6e-4
     """Mean of the initial standard deviations; their spread is 5/6 of it."""
 
+    members: int = 4
+    """K: mixture components of rank1, members of batch_ensemble."""
+    member_batch: Literal["split", "tile"] = "split"
+    """split: each member sees batch-size / K of a batch; tile: each sees all of it, at
+    K times the cost of a step."""
+    bound: Literal["average", "mixture"] = "average"
+    """average: of the members' log-likelihoods; mixture: log of their mean likelihood
+    (needs tile)."""
+    fast_posterior: Literal["gaussian", "cauchy"] = "gaussian"
+    """Posterior of the factors of rank1."""
+    fast_prior: Literal["gaussian", "cauchy", "half_cauchy", "inverse_gamma"] = (
+        "gaussian"
+    )
+    """Prior of the factors around 1; the last two are priors of its scale."""
+    fast_prior_scale: float = 0.1
+    """Its standard deviation or scale."""
+    fast_init: Literal["sign", "normal"] = "sign"
+    """Initial factors: random signs, or N(1, 0.5²)."""
+    fast_sign_probability: float = 0.5
+    """Probability that such a sign is +."""
+    fast_sigma_init: float = 0.0316
+    """Initial standard deviation of the factors."""
+    fast_relative_sigma: bool = False
+    """Make it a multiple of the factor's abs mean, as Gaussian dropout does."""
+    fast_rate_scale: float = 1.0
+    """Learning rate of the factors' means over that of the kernels."""
+
     learning_rate: float = 0.2
     """Peak learning rate of means, biases and norms."""
     sigma_learning_rate: float = 0.2
@@ -136,7 +166,9 @@ class Config:
     """L2 on means, biases and norms, not on standard deviations."""
 
     samples: int = 10
-    """Posterior samples per prediction at the end."""
+    """Posterior samples per prediction at the end, of each member."""
+    average: Literal["probabilities", "logits"] = "probabilities"
+    """What predictions average over samples and members."""
     test_every: int = 0
     """Also evaluate the test set every so many epochs, for curves only; 0: never."""
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -150,7 +182,7 @@ class Config:
 
     def __post_init__(self):
         check_fraction("--sparsity", self.sparsity)
-        for name in ("replacement_rate", "replacement_end", "kl_warmup"):
+        for name in _FRACTIONS:
             check_fraction(_flag(name), getattr(self, name), one_allowed=True)
         for name in _POSITIVE:
             check_positive(_flag(name), getattr(self, name))
@@ -187,6 +219,12 @@ class Config:
         }
 
 
+_FRACTIONS = (
+    "replacement_rate",
+    "replacement_end",
+    "kl_warmup",
+    "fast_sign_probability",
+)
 _POSITIVE = (
     "width",
     "epochs",
@@ -199,6 +237,10 @@ _POSITIVE = (
     "learning_rate",
     "sigma_learning_rate",
     "samples",
+    "members",
+    "fast_prior_scale",
+    "fast_sigma_init",
+    "fast_rate_scale",
 )
 _NOT_NEGATIVE = (
     "train_size",
@@ -253,6 +295,15 @@ WIDE_DENSITY = 0.05
 """… and where no more than this fraction is kept: half an hour is enough for that."""
 
 
+METHODS: dict[str, dict[str, object]] = {
+    "ssvi": {},
+    "deterministic": {"sparsity": 0.0, "replacement_rate": 0.0},
+    "rank1": {"sparsity": 0.0, "kl_scale": 1.0, "kl_warmup": 0.8},
+    "batch_ensemble": {"sparsity": 0.0, "fast_init": "normal", "fast_rate_scale": 0.5},
+}
+"""Method → what it changes; rank1 and batch_ensemble as in arXiv 2005.07186."""
+
+
 def defaults(preset: str, dataset: str, method: str, *, wide: bool = False) -> Config:
     """The configuration of a resolved preset, data set and method.
 
@@ -271,8 +322,7 @@ def defaults(preset: str, dataset: str, method: str, *, wide: bool = False) -> C
         values |= DIGITS[preset]
     elif preset == "laptop" and wide:
         values |= WIDE_LAPTOP
-    if method == "deterministic":
-        values |= {"sparsity": 0.0, "replacement_rate": 0.0}
+    values |= METHODS[method]
     return Config(preset=preset, dataset=dataset, method=method, **values)  # type: ignore[arg-type]
 
 

@@ -1,25 +1,32 @@
 """Optimizers over `vi.Trainable`: means and deterministic parameters, sigmas apart."""
 
-import jax
 import optax
 
-from ssvi_jax import schedules
+from ssvi_jax import rank1, schedules, trees
 from ssvi_jax.config import Config
 from ssvi_jax.types import Gaussian
 from ssvi_jax.vi import Trainable
 
 
 def label(trainable: Trainable) -> Trainable:
-    """Names each leaf "sigma" (every rho) or "mean" (all else)."""
+    """Names each leaf "sigma" (every rho), "fast" (rank-1 factors) or "mean"."""
     names = Gaussian._make(("mean", "sigma"))
     posterior = dict.fromkeys(trainable.posterior, names)
-    return Trainable(posterior, jax.tree.map(lambda _: "mean", trainable.params))
+    params = {path: _kind(path) for path in trees.flatten(trainable.params)}
+    return Trainable(posterior, trees.unflatten(params))
+
+
+def _kind(path: str) -> str:
+    if not rank1.is_factor(path):
+        return "mean"
+    return "sigma" if path.endswith("/rho") else "fast"
 
 
 def sgd(
     learning_rate: optax.ScalarOrSchedule,
     *,
     sigma_learning_rate: optax.ScalarOrSchedule | None = None,
+    fast_learning_rate: optax.ScalarOrSchedule | None = None,
     momentum: float = 0.9,
     nesterov: bool = False,
     weight_decay: float = 0.0,
@@ -29,29 +36,37 @@ def sgd(
     Args:
       learning_rate: of means, biases and normalization parameters.
       sigma_learning_rate: of rho; None: the same.
-      momentum: of both.
-      nesterov: Nesterov momentum for both.
-      weight_decay: L2 added to the gradient of all but rho.
+      fast_learning_rate: of the means of rank-1 factors (`rank1`); None: the same.
+      momentum: of all.
+      nesterov: Nesterov momentum for all.
+      weight_decay: L2 added to the gradient of all but rho and the factors.
     """
     if sigma_learning_rate is None:
         sigma_learning_rate = learning_rate
-    mean = optax.chain(
-        optax.add_decayed_weights(weight_decay),
-        optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov),
+    if fast_learning_rate is None:
+        fast_learning_rate = learning_rate
+    mean, sigma, fast = (
+        optax.sgd(rate, momentum=momentum, nesterov=nesterov)
+        for rate in (learning_rate, sigma_learning_rate, fast_learning_rate)
     )
-    sigma = optax.sgd(sigma_learning_rate, momentum=momentum, nesterov=nesterov)
-    return optax.partition({"mean": mean, "sigma": sigma}, label)
+    mean = optax.chain(optax.add_decayed_weights(weight_decay), mean)
+    return optax.partition({"mean": mean, "sigma": sigma, "fast": fast}, label)
 
 
 def from_config(config: Config, total_steps: int) -> optax.GradientTransformation:
     """The optimizer that a configuration describes."""
     rates = [
         schedules.learning_rate(config.schedule, peak, total_steps)
-        for peak in (config.learning_rate, config.sigma_learning_rate)
+        for peak in (
+            config.learning_rate,
+            config.sigma_learning_rate,
+            config.learning_rate * config.fast_rate_scale,
+        )
     ]
     return sgd(
         rates[0],
         sigma_learning_rate=rates[1],
+        fast_learning_rate=rates[2],
         momentum=config.momentum,
         nesterov=config.nesterov,
         weight_decay=config.weight_decay,

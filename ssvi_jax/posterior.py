@@ -57,6 +57,12 @@ def init(
     return posterior
 
 
+def scaled(gaussian: Gaussian, factor: jax.Array) -> Gaussian:
+    """The distribution of factor · θ for θ ~ `gaussian`; all of shape ``[s]``."""
+    sigma = to_sigma(gaussian.rho) * jnp.abs(factor)
+    return Gaussian(gaussian.mean * factor, to_rho(sigma))
+
+
 def kernels(
     posterior: Posterior,
     subspace: Subspace,

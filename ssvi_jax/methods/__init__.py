@@ -1,4 +1,4 @@
-"""Training methods, one a file, all behind the same build / init / step / sample.
+"""Training methods, all behind the same build / init / step / swap.
 
 `train` knows nothing else of a method. What a method gets to build on is a `Problem`.
 """
@@ -82,11 +82,13 @@ def build(name: str, config: Config, problem: Problem) -> Method:
     Raises:
       InputError: unknown name, or settings that the method does not have.
     """
-    from ssvi_jax.methods import deterministic, ssvi
+    from ssvi_jax.methods import deterministic, rank1, ssvi
 
     methods: dict[str, Callable[[Config, Problem], Method]] = {
         "ssvi": ssvi.build,
         "deterministic": deterministic.build,
+        "rank1": rank1.build,
+        "batch_ensemble": rank1.build,
     }
     check_choice("--method", name, methods)
     return methods[name](config, problem)
