@@ -8,11 +8,12 @@ The streams are uint8, Huffman coded:
 - ``<group>/<dtype>``: all values of a group that are stored in one dtype, first the
   first byte of each, then the second …, as exponents repeat and mantissas do not.
 
-Groups: ``mean`` and ``rho`` of the kept weights, ``params`` (deterministic parameters)
-and ``model_state`` (running statistics). Single precision is lossless. In half
-precision an array becomes float16 where that moves it by at most 2⁻¹⁰ in relative
-Euclidean norm; each value then is right to a relative 2⁻¹¹, or to 3e-8 when below
-6.1e-5. Arrays that float16 cannot hold, and all running statistics, stay as they are.
+Groups: ``mean`` and ``rho`` of the kept weights (a point estimate has no ``rho``),
+``params`` (deterministic parameters) and ``model_state`` (running statistics). Single
+precision is lossless. In half precision an array becomes float16 where that moves it by
+at most 2⁻¹⁰ in relative Euclidean norm; each value then is right to a relative 2⁻¹¹, or
+to 3e-8 when below 6.1e-5. Arrays that float16 cannot hold, and all running statistics,
+stay as they are.
 Storing rho = softplus⁻¹(σ) ≈ log σ and not σ keeps small σ: a relative error of at
 most abs(rho)/2048, which is 0.4 % at σ = 6e-4 and 0.7 % at σ = 1e-6.
 """
@@ -31,7 +32,7 @@ from ssvi_jax import container
 from ssvi_jax.container import inflate
 from ssvi_jax.errors import InputError
 from ssvi_jax.positions import decode, encode, entropy_bits
-from ssvi_jax.types import Gaussian, Masks, Posterior, Weights
+from ssvi_jax.types import Gaussian, Masks, Point, Posterior, Weights
 
 _MAX_SIZE = 2**31 - 1  # positions are int32
 _DTYPES = frozenset(
@@ -103,7 +104,11 @@ def save(
     _check_posterior(posterior, masks)
     arrays = {
         "mean": {path: np.asarray(g.mean) for path, g in posterior.items()},
-        "rho": {path: np.asarray(g.rho) for path, g in posterior.items()},
+        "rho": {
+            path: np.asarray(g.rho)
+            for path, g in posterior.items()
+            if isinstance(g, Gaussian)
+        },
         "params": _flat(weights.params, "params"),
         "model_state": _flat(weights.model_state, "model_state"),
     }
@@ -148,7 +153,7 @@ def load(path: str | Path) -> Artifact:
 
 
 def _check_posterior(posterior: Posterior, masks: Masks) -> None:
-    """Raises `InputError` unless every layer has one mean and rho a kept weight."""
+    """Raises `InputError` unless every layer has one value each a kept weight."""
     if posterior.keys() != masks.keys():
         names = ", ".join(sorted(posterior.keys() ^ masks.keys()))
         raise InputError(
@@ -231,12 +236,18 @@ def _unpack(header: dict[str, Any], coded: Mapping[str, bytes]) -> Artifact:
     groups = {group: _unpack_group(group, tables[group], coded) for group in tables}
     mean, rho, layers = groups["mean"], groups["rho"], header["layers"]
     # Checked before any position is decoded: the values bound the memory needed.
+    paths = {path for path, *_ in layers}
+    if mean.keys() != paths or not rho.keys() <= paths:
+        raise ValueError("values without positions, or positions without values")
     for path, _, count, _ in layers:
-        if not mean[path].shape == rho[path].shape == (count,):
+        if {mean[path].shape, rho.get(path, mean[path]).shape} != {(count,)}:
             raise ValueError("not as many values as positions")
     shapes, index = _unpack_positions(layers, coded["positions"])
-    posterior = {
-        path: Gaussian(jnp.array(mean[path]), jnp.array(rho[path])) for path in index
+    posterior: Posterior = {
+        path: Gaussian(jnp.array(mean[path]), jnp.array(rho[path]))
+        if path in rho
+        else Point(jnp.array(mean[path]))
+        for path in index
     }
     return Artifact(
         Weights(posterior, _nested(groups["params"]), _nested(groups["model_state"])),

@@ -56,6 +56,7 @@ class Checkpoints:
         config: Mapping[str, Any],
         *,
         ignore: Collection[str] = (),
+        any_size: Callable[[str], bool] = lambda path: False,
         notify: Callable[[str], None] | None = None,
         read_only: bool = False,
     ) -> None:
@@ -66,6 +67,8 @@ class Checkpoints:
           config: the run's configuration, saved with every checkpoint; nested
             mappings are compared field by field under dotted names.
           ignore: names of fields that may differ at a restart.
+          any_size: which leaves, by their path, may be read back with other lengths
+            than those of the example tree; see `snapshot.from_bytes`.
           notify: is told of damaged checkpoints; prints to standard error by default.
           read_only: change nothing on disk, as for a run that may still be training.
 
@@ -75,6 +78,7 @@ class Checkpoints:
         self._folder = Path(folder).absolute()
         self._config = _as_json(dict(config))
         self._ignore = frozenset(ignore)
+        self._any_size = any_size
         self._notify = notify or (lambda text: print(text, file=sys.stderr))
         self._policy = _LastAndBest()
         _quieten_orbax()
@@ -187,7 +191,7 @@ class Checkpoints:
                 )
                 continue
             _check_config(self._folder, meta["config"], self._config, self._ignore)
-            tree = from_bytes(like, data, meta["leaves"])
+            tree = from_bytes(like, data, meta["leaves"], self._any_size)
             self._may_save = not self._read_only
             return Restored(step, tree, meta["extra"])
         if steps:

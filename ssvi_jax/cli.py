@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import tyro
 
-from ssvi_jax.config import WIDE_DENSITY, Config, defaults
+from ssvi_jax.config import SPARSE_FROM_START, WIDE_DENSITY, Config, defaults
 from ssvi_jax.errors import InputError
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ def resolve(argv: Sequence[str], *, preset: str, dataset: str) -> Config:
     asked = parse(argv)
     density = 1.0 - asked.sparsity
     wide = (
-        asked.method == "ssvi"
+        asked.method in SPARSE_FROM_START
         and asked.model == Config.model
         and backend.choose(asked.backend, density) == "sparse"
         and round(density, 9) <= WIDE_DENSITY

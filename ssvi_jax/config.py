@@ -56,14 +56,25 @@ class Config:
     """
 
     sparsity: float = 0.95
-    """Fraction of kernel weights that are exactly zero, in [0, 1); 0 is dense VI."""
+    """Fraction of kernel weights that are exactly zero, in [0, 1); 0 is dense."""
     dataset: Literal["auto", "cifar10", "cifar100", "digits"] = "auto"
     """auto: CIFAR-10 if it is there or can be downloaded, else the embedded digits."""
     preset: Literal["auto", "paper", "laptop", "smoke"] = "auto"
     """paper: authors' recipe; laptop: 30 min on 2 cores; auto: by device (GPU, CPU)."""
-    method: Literal["ssvi", "deterministic", "rank1", "batch_ensemble"] = "ssvi"
-    """deterministic: a dense point estimate; rank1, batch_ensemble: K members whose
-    kernels differ by rank-1 factors. All are trained with the same code."""
+    method: Literal[
+        "ssvi",
+        "deterministic",
+        "rigl",
+        "set",
+        "static",
+        "magnitude",
+        "svd",
+        "rank1",
+        "batch_ensemble",
+    ] = "ssvi"
+    """Point estimates, trained with the same code: deterministic (dense), rigl, set,
+    static (sparse), magnitude (dense, then pruned). svd: sparse variational dropout.
+    rank1, batch_ensemble: K members whose kernels differ by rank-1 factors."""
     model: Literal["convnet", "mlp", "resnet18", "resnet34", "resnet50", "wrn28"] = (
         "convnet"
     )
@@ -84,7 +95,8 @@ class Config:
     """Seed of everything random."""
 
     densities: str = "erk"
-    """uniform, er, erk, or a .json file {path: density} that sets sparsity as well."""
+    """uniform, er, erk, or a .json file {path: density} that sets sparsity as well;
+    global (magnitude only): whatever layers the largest weights are in."""
     inner_steps: int = 100
     """M: gradient steps between two swaps."""
     replacement_rate: float = 0.3
@@ -107,13 +119,15 @@ class Config:
     """Take that gradient at the mean network instead of the sampled one."""
     growth_init: Literal["mean", "eps"] = "mean"
     """Standard deviation of new weights: the layer's mean, or 1e-6."""
+    prune_at: float = 0.0
+    """Fraction of the steps that are dense; magnitude: 0.5, svd: 0.9, others: 0."""
 
     estimator: Literal["local_reparam", "weight_sample"] = "local_reparam"
     """Gradient estimator."""
     backend: Literal["auto", "xla", "sparse"] = "auto"
     """sparse: compiled CPU kernels that visit kept weights only; auto: by device."""
-    prior: Literal["gaussian", "scale_mixture", "laplace"] = "gaussian"
-    """Prior of every kept weight."""
+    prior: Literal["gaussian", "scale_mixture", "laplace", "log_uniform"] = "gaussian"
+    """Prior of every kept weight; log_uniform has no standard deviation."""
     prior_std: float = 0.1
     """Its standard deviation (the wider one of a mixture)."""
     kl_scale: float = 0.01
@@ -182,6 +196,7 @@ class Config:
 
     def __post_init__(self):
         check_fraction("--sparsity", self.sparsity)
+        check_fraction("--prune-at", self.prune_at)
         for name in _FRACTIONS:
             check_fraction(_flag(name), getattr(self, name), one_allowed=True)
         for name in _POSITIVE:
@@ -287,21 +302,42 @@ DIGITS: dict[str, dict[str, object]] = {
 }
 """What the presets change besides on the embedded digits, 1,797 images of 8 × 8."""
 
+SPARSE_FROM_START = ("ssvi", "rigl", "set", "static")
+"""Methods that keep `1 - sparsity` of the weights from the first step on."""
+
+METHODS: dict[str, dict[str, object]] = {
+    "deterministic": {"sparsity": 0.0, "replacement_rate": 0.0},
+    "rigl": {"removal": "mean"},
+    "set": {"removal": "mean", "addition": "random"},
+    "static": {"replacement_rate": 0.0},
+    "magnitude": {"replacement_rate": 0.0, "prune_at": 0.5},
+    "svd": {
+        "sparsity": 0.0,
+        "replacement_rate": 0.0,
+        "prune_at": 0.9,
+        "prior": "log_uniform",
+        "kl_scale": 1.0,
+        "sigma_init": 6.7e-3,
+        "weight_decay": 0.0,
+    },
+    "rank1": {"sparsity": 0.0, "kl_scale": 1.0, "kl_warmup": 0.8, "removal": "mean"},
+    "batch_ensemble": {
+        "sparsity": 0.0,
+        "removal": "mean",
+        "fast_init": "normal",
+        "fast_rate_scale": 0.5,
+    },
+}
+"""What a method changes besides. `svd` starts at log σ² = -10 and has no decay, as the
+prior shrinks the means (Molchanov et al. 2017); `rank1` and `batch_ensemble` as in
+arXiv 2005.07186."""
+
 WIDE_LAPTOP: dict[str, object] = {"width": 2.0, "epochs": 22}
 """What `laptop` changes besides, on larger images, where the sparse kernels compute its
 network: four times the weights for longer, in the same half an hour."""
 
 WIDE_DENSITY = 0.05
 """… and where no more than this fraction is kept: half an hour is enough for that."""
-
-
-METHODS: dict[str, dict[str, object]] = {
-    "ssvi": {},
-    "deterministic": {"sparsity": 0.0, "replacement_rate": 0.0},
-    "rank1": {"sparsity": 0.0, "kl_scale": 1.0, "kl_warmup": 0.8},
-    "batch_ensemble": {"sparsity": 0.0, "fast_init": "normal", "fast_rate_scale": 0.5},
-}
-"""Method → what it changes; rank1 and batch_ensemble as in arXiv 2005.07186."""
 
 
 def defaults(preset: str, dataset: str, method: str, *, wide: bool = False) -> Config:
@@ -322,7 +358,7 @@ def defaults(preset: str, dataset: str, method: str, *, wide: bool = False) -> C
         values |= DIGITS[preset]
     elif preset == "laptop" and wide:
         values |= WIDE_LAPTOP
-    values |= METHODS[method]
+    values |= METHODS.get(method, {})
     return Config(preset=preset, dataset=dataset, method=method, **values)  # type: ignore[arg-type]
 
 

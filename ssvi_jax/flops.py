@@ -18,6 +18,7 @@ Rules, all of them:
   batches, a forward pass and input gradients through the kept weights, and the dense
   gradient of the means: one product of all weights. It is spread over the phase. With
   one product this is RigL's rule (Evci et al., 2020): 2 f_S + f_D beside 3 f_S a step.
+- A step of a training that prunes is the average over its dense and sparse steps.
 - A prediction takes one product for each posterior sample; the mean network is one.
 """
 
@@ -138,11 +139,13 @@ def flops_summary(
     num_samples: int,
     estimator: str = "local_reparam",
     growth: Growth | None = None,
+    dense_part: float = 0.0,
 ) -> dict[str, float]:
     """The ledger's entries of a run's summary, beside dense VI.
 
     Dense VI keeps all weights, trains with the local reparameterization, never grows,
-    and predicts with `num_samples` samples (1 where this run has none).
+    and predicts with `num_samples` samples (1 where this run has none). `dense_part` is
+    the fraction of this run's steps before it was pruned, when they were dense.
 
     Returns:
       train_step_flops, train_step_flops_dense_vi (a step of `batch_size` examples),
@@ -152,8 +155,9 @@ def flops_summary(
     step = train_step_flops(
         layers, batch_size=batch_size, estimator=estimator, growth=growth
     )
+    before = train_step_flops(everything, batch_size=batch_size, estimator=estimator)
     return {
-        "train_step_flops": step,
+        "train_step_flops": dense_part * before + (1 - dense_part) * step,
         "train_step_flops_dense_vi": train_step_flops(
             everything, batch_size=batch_size
         ),

@@ -4,14 +4,14 @@ import optax
 
 from ssvi_jax import rank1, schedules, trees
 from ssvi_jax.config import Config
-from ssvi_jax.types import Gaussian
+from ssvi_jax.types import Gaussian, Point
 from ssvi_jax.vi import Trainable
 
 
 def label(trainable: Trainable) -> Trainable:
     """Names each leaf "sigma" (every rho), "fast" (rank-1 factors) or "mean"."""
-    names = Gaussian._make(("mean", "sigma"))
-    posterior = dict.fromkeys(trainable.posterior, names)
+    names = {Gaussian: Gaussian._make(("mean", "sigma")), Point: Point._make(["mean"])}
+    posterior = {path: names[type(q)] for path, q in trainable.posterior.items()}
     params = {path: _kind(path) for path in trees.flatten(trainable.params)}
     return Trainable(posterior, trees.unflatten(params))
 

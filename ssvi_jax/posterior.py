@@ -1,4 +1,4 @@
-"""The packed mean-field Gaussian: initialization, sampling, and unpacking."""
+"""The packed mean-field posterior: initialization, sampling, and unpacking."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ssvi_jax import ops
-from ssvi_jax.types import Gaussian, PackedKernel, Posterior, Subspace
+from ssvi_jax.types import Gaussian, PackedKernel, Point, Posterior, Subspace
 
 MIN_SIGMA = 1e-6
 """Smallest standard deviation at initialization and growth (SSVI's `eps`)."""
@@ -23,12 +23,22 @@ def to_rho(sigma: jax.Array) -> jax.Array:
     return sigma + jnp.log(-jnp.expm1(-sigma))
 
 
+def sigma_of(packed: Gaussian | Point) -> jax.Array | None:
+    """Standard deviations ``[s]``; None of points, which have no noise."""
+    return to_sigma(packed.rho) if isinstance(packed, Gaussian) else None
+
+
+def is_random(posterior: Posterior) -> bool:
+    """Whether any weight is uncertain, so that samples differ from the mean."""
+    return any(isinstance(packed, Gaussian) for packed in posterior.values())
+
+
 def init(
     key: jax.Array,
     subspace: Subspace,
     *,
     mean_std: float | None = None,
-    sigma_init: tuple[float, float] = (6e-4, 5e-4),
+    sigma_init: tuple[float, float] | None = (6e-4, 5e-4),
 ) -> Posterior:
     """Draws the initial means and standard deviations.
 
@@ -38,10 +48,11 @@ def init(
       mean_std: means ~ N(0, mean_std²) (0.01 in Li et al., arXiv 2402.11025); None
         scales each kernel as He et al. (arXiv 1502.01852) do, with the average number
         of *selected* inputs of an output unit as the fan-in.
-      sigma_init: (a, b): standard deviations ~ abs N(a, b²), at least `MIN_SIGMA`.
+      sigma_init: (a, b): standard deviations ~ abs N(a, b²), at least `MIN_SIGMA`;
+        None: a point estimate, which has none.
 
     Returns:
-      Path → `Gaussian` of float32 ``[s]`` leaves.
+      Path → `Gaussian` or `Point` of float32 ``[s]`` leaves.
     """
     posterior = {}
     for i, (path, shape) in enumerate(subspace.shapes):
@@ -50,6 +61,9 @@ def init(
         std = he_std if mean_std is None else mean_std
         key_mean, key_sigma = jax.random.split(jax.random.fold_in(key, i))
         mean = std * jax.random.normal(key_mean, (count,))
+        if sigma_init is None:
+            posterior[path] = Point(mean)
+            continue
         sigma = jnp.abs(
             sigma_init[0] + sigma_init[1] * jax.random.normal(key_sigma, (count,))
         )
@@ -57,10 +71,12 @@ def init(
     return posterior
 
 
-def scaled(gaussian: Gaussian, factor: jax.Array) -> Gaussian:
-    """The distribution of factor · θ for θ ~ `gaussian`; all of shape ``[s]``."""
-    sigma = to_sigma(gaussian.rho) * jnp.abs(factor)
-    return Gaussian(gaussian.mean * factor, to_rho(sigma))
+def scaled(packed: Gaussian | Point, factor: jax.Array) -> Gaussian | Point:
+    """The distribution of factor · θ for θ ~ `packed`; all of shape ``[s]``."""
+    mean, sigma = packed.mean * factor, sigma_of(packed)
+    if sigma is None:
+        return Point(mean)
+    return Gaussian(mean, to_rho(sigma * jnp.abs(factor)))
 
 
 def kernels(
@@ -73,7 +89,7 @@ def kernels(
     """The posterior as kernels for local reparameterization.
 
     Args:
-      posterior: packed Gaussians.
+      posterior: packed Gaussians or points.
       subspace: where they sit.
       probes: full-shape zeros added to the means, to differentiate with respect to.
       backend: what multiplies; see `PackedKernel`.
@@ -81,7 +97,7 @@ def kernels(
     return {
         path: PackedKernel(
             mean=posterior[path].mean,
-            sigma=to_sigma(posterior[path].rho),
+            sigma=sigma_of(posterior[path]),
             index=subspace.index[path],
             shape=shape,
             probe=None if probes is None else probes[path],
@@ -102,7 +118,7 @@ def packed_sample(
     """One draw of every kernel, or without a key the mean, as kernels without noise.
 
     Args:
-      posterior: packed Gaussians.
+      posterior: packed Gaussians or points.
       subspace: where they sit.
       key: random key, or None.
       probes: full-shape zeros added to the draw, to differentiate with respect to.
@@ -110,10 +126,10 @@ def packed_sample(
     """
     kernels = {}
     for i, (path, shape) in enumerate(subspace.shapes):
-        theta, rho = posterior[path]
-        if key is not None:
+        theta, sigma = posterior[path].mean, sigma_of(posterior[path])
+        if key is not None and sigma is not None:
             noise = ops.noise.normal(jax.random.fold_in(key, i), theta.shape)
-            theta = theta + to_sigma(rho) * noise
+            theta = theta + sigma * noise
         probe = None if probes is None else probes[path]
         kernels[path] = PackedKernel(
             theta, None, subspace.index[path], shape, probe, backend

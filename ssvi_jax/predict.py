@@ -109,7 +109,8 @@ def num_members(apply_fn: ApplyFn) -> int:
 
 def is_random(apply_fn: ApplyFn, weights: Weights) -> bool:
     """Whether two passes of one member differ."""
-    return bool(weights.posterior) or getattr(apply_fn, "is_random", False)
+    noisy = posterior_lib.is_random(weights.posterior)
+    return noisy or getattr(apply_fn, "is_random", False)
 
 
 def num_passes(apply_fn: ApplyFn, weights: Weights, num_samples: int) -> int:

@@ -34,6 +34,7 @@ from ssvi_jax.products import Factors, Layer
 from ssvi_jax.types import ModelState, PackedKernel, Params, Subspace, Weights
 
 POSTERIORS = ("point", "gaussian", "cauchy")
+INITS = ("sign", "normal")
 
 LIMIT = 10.0
 """Drawn factors are cut at this size, as in the authors' code: Cauchy has no mean."""
@@ -76,7 +77,7 @@ class Rank1Spec:
     def __post_init__(self):
         check_positive("num_members", self.num_members)
         check_choice("posterior", self.posterior, POSTERIORS)
-        check_choice("init", self.init, ("sign", "normal"))
+        check_choice("init", self.init, INITS)
         check_fraction("sign_probability", self.sign_probability, one_allowed=True)
         check_positive("sigma_init", self.sigma_init)
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssvi_jax import artifact, diversity, flops, metrics
+from ssvi_jax import artifact, diversity, flops, metrics, posterior, schedules
 from ssvi_jax import masks as masks_lib
 from ssvi_jax import network as network_lib
 from ssvi_jax.adapters import Layer
@@ -23,7 +23,7 @@ from ssvi_jax.predict import (
 )
 from ssvi_jax.runlog import RunLog
 from ssvi_jax.train import Progress, Trained
-from ssvi_jax.types import Masks, Weights
+from ssvi_jax.types import Gaussian, Masks, Weights
 
 NUM_MOMENTS = 1
 """Arrays that SGD with momentum holds for each trained array."""
@@ -64,12 +64,16 @@ def finish(config: Config, data: Dataset, trained: Trained, log: RunLog) -> dict
         "platform": jax.default_backend(),
         "samples": config.samples if is_random(trained.network, weights) else None,
         "members": members if members > 1 else None,
-        **sizes(trained.progress, trained.problem.layers),
+        **sizes(
+            trained.progress,
+            trained.problem.layers,
+            dense_first=config.prune_at > 0,
+        ),
         **costs(config, trained),
-        "test": scores(test, data.test_labels, sampled=sampled),
+        "test": scores(test, sampled, data.test_labels),
         "diversity": diversity.diversity(test.member_probs) if members > 1 else None,
         **_corrupted(config, data, trained, key),
-        "val": scores(val, data.val_labels, sampled=sampled),
+        "val": scores(val, sampled, data.val_labels),
         "test_evaluated": "for curves too" if config.test_every else "once, at the end",
         "snr_histogram": snr_histogram(weights),
     }
@@ -90,14 +94,11 @@ def _corrupted(
     weights, masks = trained.progress.state.weights, trained.progress.masks
     name, severity, images = data.corruption
     found = _predict(trained.network, weights, masks, images, config, key)
+    sampled = has_samples(trained.network, weights)
     return {
         "train_corruption": name,
         "train_severity": severity,
-        "test_corrupted": scores(
-            found,
-            data.test_labels,
-            sampled=has_samples(trained.network, weights),
-        ),
+        "test_corrupted": scores(found, sampled, data.test_labels),
     }
 
 
@@ -126,9 +127,9 @@ def _arrays(prediction: Prediction, sampled: bool) -> dict[str, np.ndarray]:
 
 
 def scores(
-    prediction: Prediction, labels: np.ndarray, *, sampled: bool
+    prediction: Prediction, sampled: bool, labels: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """Metrics of the average (`mc`; see `predict.has_samples`) and the mean network."""
+    """Metrics of the average (`mc`; only if `sampled`) and of the mean network."""
     mc, entropies = prediction.mc_probs, prediction.sample_entropy
     found = {"mc": metrics.evaluate(mc, labels, entropies)} if sampled else {}
     return {**found, "mean": metrics.evaluate(prediction.mean_probs, labels)}
@@ -147,16 +148,25 @@ def _layer_costs(masks: Masks, layers: list[Layer]) -> list[flops.LayerCost]:
     ]
 
 
-def sizes(progress: Progress, layers: list[Layer]) -> dict[str, Any]:
-    """Weights and bytes, counted from the masks and from the arrays themselves."""
+def sizes(
+    progress: Progress, layers: list[Layer], *, dense_first: bool = False
+) -> dict[str, Any]:
+    """Weights and bytes, counted from the masks and from the arrays themselves.
+
+    With `dense_first` the training state is the largest one, that before the pruning.
+    """
     masks, state = progress.masks, progress.state
     ledger = _layer_costs(masks, layers)
+    kept, total = (sum(getattr(c, n) for c in ledger) for n in ("kept", "size"))
     packed = (state.posterior, masks_lib.to_subspace(masks).index)
     # SGD's moments are as large as what they belong to; counted from the arrays.
     whole = state._replace(key=jax.random.key_data(state.key))
     state_bytes = flops.tree_bytes((whole, packed[1]))
-    rest_bytes = state_bytes - flops.tree_bytes(packed)
-    rest_bytes -= NUM_MOMENTS * flops.tree_bytes(state.posterior)
+    packed_bytes = flops.tree_bytes(packed)
+    packed_bytes += NUM_MOMENTS * flops.tree_bytes(state.posterior)
+    rest_bytes = state_bytes - packed_bytes
+    if dense_first:  # the same bytes a weight, of every weight
+        state_bytes = rest_bytes + packed_bytes * total // kept
     if not masks:  # kernels are ordinary parameters with their moments
         rest_bytes -= (1 + NUM_MOMENTS) * 4 * sum(layer.size for layer in ledger)
     sparsity = masks_lib.sparsity(masks)
@@ -164,8 +174,8 @@ def sizes(progress: Progress, layers: list[Layer]) -> dict[str, Any]:
     return {
         "sparsity": sparsity,
         "sparsity_prunable": prunable if sparsity else None,
-        "weights_total": sum(layer.size for layer in ledger),
-        "weights_kept": sum(layer.kept for layer in ledger),
+        "weights_total": total,
+        "weights_kept": kept,
         "state_bytes": state_bytes,
         "state_bytes_dense_vi": flops.dense_vi_state_bytes(
             ledger, num_moments=NUM_MOMENTS, rest_bytes=rest_bytes
@@ -187,28 +197,34 @@ def sizes(progress: Progress, layers: list[Layer]) -> dict[str, Any]:
 def costs(config: Config, trained: Trained) -> dict[str, float]:
     """FLOPs that the kept weights cost, beside dense VI (see `flops`)."""
     masks = trained.progress.masks
+    sampled = posterior.is_random(trained.progress.state.posterior)
     growth = None
     swaps = masks_lib.sparsity(masks) > 0 and config.replacement_rate > 0
     if swaps and config.addition == "gradient":
         growth = flops.Growth(
             config.inner_steps, config.grow_batches, config.grow_at_mean
         )
+    total = trained.problem.total_steps
+    dense_steps = schedules.prune_step(config.prune_at, total, config.inner_steps)
     return flops.flops_summary(
         _layer_costs(masks, trained.problem.layers),
+        dense_part=dense_steps / total,
         batch_size=config.batch_size,
         num_samples=num_passes(
             trained.network, trained.progress.state.weights, config.samples
         ),
-        estimator=config.estimator if masks else "deterministic",
+        estimator=config.estimator if sampled else "deterministic",
         growth=growth,
     )
 
 
 def snr_histogram(weights: Weights) -> dict[str, list] | None:
-    """Histogram of log10(abs(mean)/sigma) of all kept weights; None without any."""
+    """Histogram of log10(abs(mean)/sigma) of all kept weights; None without noise."""
     parts = [
-        np.abs(np.asarray(mean, np.float64)) / np.logaddexp(0.0, np.asarray(rho))
-        for mean, rho in weights.posterior.values()
+        np.abs(np.asarray(packed.mean, np.float64))
+        / np.logaddexp(0.0, np.asarray(packed.rho))
+        for packed in weights.posterior.values()
+        if isinstance(packed, Gaussian)
     ]
     if not parts:
         return None

@@ -46,6 +46,30 @@ def replacement_rate(
     return rate
 
 
+def prune_step(fraction: float, total_steps: int, phase_steps: int) -> int:
+    """The step before which a dense network is pruned; 0: never.
+
+    Args:
+      fraction: of the training that is dense, in [0, 1); rounded up to a whole phase,
+        but at least one phase is left to train what is kept.
+      total_steps: steps of the whole training, a multiple of `phase_steps`.
+      phase_steps: steps of a phase.
+
+    Raises:
+      InputError: `fraction` outside [0, 1), or above 0 in a training of one phase.
+    """
+    check_fraction("prune fraction", fraction)
+    phases = total_steps // phase_steps
+    if not fraction:
+        return 0
+    if phases < 2:
+        raise InputError(
+            f"--inner-steps: got {phase_steps} for {total_steps} steps in all, allowed "
+            "with pruning: at most half of them (it comes between two phases)."
+        )
+    return phase_steps * min(math.ceil(fraction * phases), phases - 1)
+
+
 def kl_weight(
     kl_scale: float, total_steps: int, warmup_fraction: float = 0.5
 ) -> optax.Schedule:

@@ -7,7 +7,7 @@ a table of names, dtypes and shapes to compare with another state's, and a check
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -45,7 +45,12 @@ def to_bytes(tree: Any) -> tuple[np.ndarray, Leaves]:
     return data, leaves
 
 
-def from_bytes(like: Any, data: np.ndarray, leaves: Leaves) -> Any:
+def from_bytes(
+    like: Any,
+    data: np.ndarray,
+    leaves: Leaves,
+    any_size: Callable[[str], bool] = lambda path: False,
+) -> Any:
     """Rebuilds a pytree.
 
     Args:
@@ -53,13 +58,18 @@ def from_bytes(like: Any, data: np.ndarray, leaves: Leaves) -> Any:
         array so is the result, else NumPy; it shares no memory with `data`.
       data: as `to_bytes` returned it.
       leaves: as `to_bytes` returned it, perhaps by way of JSON.
+      any_size: which leaves, by path, may have other lengths than in `like`.
 
     Raises:
       InputError: structure, a shape or a dtype differs; lists what.
     """
     wanted = _named(jax.tree.map(_key_bits, like))
-    saved = {path: f"{dtype}{shape}" for path, (dtype, shape) in leaves.items()}
-    now = {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in wanted.items()}
+
+    def described(path: str, dtype: Any, shape: Any) -> str:
+        return f"{dtype}[{'?, ' * len(shape)}]" if any_size(path) else f"{dtype}{shape}"
+
+    saved = {path: described(path, *leaf) for path, leaf in leaves.items()}
+    now = {p: described(p, leaf.dtype, [*leaf.shape]) for p, leaf in wanted.items()}
     if unlike := differences(saved, now):
         raise InputError(
             f"The saved arrays are of another model or method:\n{unlike}\n"

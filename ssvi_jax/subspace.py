@@ -1,7 +1,7 @@
 """Who swaps with whom: removal and addition of coordinates between phases.
 
 Everything is decided in NumPy on the host (Li et al., arXiv 2402.11025, algorithm 1);
-the device only moves packed values to their new places.
+the device only moves packed values to their new places. `prune` removes for good.
 """
 
 import dataclasses
@@ -15,10 +15,13 @@ from jax.typing import ArrayLike
 from ssvi_jax import criteria
 from ssvi_jax import posterior as posterior_lib
 from ssvi_jax.errors import InputError, check_choice, check_fraction
-from ssvi_jax.types import Gaussian, Masks
+from ssvi_jax.types import Gaussian, Masks, Point
 from ssvi_jax.vi import State, Trainable
 
 GROWTH_INITS = ("mean", "eps")
+
+POINT_REMOVALS = ("mean", "abs_mean", "exp_abs_mean")
+"""Removal scores that order weights without noise; the others are infinite there."""
 
 NEW = -1
 """Marks, in an array of sources, a coordinate that was not there before."""
@@ -129,25 +132,55 @@ def removal_addition(
       The new state (moments of new coordinates are 0), new masks, coordinates swapped.
 
     Raises:
-      InputError: a rate outside [0, 1], or gradients that are missing, not of the
-        kernel's shape, or not finite (a mean or sigma likewise).
+      InputError: a rate outside [0, 1], a removal score that points do not have, or
+        gradients that are missing, not of the kernel's shape, or not finite (a mean or
+        sigma likewise).
     """
     check_fraction("rate", rate, one_allowed=True)
     host = jax.device_get(state.posterior)
     new_masks, sources, swapped = {}, {}, 0
     for path, mask in sorted(masks.items()):  # the order in which rng is used
         count = num_swaps(mask, rate)
-        with np.errstate(invalid="ignore"):  # NaN is refused by the criteria
-            sigma = np.logaddexp(0.0, host[path].rho.astype(np.float64))
-        scores = criteria.removal_scores(
-            rule.removal, host[path].mean, sigma, lam=rule.lam
-        )
+        scores = _removal_scores(rule, host[path])
         additions = _addition_scores(rule, path, mask, gradients, rng)
         new_masks[path], source = swap_layer(mask, scores, additions, count)
         sources[path] = jnp.asarray(source, jnp.int32)
         swapped += count
     state = _move(state, sources, rule.growth_init)
     return state, new_masks, swapped
+
+
+def prune(state: State, masks: Masks, kept: Masks) -> State:
+    """The state of fewer coordinates, moments included; shapes become smaller.
+
+    Args:
+      state: the training state (not changed).
+      masks: its selection.
+      kept: the selection to keep, a part of `masks`.
+
+    Raises:
+      InputError: `kept` has other kernels, or selects what `masks` does not.
+    """
+    sources = {}
+    for path in masks.keys() | kept.keys():
+        new, old = kept.get(path), masks.get(path)
+        if new is None or old is None or new.shape != old.shape or (new & ~old).any():
+            raise InputError(
+                f"kept: not a part of the masks at {path!r}, needed: boolean arrays "
+                "that are true only where the masks are."
+            )
+        sources[path] = jnp.asarray(np.flatnonzero(new[old]), jnp.int32)
+    return _moved(state, sources, "eps")
+
+
+def _removal_scores(rule: Rule, packed: Gaussian | Point) -> np.ndarray:
+    if isinstance(packed, Gaussian):
+        with np.errstate(invalid="ignore"):  # NaN is refused by the criteria
+            sigma = np.logaddexp(0.0, packed.rho.astype(np.float64))
+    else:
+        check_choice("removal of points", rule.removal, POINT_REMOVALS)
+        sigma = np.zeros(packed.mean.shape)
+    return criteria.removal_scores(rule.removal, packed.mean, sigma, lam=rule.lam)
 
 
 def _addition_scores(rule, path, mask, gradients, rng) -> np.ndarray:
@@ -169,34 +202,32 @@ def _addition_scores(rule, path, mask, gradients, rng) -> np.ndarray:
     return scores
 
 
-@partial(jax.jit, static_argnames="growth_init", donate_argnames="state")
-def _move(state: State, sources: dict[str, jax.Array], growth_init: str) -> State:
+def _moved(state: State, sources: dict[str, jax.Array], growth_init: str) -> State:
     """Carries packed values to their new places and starts the new ones."""
 
-    def move(values, source, fill: ArrayLike = 0.0):
-        if values.shape != source.shape:
+    def move(path, values, fill: ArrayLike = 0.0):
+        if values.shape != state.posterior[path].mean.shape:
             return values  # a placeholder, as adafactor has
+        source = sources[path]
         moved = values[jnp.maximum(source, 0)]
         return jnp.where(source == NEW, jnp.asarray(fill, values.dtype), moved)
 
     posterior = {}
-    for path, (mean, rho) in state.posterior.items():
-        source = sources[path]
-        kept = source != NEW
-        sigma = jnp.full((), posterior_lib.MIN_SIGMA)
-        if growth_init == "mean":
-            sigmas = posterior_lib.to_sigma(move(rho, source))
-            sigma = jnp.sum(sigmas, where=kept) / jnp.maximum(jnp.sum(kept), 1)
-            sigma = jnp.maximum(sigma, posterior_lib.MIN_SIGMA)
-        fill = posterior_lib.to_rho(sigma)
-        posterior[path] = Gaussian(move(mean, source), move(rho, source, fill))
+    for path, packed in state.posterior.items():
+        mean = move(path, packed.mean)
+        if isinstance(packed, Gaussian):
+            kept = sources[path] != NEW
+            fill = _growth_rho(move(path, packed.rho), kept, growth_init)
+            posterior[path] = Gaussian(mean, move(path, packed.rho, fill))
+        else:
+            posterior[path] = Point(mean)
 
     def move_moments(node):
         if not isinstance(node, Trainable):
             return node
         moments = {
-            path: jax.tree.map(partial(move, source=sources[path]), gaussian)
-            for path, gaussian in node.posterior.items()
+            path: jax.tree.map(partial(move, path), packed)
+            for path, packed in node.posterior.items()
         }
         return node._replace(posterior=moments)
 
@@ -205,3 +236,19 @@ def _move(state: State, sources: dict[str, jax.Array], growth_init: str) -> Stat
         move_moments, state.opt_state, is_leaf=lambda n: isinstance(n, Trainable)
     )
     return state._replace(posterior=posterior, opt_state=opt_state)
+
+
+@partial(jax.jit, static_argnames="growth_init", donate_argnames="state")
+def _move(state: State, sources: dict[str, jax.Array], growth_init: str) -> State:
+    """`_moved` for swaps, which keep every shape: the old buffers are used again."""
+    return _moved(state, sources, growth_init)
+
+
+def _growth_rho(rho: jax.Array, kept: jax.Array, growth_init: str) -> jax.Array:
+    """What new coordinates start from, by the layer's kept ones; see `Rule`."""
+    sigma = jnp.full((), posterior_lib.MIN_SIGMA)
+    if growth_init == "mean":
+        sigmas = posterior_lib.to_sigma(rho)
+        sigma = jnp.sum(sigmas, where=kept) / jnp.maximum(jnp.sum(kept), 1)
+        sigma = jnp.maximum(sigma, posterior_lib.MIN_SIGMA)
+    return posterior_lib.to_rho(sigma)

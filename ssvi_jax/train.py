@@ -33,7 +33,7 @@ from ssvi_jax.network import ImageNetwork, NetworkSpec
 from ssvi_jax.ops import backend
 from ssvi_jax.runlog import RunLog
 from ssvi_jax.types import Masks
-from ssvi_jax.vi import State
+from ssvi_jax.vi import State, is_packed
 
 CHECKPOINT_SECONDS = 60.0
 """Checkpoints are written at epoch ends, and when the last is older than this."""
@@ -82,6 +82,7 @@ class Plan:
     steps_per_epoch: int
     inner_steps: int
     total_steps: int
+    prune_step: int = 0
 
     @classmethod
     def of(cls, config: Config, num_data: int) -> "Plan":
@@ -97,7 +98,9 @@ class Plan:
             )
         per_epoch = steps_per_epoch(num_data, config.batch_size)
         phases = math.ceil(config.epochs * per_epoch / config.inner_steps)
-        return cls(per_epoch, config.inner_steps, phases * config.inner_steps)
+        total = phases * config.inner_steps
+        prune_step = schedules.prune_step(config.prune_at, total, config.inner_steps)
+        return cls(per_epoch, config.inner_steps, total, prune_step)
 
     def epochs_done(self, step: int) -> int:
         """Whole epochs completed at a step."""
@@ -170,6 +173,7 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
             log.folder / "checkpoints",
             config.as_dict(),
             ignore=NOT_COMPARED,
+            any_size=is_packed,
             notify=display.say,
         ) as checkpoints,
     ):
@@ -244,9 +248,11 @@ class Loop:
             score = None
             if ends_epoch or last:
                 score = -self.validate(progress, step, phase, seconds)
+                if step <= self.plan.prune_step:
+                    score = None  # what is yet to be pruned is not the best network
             seconds = time.perf_counter() - start
             stale = time.perf_counter() - saved_at > CHECKPOINT_SECONDS
-            if score is not None or stale or interrupt.requested:
+            if ends_epoch or last or stale or interrupt.requested:
                 self.save(progress, step, seconds, score)
                 saved_at = time.perf_counter()
         return progress, seconds

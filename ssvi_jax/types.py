@@ -50,15 +50,25 @@ class Gaussian(NamedTuple):
     rho: jax.Array
 
 
-Posterior = dict[str, Gaussian]
-"""Path → packed Gaussian; the same keys as the masks."""
+class Point(NamedTuple):
+    """Packed point estimate of the selected weights of one kernel: no uncertainty.
+
+    Attributes:
+      mean: float32 ``[s]``, the weights themselves.
+    """
+
+    mean: jax.Array
+
+
+Posterior = Mapping[str, Gaussian | Point]
+"""Path → packed Gaussian or point; the same keys as the masks."""
 
 
 class Weights(NamedTuple):
     """Everything that a trained network needs besides its masks.
 
     Attributes:
-      posterior: packed Gaussians of the Bayesian kernels.
+      posterior: packed Gaussians, or points, of the kernels that have masks.
       params: the deterministic rest (biases, normalization scales), nested.
       model_state: running statistics, nested.
     """

@@ -6,7 +6,8 @@
 
 The sum runs over the *selected* coordinates only, N is the number of training examples
 (not of batches), and β_t is `kl_weight(step)`: 1 is the exact ELBO divided by -N, below
-1 is a cold posterior. (Li et al., arXiv 2402.11025, eq. 4, use β = 0.01.)
+1 is a cold posterior. (Li et al., arXiv 2402.11025, eq. 4, use β = 0.01.) Points have
+no KL: with points alone the loss is the mean of -log p.
 
 Only jax, optax and numpy are imported here; a model is any `types.ApplyFn`.
 """
@@ -66,7 +67,7 @@ class State(NamedTuple):
     """Training state; every Bayesian leaf, moments included, is packed to ``[s]``.
 
     Attributes:
-      posterior: packed Gaussians.
+      posterior: packed Gaussians or points.
       params: deterministic parameters, nested.
       model_state: running statistics, nested.
       opt_state: optimizer state over `Trainable`.
@@ -85,6 +86,14 @@ class State(NamedTuple):
     def weights(self) -> Weights:
         """What prediction needs of the state."""
         return Weights(self.posterior, self.params, self.model_state)
+
+
+def is_packed(path: str) -> bool:
+    """Whether a leaf of a state, by its path, has one value a selected weight.
+
+    Only such leaves change their size, where a training prunes.
+    """
+    return "posterior" in path.split("/")
 
 
 def categorical_log_likelihood(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -144,7 +153,7 @@ class VI:
         masks: Masks,
         *,
         mean_std: float | None = None,
-        sigma_init: tuple[float, float] = (6e-4, 5e-4),
+        sigma_init: tuple[float, float] | None = (6e-4, 5e-4),
     ) -> State:
         """The state before the first step.
 
@@ -226,9 +235,11 @@ class VI:
 
     def _kl(self, trainable: Trainable, key: jax.Array) -> jax.Array:
         total = jnp.zeros(())
-        for i, (mean, rho) in enumerate(trainable.posterior.values()):
-            sigma = posterior_lib.to_sigma(rho)
-            total += self.prior.kl(mean, sigma, jax.random.fold_in(key, i))
+        for i, packed in enumerate(trainable.posterior.values()):
+            sigma = posterior_lib.sigma_of(packed)
+            if sigma is not None:
+                key_i = jax.random.fold_in(key, i)
+                total += self.prior.kl(packed.mean, sigma, key_i)
         if self.params_kl is not None:
             key = jax.random.fold_in(key, len(trainable.posterior))
             total += self.params_kl(trainable.params, key)

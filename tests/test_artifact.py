@@ -80,7 +80,9 @@ def test_half_precision_keeps_small_standard_deviations(tmp_path, sigma):
     weights = Weights({"k": Gaussian(rho, rho)}, {}, {})
     path = tmp_path / "model.ssvi"
     artifact.save(path, weights, {"k": np.ones(1000, bool)}, config={}, half=True)
-    got = np.logaddexp(0, np.float64(artifact.load(path).weights.posterior["k"].rho))
+    packed = artifact.load(path).weights.posterior["k"]
+    assert isinstance(packed, Gaussian)
+    got = np.logaddexp(0, np.float64(packed.rho))
     bound = np.maximum(np.abs(rho), 1) / 2048 + 1e-5
     assert np.all(np.abs(got / sigmas - 1) <= bound)
     assert np.max(np.abs(got / sigmas - 1)) > 1e-5

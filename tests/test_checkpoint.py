@@ -266,3 +266,23 @@ def test_metadata_is_readable_json(tmp_path):
     meta = json.loads((folder / "1" / "meta" / "metadata").read_text())
     assert meta["config"] == CONFIG
     assert meta["leaves"]["masks/block1/conv/kernel"] == ["bool", [3, 3, 4, 5]]
+
+
+def test_leaves_that_may_have_any_size_come_back_as_they_were(tmp_path):
+    saved, like = ({"k": jnp.arange(n), "b": jnp.arange(2.0)} for n in (5, 3))
+    data, leaves = to_bytes(saved)
+    assert_same(from_bytes(like, data, leaves, lambda p: p == "k"), saved)
+    folder = tmp_path / "c"
+    with Checkpoints(folder, CONFIG, any_size=lambda path: path == "k") as checkpoints:
+        checkpoints.save(1, saved)
+        assert_same(restored(checkpoints, like).tree, saved)
+        for other in (
+            {"k": jnp.ones(3)},
+            {"k": jnp.ones((3, 1), int)},
+            {"b": like["k"]},
+        ):
+            with pytest.raises(InputError, match="of another model or method"):
+                checkpoints.restore(like | other)
+    with Checkpoints(folder, CONFIG) as checkpoints:
+        with pytest.raises(InputError, match=r"k: saved int32\[5\], now int32\[3\]"):
+            checkpoints.restore(like)

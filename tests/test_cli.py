@@ -145,6 +145,8 @@ def test_resolved_names_replace_auto():
         (["--sparsity", "0.94"], "cifar10", "sparse", 1.0, 10),
         (["--model", "resnet18"], "cifar10", "sparse", 1.0, 10),
         (["--method", "deterministic"], "cifar10", "sparse", 1.0, 10),
+        (["--method", "magnitude"], "cifar10", "sparse", 1.0, 10),
+        (["--method", "rigl"], "cifar10", "sparse", 2.0, 22),
     ],
 )
 def test_the_laptop_network_is_wide_where_the_sparse_kernels_compute_it(

@@ -11,7 +11,9 @@ from ssvi_jax import (
     corruptions,
     criteria,
     densities,
+    methods,
     models,
+    predict,
     priors,
     schedules,
     vi,
@@ -19,7 +21,10 @@ from ssvi_jax import (
 from ssvi_jax import data as data_lib
 from ssvi_jax.config import Config, defaults, read_densities
 from ssvi_jax.errors import InputError
+from ssvi_jax.fast_priors import FAST_PRIORS
+from ssvi_jax.methods import rank1
 from ssvi_jax.ops import backend
+from ssvi_jax.rank1 import INITS, POSTERIORS
 from ssvi_jax.subspace import GROWTH_INITS
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
@@ -46,6 +51,12 @@ def choices(name):
         ("replacement_schedule", schedules.REPLACEMENT),
         ("schedule", schedules.LEARNING_RATE),
         ("train_corruption", ("none", *corruptions.NAMES)),
+        ("bound", rank1.BOUNDS),
+        ("fast_posterior", set(POSTERIORS) - {"point"}),
+        ("fast_prior", FAST_PRIORS),
+        ("fast_init", INITS),
+        ("average", predict.AVERAGES),
+        ("member_batch", ["split", "tile"]),
     ],
 )
 def test_every_choice_is_what_its_registry_has(field, registry):
@@ -55,8 +66,9 @@ def test_every_choice_is_what_its_registry_has(field, registry):
 def test_no_choice_goes_unchecked():
     """Every Literal is compared with a registry above, or is the method (below)."""
     literals = {name for name in FIELDS if get_origin(FIELDS[name].type) is Literal}
-    assert len(literals) == 12 + 1
-    assert choices("method") == {"ssvi", "deterministic"}
+    assert len(literals) == 18 + 1
+    assert choices("method") == {"ssvi", *config.METHODS}
+    assert choices("method") > set(config.SPARSE_FROM_START)
 
 
 def test_the_help_names_every_density_rule():
@@ -67,15 +79,17 @@ def test_the_help_names_every_density_rule():
 
 @pytest.mark.parametrize("preset", sorted(config.PRESETS))
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "digits"])
-@pytest.mark.parametrize("method", ["ssvi", "deterministic"])
+@pytest.mark.parametrize("method", ["ssvi", *config.METHODS])
 def test_every_preset_resolves(preset, dataset, method):
     got = defaults(preset, dataset, method)
     assert (got.preset, got.dataset, got.method) == (preset, dataset, method)
-    assert (got.sparsity == 0) == (method == "deterministic")
+    dense = ("deterministic", "svd", "rank1", "batch_ensemble")
+    assert (got.sparsity == 0) == (method in dense)
+    assert (got.prune_at > 0) == (method in methods.PRUNING)
     changed = set(config.PRESETS[preset])
     if dataset == "digits":
         changed |= set(config.DIGITS[preset])
-    changed |= {"sparsity", "replacement_rate", "preset", "dataset", "method"}
+    changed |= {"preset", "dataset", "method"} | config.METHODS.get(method, {}).keys()
     for name in FIELDS:
         if name not in changed:
             assert getattr(got, name) == getattr(Config(), name)
@@ -115,6 +129,7 @@ def test_an_unknown_preset_lists_the_known_ones():
         ("sparsity", 1.0, r"\[0, 1\)"),
         ("sparsity", -0.1, r"\[0, 1\)"),
         ("sparsity", float("nan"), r"\[0, 1\)"),
+        ("prune_at", 1.0, r"\[0, 1\)"),
         ("replacement_rate", 1.1, r"\[0, 1\]"),
         ("replacement_end", -1.0, r"\[0, 1\]"),
         ("kl_warmup", 2.0, r"\[0, 1\]"),
@@ -133,7 +148,7 @@ def test_an_unknown_preset_lists_the_known_ones():
         ("train_severity", 6, "1 to 5"),
         ("train_corruption", "rain", "brightness, contrast, .*none, .*zoom_blur"),
         ("model", "vgg", "convnet, mlp, resnet18, resnet34, resnet50, wrn28"),
-        ("prior", "horseshoe", "gaussian, laplace, scale_mixture"),
+        ("prior", "horseshoe", "gaussian, laplace, log_uniform, scale_mixture"),
     ],
 )
 def test_values_out_of_range_are_named(field, value, allowed):

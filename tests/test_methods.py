@@ -145,6 +145,7 @@ def test_random_addition_needs_no_gradient(problem, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
+        ("log_uniform", {}),
         ("gaussian", {"std": 0.2}),
         ("scale_mixture", {"pi": 0.5, "std1": 0.2, "std2": 0.02}),
         ("laplace", {"scale": 0.2 / math.sqrt(2)}),  # of variance 2 · scale²

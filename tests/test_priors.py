@@ -1,6 +1,7 @@
 """KL divergences against quadrature, in value, gradient and at the edges."""
 
 import functools
+import itertools
 import math
 
 import jax
@@ -9,13 +10,14 @@ import numpy as np
 import oracles
 import pytest
 from jax.test_util import check_grads
-from scipy import stats
+from scipy import integrate, stats
 
 from ssvi_jax.errors import InputError
 from ssvi_jax.priors import (
     PRIORS,
     GaussianPrior,
     LaplacePrior,
+    LogUniformPrior,
     ScaleMixturePrior,
     make_prior,
 )
@@ -25,7 +27,7 @@ CASES = [(0.0, 1.0), (0.4, 0.05), (-1.5, 0.3), (0.02, 0.004), (3.0, 2.0)]
 MEAN, SIGMA = (jnp.array(column) for column in zip(*CASES, strict=True))
 MIXTURE = (0.25, 1.0, 0.02)
 SAMPLED = [ScaleMixturePrior(*MIXTURE), LaplacePrior(0.3, num_samples=1)]
-EVERY = [GaussianPrior(0.1), LaplacePrior(0.3), *SAMPLED]
+EVERY = [GaussianPrior(0.1), LaplacePrior(0.3), LogUniformPrior(), *SAMPLED]
 
 
 def quadrature(prior):
@@ -47,6 +49,40 @@ def kl_per_case(prior, key):
 @pytest.mark.parametrize("prior", [GaussianPrior(0.1), LaplacePrior(0.3)])
 def test_closed_form_agrees_with_quadrature(prior):
     np.testing.assert_allclose(kl_per_case(prior, KEY), quadrature(prior), rtol=2e-6)
+
+
+def log_uniform_kl(log_alpha):
+    """By quadrature: E log abs(θ/μ) - log(α)/2, less its limit for α → ∞."""
+    spread = math.exp(log_alpha / 2)
+
+    def integrand(x):
+        return stats.norm.pdf(x, 1, spread) * math.log(abs(x))
+
+    ends = sorted([1 - 12 * spread, 0.0, 1.0, 1 + 12 * spread])
+    parts = [
+        integrate.quad(integrand, low, high, limit=400)[0]
+        for low, high in itertools.pairwise(ends)
+        if low >= 1 - 12 * spread
+    ]
+    return sum(parts) - log_alpha / 2 + (np.euler_gamma + math.log(2)) / 2
+
+
+@pytest.mark.parametrize("log_alpha", np.linspace(-8, 8, 17))
+@pytest.mark.parametrize("mean", [0.05, -3.0])
+def test_the_log_uniform_kl_is_near_the_integral(log_alpha, mean):
+    sigma = abs(mean) * math.exp(log_alpha / 2)
+    got = LogUniformPrior().kl(jnp.array([mean]), jnp.array([sigma]), KEY)
+    assert got == pytest.approx(log_uniform_kl(log_alpha), abs=0.01)
+
+
+def test_the_log_uniform_kl_depends_on_alpha_alone_and_vanishes():
+    prior, zero, one = LogUniformPrior(), jnp.zeros(1), jnp.ones(1)
+    assert prior.kl(zero, one, KEY) == 0
+    sigmas = jnp.geomspace(1e-3, 1e3, 50)
+    kl = np.array([prior.kl(one, sigma[None], KEY) for sigma in sigmas])
+    assert (np.diff(kl) < 0).all()
+    scaled = [prior.kl(7 * one, 7 * sigma[None], KEY) for sigma in sigmas]
+    np.testing.assert_allclose(scaled, kl, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("prior", SAMPLED)
@@ -160,7 +196,8 @@ def test_make_prior():
     mixture = make_prior("scale_mixture", pi=0.5, std1=1.0, std2=0.1, num_samples=2)
     assert mixture == ScaleMixturePrior(0.5, 1.0, 0.1, 2)
     assert {hash(make_prior("gaussian", std=0.1))} == {hash(GaussianPrior(0.1))}
-    assert set(PRIORS) == {"gaussian", "scale_mixture", "laplace"}
+    assert make_prior("log_uniform") == LogUniformPrior()
+    assert set(PRIORS) == {"gaussian", "scale_mixture", "laplace", "log_uniform"}
 
 
 @pytest.mark.parametrize(

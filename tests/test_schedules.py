@@ -13,6 +13,7 @@ from ssvi_jax.schedules import (
     REPLACEMENT,
     kl_weight,
     learning_rate,
+    prune_step,
     replacement_rate,
 )
 
@@ -113,3 +114,20 @@ def test_learning_rate_of_one_step_is_positive(name):
 def test_bad_input(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("phases", [2, 3, 8])
+@pytest.mark.parametrize("fraction", [0.0, 1e-6, 0.3, 0.5, 0.51, 0.9, 0.999])
+def test_pruning_comes_between_two_phases(phases, fraction):
+    starts = [10 * phase for phase in range(phases)]
+    due = [start for start in starts[1:] if start >= fraction * 10 * phases]
+    expected = min([*due, starts[-1]]) if fraction else 0
+    assert prune_step(fraction, 10 * phases, 10) == expected
+
+
+def test_pruning_needs_two_phases():
+    assert prune_step(0.0, 10, 10) == 0
+    with pytest.raises(InputError, match="--inner-steps: got 10 for 10 steps in all"):
+        prune_step(0.5, 10, 10)
+    with pytest.raises(InputError, match=r"prune fraction: got 1\.0"):
+        prune_step(1.0, 20, 10)

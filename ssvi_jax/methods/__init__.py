@@ -3,15 +3,15 @@
 `train` knows nothing else of a method. What a method gets to build on is a `Problem`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
 
 from ssvi_jax.adapters import Layer
-from ssvi_jax.config import Config
-from ssvi_jax.errors import check_choice
+from ssvi_jax.config import Config, defaults
+from ssvi_jax.errors import InputError, check_choice
 from ssvi_jax.types import ApplyFn, Masks, ModelState, Params
 from ssvi_jax.vi import Augment, Data, State
 
@@ -76,19 +76,74 @@ class Method(Protocol):
         ...
 
 
+PRUNING = ("magnitude", "svd")
+"""Methods that are dense at first."""
+
+POSTERIOR = (
+    *("estimator", "prior", "prior_std", "kl_scale", "kl_warmup"),
+    *("sigma_init", "sigma_learning_rate", "growth_init", "grow_at_mean"),
+)
+"""Fields of `Config` that say nothing to a point estimate."""
+
+SWAPS = (
+    *("replacement_rate", "replacement_schedule", "replacement_end"),
+    *("removal", "removal_lambda", "addition", "grow_batches"),
+)
+"""Fields of `Config` that say nothing where no weight is swapped."""
+
+
+MEMBERS = (
+    *("members", "member_batch", "bound", "fast_init", "fast_sign_probability"),
+    *("fast_rate_scale", "fast_posterior", "fast_prior", "fast_prior_scale"),
+    *("fast_sigma_init", "fast_relative_sigma"),
+)
+"""Fields of `Config` that say nothing to a network of one member."""
+
+
+def check_unused(config: Config, fields: Iterable[str], why: str) -> None:
+    """Refuses a setting that a method would ignore, rather than ignore it.
+
+    Args:
+      config: the settings.
+      fields: names of fields that must be as the method's preset has them.
+      why: what to say about it.
+
+    Raises:
+      InputError: one differs.
+    """
+    preset = "laptop" if config.preset == "auto" else config.preset
+    preset_values = defaults(preset, config.dataset, config.method)
+    for name in fields:
+        got, allowed = getattr(config, name), getattr(preset_values, name)
+        if got != allowed:
+            raise InputError(
+                f"--{name.replace('_', '-')}: got {got}, allowed with --method "
+                f"{config.method}: {allowed} ({why}); leave it out."
+            )
+
+
 def build(name: str, config: Config, problem: Problem) -> Method:
     """Builds a method by name.
 
     Raises:
       InputError: unknown name, or settings that the method does not have.
     """
-    from ssvi_jax.methods import deterministic, rank1, ssvi
+    from ssvi_jax.methods import deterministic, magnitude, rank1, rigl, ssvi, svd
 
     methods: dict[str, Callable[[Config, Problem], Method]] = {
         "ssvi": ssvi.build,
         "deterministic": deterministic.build,
         "rank1": rank1.build,
         "batch_ensemble": rank1.build,
+        "rigl": rigl.build_rigl,
+        "set": rigl.build_set,
+        "static": rigl.build_static,
+        "magnitude": magnitude.build,
+        "svd": svd.build,
     }
     check_choice("--method", name, methods)
+    if name not in PRUNING:
+        check_unused(config, ["prune_at"], "it does not prune")
+    if name not in rank1.METHODS:
+        check_unused(config, MEMBERS, "it has one member")
     return methods[name](config, problem)

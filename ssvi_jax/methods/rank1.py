@@ -2,6 +2,8 @@
 
 The members are the network's affair (`ssvi_jax.rank1`), so training is that of another
 method with two terms changed: the KL of the factors, and the likelihood of K members.
+Dense kernels are trained as by `deterministic`; with a sparsity they are points on a
+subspace, of which the smallest leave and those with the largest gradient enter.
 """
 
 import dataclasses
@@ -15,7 +17,7 @@ from ssvi_jax import schedules, vi
 from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError
 from ssvi_jax.fast_priors import FastPrior, check_pair
-from ssvi_jax.methods import Problem, deterministic
+from ssvi_jax.methods import Problem, check_unused, deterministic, ssvi
 from ssvi_jax.network import ImageNetwork
 from ssvi_jax.rank1 import Rank1Spec
 from ssvi_jax.types import ApplyFn, ModelState, PackedKernel, Params
@@ -38,14 +40,27 @@ def spec(config: Config) -> Rank1Spec | None:
     )
 
 
-def build(config: Config, problem: Problem) -> deterministic.Deterministic:
+_KERNELS_UNUSED = (
+    *("estimator", "prior", "prior_std", "sigma_init", "growth_init"),
+    "grow_at_mean",
+)
+_FACTORS_UNUSED = (
+    *("kl_scale", "kl_warmup", "sigma_learning_rate", "fast_posterior"),
+    *("fast_prior", "fast_prior_scale", "fast_sigma_init", "fast_relative_sigma"),
+)
+
+
+def build(config: Config, problem: Problem) -> deterministic.Deterministic | ssvi.SSVI:
     """Builds either method from a configuration.
 
     Raises:
-      InputError: settings that do not fit together.
+      InputError: settings that do not fit together, or that would be ignored.
     """
     network = problem.apply_fn
     assert isinstance(network, ImageNetwork)
+    check_unused(config, _KERNELS_UNUSED, "its kernels are point estimates")
+    if not network.is_random:
+        check_unused(config, _FACTORS_UNUSED, "its factors are point estimates")
     tile = config.member_batch == "tile"
     if not tile and config.batch_size % config.members:
         raise InputError(
@@ -57,7 +72,10 @@ def build(config: Config, problem: Problem) -> deterministic.Deterministic:
             "--bound: got mixture with --member-batch split, allowed: tile (every "
             "member must see every example)."
         )
-    base = deterministic.build(config, problem)
+    if config.sparsity or config.densities.endswith(".json"):
+        base = ssvi.build(config, problem, points=True)
+    else:
+        base = deterministic.build(config, problem)
     changes = {}
     if network.is_random:
         check_pair(config.fast_posterior, config.fast_prior)

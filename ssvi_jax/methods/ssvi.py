@@ -29,6 +29,7 @@ class SSVI:
       inference: the training step.
       rule: who swaps with whom.
       counts: kernel path → weights it keeps, from the first step to the last.
+      sigma_init: see `posterior.init`; None: points (see `methods.rigl`).
     """
 
     config: Config
@@ -36,6 +37,7 @@ class SSVI:
     inference: vi.VI
     rule: subspace.Rule
     counts: dict[str, int]
+    sigma_init: tuple[float, float] | None
 
     def init(self, key: jax.Array, rng: np.random.Generator) -> tuple[vi.State, Masks]:
         """Random masks with the density rule's counts, and the state on them."""
@@ -47,7 +49,7 @@ class SSVI:
             problem.model_state,
             masks,
             mean_std=config.mean_init or None,
-            sigma_init=(config.sigma_init, config.sigma_init * 5 / 6),
+            sigma_init=self.sigma_init,
         )
         return state, masks
 
@@ -92,8 +94,13 @@ class SSVI:
         return state, masks, {"replacement_rate": rate, "num_swapped": swapped}
 
 
-def build(config: Config, problem: Problem) -> SSVI:
+def build(config: Config, problem: Problem, *, points: bool = False) -> SSVI:
     """Builds SSVI from a configuration.
+
+    Args:
+      config: the run's settings.
+      problem: what to build on.
+      points: train a point estimate: nothing is random, and there is no KL.
 
     Raises:
       InputError: densities that do not fit the network, or a backend that cannot run.
@@ -107,7 +114,8 @@ def build(config: Config, problem: Problem) -> SSVI:
         tx=optimizers.from_config(config, problem.total_steps),
         num_data=problem.num_data,
         prior=make_prior(config),
-        estimator=config.estimator,
+        # Of a point, "a sample of the weights" is the plain network.
+        estimator="weight_sample" if points else config.estimator,
         backend=backend.choose(config.backend, density),
         kl_weight=schedules.kl_weight(
             config.kl_scale, problem.total_steps, config.kl_warmup
@@ -117,7 +125,13 @@ def build(config: Config, problem: Problem) -> SSVI:
     rule = subspace.Rule(
         config.removal, config.addition, config.growth_init, config.removal_lambda
     )
-    return SSVI(config, problem, inference, rule, counts)
+    sigma_init = None if points else initial_sigma(config)
+    return SSVI(config, problem, inference, rule, counts, sigma_init)
+
+
+def initial_sigma(config: Config) -> tuple[float, float]:
+    """Mean and spread of the initial standard deviations; see `posterior.init`."""
+    return config.sigma_init, config.sigma_init * 5 / 6
 
 
 def _shapes(problem: Problem) -> dict[str, tuple[int, ...]]:
@@ -135,5 +149,6 @@ def make_prior(config: Config) -> priors.Prior:
         },
         # A Laplace distribution of scale b has standard deviation b·√2.
         "laplace": {"scale": config.prior_std / 2**0.5},
+        "log_uniform": {},
     }
     return priors.make_prior(config.prior, **parameters[config.prior])

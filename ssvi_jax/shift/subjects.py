@@ -20,6 +20,7 @@ from ssvi_jax.data import Dataset, shifted
 from ssvi_jax.errors import InputError
 from ssvi_jax.network import ImageNetwork
 from ssvi_jax.types import Masks, Weights
+from ssvi_jax.vi import is_packed
 
 MODEL_FILE = "model.ssvi"
 
@@ -210,13 +211,17 @@ def _load_checkpoint(
     method = methods.build(config.method, config, problem)
     state, masks = method.init(jax.random.key(0), np.random.default_rng(0))
     with Checkpoints(
-        source.path, config.as_dict(), ignore=NOT_COMPARED, read_only=True
+        source.path,
+        config.as_dict(),
+        ignore=NOT_COMPARED,
+        any_size=is_packed,
+        read_only=True,
     ) as saved:
         found = saved.restore(train.Progress(state, masks, masks), best=True)
     if found is None:
         raise InputError(
             f"--checkpoint: {source.path} holds no checkpoint with a validation score; "
-            "train for at least one epoch."
+            "train for at least one epoch, and beyond the pruning if the method prunes."
         )
     return network, found.tree.state.weights, found.tree.masks
 
