@@ -302,6 +302,9 @@ DIGITS: dict[str, dict[str, object]] = {
 }
 """What the presets change besides on the embedded digits, 1,797 images of 8 × 8."""
 
+SEVERAL_MEMBERS = ("rank1", "batch_ensemble")
+"""Methods whose network has K members."""
+
 SPARSE_FROM_START = ("ssvi", "rigl", "set", "static")
 """Methods that keep `1 - sparsity` of the weights from the first step on."""
 

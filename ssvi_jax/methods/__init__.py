@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ssvi_jax.adapters import Layer
-from ssvi_jax.config import Config, defaults
+from ssvi_jax.config import SEVERAL_MEMBERS, Config, defaults
 from ssvi_jax.errors import InputError, check_choice
 from ssvi_jax.types import ApplyFn, Masks, ModelState, Params
 from ssvi_jax.vi import Augment, Data, State
@@ -144,6 +144,6 @@ def build(name: str, config: Config, problem: Problem) -> Method:
     check_choice("--method", name, methods)
     if name not in PRUNING:
         check_unused(config, ["prune_at"], "it does not prune")
-    if name not in rank1.METHODS:
+    if name not in SEVERAL_MEMBERS:
         check_unused(config, MEMBERS, "it has one member")
     return methods[name](config, problem)
