@@ -21,8 +21,11 @@ from jax.typing import ArrayLike
 
 from ssvi_jax import batch_norm, trees
 from ssvi_jax.errors import InputError
-from ssvi_jax.products import Layer, Products
+from ssvi_jax.products import Factors, Layer, Products
 from ssvi_jax.types import ApplyFn, ModelState, PackedKernel, Params
+
+Example = jax.Array | jax.ShapeDtypeStruct
+"""An input ``[batch, ...]`` of which only shape and type are read."""
 
 TRAIN_ARGUMENTS = {
     "train": lambda train: train,
@@ -54,25 +57,34 @@ class _FlaxModel:
         train: bool,
         key: jax.Array,
         kernels: Mapping[str, PackedKernel] | None = None,
+        factors: Mapping[str, Factors] | None = None,
     ) -> tuple[jax.Array, ModelState]:
-        """See `types.ApplyFn`."""
-        products = Products(params, kernels, key)
+        """See `types.ApplyFn`; `factors` are rank-1 factors of kernels."""
+        products = Products(params, kernels, key, factors)
         return self._apply(products, params, model_state, x, train=train)
 
     def layers(
-        self, params: Params, model_state: ModelState, x: jax.Array
+        self, params: Params, model_state: ModelState, x: Example
     ) -> list[Layer]:
         """The products of one forward pass in the order they run (nothing is run)."""
+        return self._traced(params, model_state, x).calls
 
+    def channels(
+        self, params: Params, model_state: ModelState, x: Example
+    ) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Kernels that can have factors, and of which shapes: `Products.channels`."""
+        return self._traced(params, model_state, x).channels
+
+    def _traced(self, params: Params, model_state: ModelState, x: Example) -> Products:
         def apply(params, model_state, x):
             products = Products(params, None, jax.random.key(0))
             self._apply(products, params, model_state, x, train=False)
-            calls.extend(products.calls)
+            found.append(products)
 
-        calls: list[Layer] = []
+        found: list[Products] = []
         one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
         jax.eval_shape(apply, params, model_state, one)
-        return calls
+        return found[0]
 
     def _kwargs(self, *, train: bool) -> dict[str, Any]:
         return {name: fn(train) for name, fn in self._arguments.items()}

@@ -17,7 +17,9 @@ from ssvi_jax.errors import (
     check_positive,
 )
 
-NOT_COMPARED = frozenset({"out", "resume", "data_dir", "preset", "samples", "figures"})
+NOT_COMPARED = frozenset(
+    {"out", "resume", "data_dir", "preset", "samples", "figures", "average"}
+)
 """Fields that may differ between a run and its continuation."""
 
 TrainCorruption = Literal[
@@ -60,10 +62,19 @@ class Config:
     preset: Literal["auto", "paper", "laptop", "smoke"] = "auto"
     """paper: authors' recipe; laptop: 30 min on 2 cores; auto: by device (GPU, CPU)."""
     method: Literal[
-        "ssvi", "deterministic", "rigl", "set", "static", "magnitude", "svd"
+        "ssvi",
+        "deterministic",
+        "rigl",
+        "set",
+        "static",
+        "magnitude",
+        "svd",
+        "rank1",
+        "batch_ensemble",
     ] = "ssvi"
     """Point estimates, trained with the same code: deterministic (dense), rigl, set,
-    static (sparse), magnitude (dense, then pruned). svd: sparse variational dropout."""
+    static (sparse), magnitude (dense, then pruned). svd: sparse variational dropout.
+    rank1, batch_ensemble: K members whose kernels differ by rank-1 factors."""
     model: Literal["convnet", "mlp", "resnet18", "resnet34", "resnet50", "wrn28"] = (
         "convnet"
     )
@@ -128,6 +139,33 @@ class Config:
     sigma_init: float = 6e-4
     """Mean of the initial standard deviations; their spread is 5/6 of it."""
 
+    members: int = 4
+    """K: mixture components of rank1, members of batch_ensemble."""
+    member_batch: Literal["split", "tile"] = "split"
+    """split: each member sees batch-size / K of a batch; tile: each sees all of it, at
+    K times the cost of a step."""
+    bound: Literal["average", "mixture"] = "average"
+    """average: of the members' log-likelihoods; mixture: log of their mean likelihood
+    (needs tile)."""
+    fast_posterior: Literal["gaussian", "cauchy"] = "gaussian"
+    """Posterior of the factors of rank1."""
+    fast_prior: Literal["gaussian", "cauchy", "half_cauchy", "inverse_gamma"] = (
+        "gaussian"
+    )
+    """Prior of the factors around 1; the last two are priors of its scale."""
+    fast_prior_scale: float = 0.1
+    """Its standard deviation or scale."""
+    fast_init: Literal["sign", "normal"] = "sign"
+    """Initial factors: random signs, or N(1, 0.5²)."""
+    fast_sign_probability: float = 0.5
+    """Probability that such a sign is +."""
+    fast_sigma_init: float = 0.0316
+    """Initial standard deviation of the factors."""
+    fast_relative_sigma: bool = False
+    """Make it a multiple of the factor's abs mean, as Gaussian dropout does."""
+    fast_rate_scale: float = 1.0
+    """Learning rate of the factors' means over that of the kernels."""
+
     learning_rate: float = 0.2
     """Peak learning rate of means, biases and norms."""
     sigma_learning_rate: float = 0.2
@@ -142,7 +180,9 @@ class Config:
     """L2 on means, biases and norms, not on standard deviations."""
 
     samples: int = 10
-    """Posterior samples per prediction at the end."""
+    """Posterior samples per prediction at the end, of each member."""
+    average: Literal["probabilities", "logits"] = "probabilities"
+    """What predictions average over samples and members."""
     test_every: int = 0
     """Also evaluate the test set every so many epochs, for curves only; 0: never."""
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -157,7 +197,7 @@ class Config:
     def __post_init__(self):
         check_fraction("--sparsity", self.sparsity)
         check_fraction("--prune-at", self.prune_at)
-        for name in ("replacement_rate", "replacement_end", "kl_warmup"):
+        for name in _FRACTIONS:
             check_fraction(_flag(name), getattr(self, name), one_allowed=True)
         for name in _POSITIVE:
             check_positive(_flag(name), getattr(self, name))
@@ -194,6 +234,12 @@ class Config:
         }
 
 
+_FRACTIONS = (
+    "replacement_rate",
+    "replacement_end",
+    "kl_warmup",
+    "fast_sign_probability",
+)
 _POSITIVE = (
     "width",
     "epochs",
@@ -206,6 +252,10 @@ _POSITIVE = (
     "learning_rate",
     "sigma_learning_rate",
     "samples",
+    "members",
+    "fast_prior_scale",
+    "fast_sigma_init",
+    "fast_rate_scale",
 )
 _NOT_NEGATIVE = (
     "train_size",
@@ -252,6 +302,9 @@ DIGITS: dict[str, dict[str, object]] = {
 }
 """What the presets change besides on the embedded digits, 1,797 images of 8 × 8."""
 
+SEVERAL_MEMBERS = ("rank1", "batch_ensemble")
+"""Methods whose network has K members."""
+
 SPARSE_FROM_START = ("ssvi", "rigl", "set", "static")
 """Methods that keep `1 - sparsity` of the weights from the first step on."""
 
@@ -270,9 +323,17 @@ METHODS: dict[str, dict[str, object]] = {
         "sigma_init": 6.7e-3,
         "weight_decay": 0.0,
     },
+    "rank1": {"sparsity": 0.0, "kl_scale": 1.0, "kl_warmup": 0.8, "removal": "mean"},
+    "batch_ensemble": {
+        "sparsity": 0.0,
+        "removal": "mean",
+        "fast_init": "normal",
+        "fast_rate_scale": 0.5,
+    },
 }
 """What a method changes besides. `svd` starts at log σ² = -10 and has no decay, as the
-prior shrinks the means (Molchanov et al. 2017)."""
+prior shrinks the means (Molchanov et al. 2017); `rank1` and `batch_ensemble` as in
+arXiv 2005.07186."""
 
 WIDE_LAPTOP: dict[str, object] = {"width": 2.0, "epochs": 22}
 """What `laptop` changes besides, on larger images, where the sparse kernels compute its

@@ -12,7 +12,11 @@ from ssvi_jax import artifact, models, trees
 from ssvi_jax.adapters import Layer, LinenModel
 from ssvi_jax.data.augment import normalize
 from ssvi_jax.errors import InputError
-from ssvi_jax.types import Masks, ModelState, PackedKernel, Params, Weights
+from ssvi_jax.fast_priors import FastPrior
+from ssvi_jax.rank1 import Rank1, Rank1Spec
+from ssvi_jax.types import Masks, ModelState, PackedKernel, Params, Subspace, Weights
+
+_MEMBERS_STREAM = 0x6D656D62  # separates the factors' initialization from the kernels'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +30,7 @@ class NetworkSpec:
       image_shape: (height, width, channels) of an input.
       mean: per channel, of pixels divided by 255, subtracted first.
       std: per channel, likewise, divided by then.
+      rank1: the factors of a network of several members; None: an ordinary network.
     """
 
     model: str
@@ -34,6 +39,7 @@ class NetworkSpec:
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    rank1: Rank1Spec | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "NetworkSpec":
@@ -50,6 +56,7 @@ class NetworkSpec:
                 image_shape=_three(values["image_shape"]),
                 mean=tuple(float(v) for v in values["mean"]),
                 std=tuple(float(v) for v in values["std"]),
+                rank1=Rank1Spec(**values["rank1"]) if values.get("rank1") else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -66,25 +73,60 @@ def _three(values: Any) -> tuple[int, int, int]:
 class ImageNetwork:
     """An `ApplyFn` from uint8 images ``[batch, h, w, c]`` to logits.
 
+    It is a `types.MemberNetwork` too, of one member unless the description says more.
+
     Args:
       spec: the network's description.
     """
 
     def __init__(self, spec: NetworkSpec):
         self.spec = spec
-        self._model = LinenModel(
+        self._plain = LinenModel(
             models.build(spec.model, num_classes=spec.num_classes, width=spec.width)
         )
+        self._members = None if spec.rank1 is None else Rank1(self._plain, spec.rank1)
+        self._example = jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32)
+
+    @property
+    def num_members(self) -> int:
+        """See `types.MemberNetwork`."""
+        return 1 if self._members is None else self._members.num_members
+
+    @property
+    def is_random(self) -> bool:
+        """See `types.MemberNetwork`."""
+        return self._members is not None and self._members.is_random
+
+    def one(
+        self,
+        weights: Weights,
+        subspace: Subspace,
+        member: jax.typing.ArrayLike,
+        key: jax.Array | None,
+    ) -> tuple[Weights, Subspace]:
+        """See `types.MemberNetwork`."""
+        if self._members is None:
+            return weights, subspace
+        return self._members.one(weights, subspace, member, key)
 
     def init(self, key: jax.Array) -> tuple[Params, ModelState]:
         """Initial parameters and running statistics."""
-        return self._model.init(key, jnp.zeros((1, *self.spec.image_shape)))
+        params, model_state = self._plain.init(
+            key, jnp.zeros(self._example.shape, self._example.dtype)
+        )
+        if self._members is not None:
+            key = jax.random.fold_in(key, _MEMBERS_STREAM)
+            params = self._members.add(params, model_state, self._example, key)
+        return params, model_state
 
     def layers(self, params: Params, model_state: ModelState) -> list[Layer]:
-        """The network's products in the order they run."""
-        return self._model.layers(
-            params, model_state, jnp.zeros((1, *self.spec.image_shape))
-        )
+        """The products of one member in the order they run."""
+        model = self._members or self._plain
+        return model.layers(params, model_state, self._example)
+
+    def kl(self, prior: FastPrior, params: Params, key: jax.Array) -> jax.Array:
+        """KL of the members' factors, see `rank1.Rank1.kl`; 0 without any."""
+        return self._members.kl(prior, params, key) if self._members else jnp.zeros(())
 
     def __call__(
         self,
@@ -98,9 +140,8 @@ class ImageNetwork:
     ) -> tuple[jax.Array, ModelState]:
         """See `types.ApplyFn`; `x` holds pixels in 0 to 255."""
         x = normalize(x, jnp.array(self.spec.mean), jnp.array(self.spec.std))
-        return self._model(
-            params, model_state, x, train=train, key=key, kernels=kernels
-        )
+        model = self._members or self._plain
+        return model(params, model_state, x, train=train, key=key, kernels=kernels)
 
 
 def load(path: str | Path) -> tuple[ImageNetwork, Weights, Masks]:

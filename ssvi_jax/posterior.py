@@ -72,6 +72,14 @@ def init(
     return posterior
 
 
+def scaled(packed: Gaussian | Point, factor: jax.Array) -> Gaussian | Point:
+    """The distribution of factor · θ for θ ~ `packed`; all of shape ``[s]``."""
+    mean, sigma = packed.mean * factor, sigma_of(packed)
+    if sigma is None:
+        return Point(mean)
+    return Gaussian(mean, to_rho(sigma * jnp.abs(factor)))
+
+
 def kernels(
     posterior: Posterior,
     subspace: Subspace,

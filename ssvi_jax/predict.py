@@ -6,7 +6,7 @@ As a command, on a model file that a run left::
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -19,26 +19,32 @@ import tyro
 from ssvi_jax import masks as masks_lib
 from ssvi_jax import posterior as posterior_lib
 from ssvi_jax import trees
-from ssvi_jax.errors import InputError
+from ssvi_jax.errors import InputError, check_choice
 from ssvi_jax.ops import backend as backend_lib
 from ssvi_jax.ops import fold
 from ssvi_jax.types import ApplyFn, Masks, Weights
+
+AVERAGES = ("probabilities", "logits")
+"""What a prediction averages: "probabilities" is the posterior predictive."""
 
 
 class Prediction(NamedTuple):
     """Class probabilities of n inputs.
 
     Attributes:
-      mc_probs: float32 ``[n, classes]``, averaged over the posterior samples.
-      mean_probs: float32 ``[n, classes]``, of the network at the posterior mean.
-      sample_entropy: float32 ``[samples, n]``, entropy (nats) of each sample's own
-        prediction; the entropy of `mc_probs` minus its average is the mutual
-        information between prediction and weights.
+      mc_probs: float32 ``[n, classes]``, averaged over all members and their samples.
+      mean_probs: float32 ``[n, classes]``, averaged over the members, each at its
+        posterior mean; of an ordinary network that is the mean network.
+      sample_entropy: float32 ``[passes, n]``, entropy (nats) of each pass's own
+        prediction, member by member; the entropy of `mc_probs` minus its average is
+        the mutual information between prediction and weights.
+      member_probs: float32 ``[members, n, classes]``, each at its posterior mean.
     """
 
     mc_probs: np.ndarray
     mean_probs: np.ndarray
     sample_entropy: np.ndarray
+    member_probs: np.ndarray
 
 
 def predict(
@@ -51,51 +57,71 @@ def predict(
     num_samples: int = 10,
     batch_size: int = 500,
     backend: str = "xla",
+    average: str = "probabilities",
 ) -> Prediction:
-    """Predicts with `num_samples` draws of the weights and with their mean.
+    """Predicts with `num_samples` draws of every member's weights and with their mean.
 
     Each draw is one network for all inputs (weight sampling), so predictions of
     different inputs are coherent.
 
     Args:
-      apply_fn: the network; returns logits.
+      apply_fn: the network; returns logits. It may have several members, or noise of
+        its own: see `types.MemberNetwork`.
       weights: posterior, deterministic parameters, running statistics.
       masks: the selection that the posterior is packed by.
       x: inputs ``[n, ...]`` in whatever form `apply_fn` takes.
       key: random key of the draws.
-      num_samples: S, at least 1; weights without noise are drawn once.
+      num_samples: S, at least 1; where nothing is random a member is drawn once.
       batch_size: inputs per call; the result does not depend on it beyond rounding.
       backend: what multiplies (see `ops.backend.choose`); "sparse" needs an `apply_fn`
         that takes packed kernels.
+      average: what is averaged over the passes, one of `AVERAGES`.
 
     Raises:
-      InputError: no inputs, `num_samples` below 1, or logits that are not finite.
+      InputError: no inputs, `num_samples` below 1, an unknown average, or logits that
+        are not finite.
     """
     if num_samples < 1 or batch_size < 1:
         raise InputError(
             f"num_samples, batch_size: got {num_samples}, {batch_size}, allowed: 1 up."
         )
-    if len(x) == 0:
-        raise InputError("x: got no inputs, allowed: an array of at least one.")
-    subspace = masks_lib.to_subspace(masks, weights.posterior)
-    probs_of = partial(
-        _probabilities, apply_fn, weights, subspace, x, batch_size, backend
-    )
-    mean_probs = probs_of(None)
-    total, entropies = np.zeros(mean_probs.shape), []
-    is_random = posterior_lib.is_random(weights.posterior)
-    for i in range(num_samples if is_random else 1):
-        if is_random:
-            probs = probs_of(jax.random.fold_in(key, i))
-        else:
-            probs = mean_probs
-        total += probs
-        entropies.append(-np.sum(probs * np.log(np.maximum(probs, 1e-38)), axis=-1))
-    return Prediction(
-        (total / len(entropies)).astype(np.float32),
-        mean_probs.astype(np.float32),
-        np.stack(entropies).astype(np.float32),
-    )
+    check_choice("average", average, AVERAGES)
+    log_probs_of = _Passes(apply_fn, weights, masks, x, batch_size, backend)
+    members = range(num_members(apply_fn))
+    at_mean = [log_probs_of(member, None) for member in members]
+    mean_probs, entropies = _average(at_mean, average)
+    member_probs = np.exp(np.stack(at_mean))
+    mc_probs = mean_probs
+    if is_random(apply_fn, weights):
+        passes = range(len(members) * num_samples)
+        draws = (
+            log_probs_of(i // num_samples, jax.random.fold_in(key, i)) for i in passes
+        )
+        mc_probs, entropies = _average(draws, average)
+    found = Prediction(mc_probs, mean_probs, entropies, member_probs)
+    return Prediction(*(array.astype(np.float32) for array in found))
+
+
+def num_members(apply_fn: ApplyFn) -> int:
+    """K of a `types.MemberNetwork`; 1 of any other network."""
+    return getattr(apply_fn, "num_members", 1)
+
+
+def is_random(apply_fn: ApplyFn, weights: Weights) -> bool:
+    """Whether two passes of one member differ."""
+    noisy = posterior_lib.is_random(weights.posterior)
+    return noisy or getattr(apply_fn, "is_random", False)
+
+
+def num_passes(apply_fn: ApplyFn, weights: Weights, num_samples: int) -> int:
+    """Forward passes that the average of `predict` is taken over."""
+    samples = num_samples if is_random(apply_fn, weights) else 1
+    return num_members(apply_fn) * samples
+
+
+def has_samples(apply_fn: ApplyFn, weights: Weights) -> bool:
+    """Whether `mc_probs` is an average: there is noise, or more than one member."""
+    return is_random(apply_fn, weights) or num_members(apply_fn) > 1
 
 
 def backend_for(masks: Masks, asked: str = "auto") -> str:
@@ -113,10 +139,33 @@ def predict_mean(
     *,
     batch_size: int = 500,
     backend: str = "xla",
+    average: str = "probabilities",
 ) -> np.ndarray:
-    """Float64 probabilities ``[n, classes]`` of the network at the posterior mean."""
-    subspace = masks_lib.to_subspace(masks, weights.posterior)
-    return _probabilities(apply_fn, weights, subspace, x, batch_size, backend, None)
+    """`Prediction.mean_probs` in float64, without any draw."""
+    log_probs_of = _Passes(apply_fn, weights, masks, x, batch_size, backend)
+    members = range(num_members(apply_fn))
+    return _average((log_probs_of(member, None) for member in members), average)[0]
+
+
+def _average(
+    passes: Iterable[np.ndarray], average: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Float64 probabilities ``[n, classes]`` of all passes, entropies of each.
+
+    Log-probabilities are logits less a constant that their softmax does not see.
+    """
+    total, entropies = 0.0, []
+    for log_probs in passes:
+        probs = np.exp(log_probs)
+        total = total + (probs if average == "probabilities" else log_probs)
+        # A probability of 0 adds nothing, whatever its logarithm.
+        floor = np.maximum(log_probs, -1e4)
+        entropies.append(-np.sum(probs * floor, axis=-1))
+    mean = np.asarray(total) / len(entropies)
+    if average == "logits":
+        mean = np.exp(mean - mean.max(axis=-1, keepdims=True))
+        mean /= mean.sum(axis=-1, keepdims=True)
+    return mean, np.stack(entropies)
 
 
 _packed_sample = jax.jit(posterior_lib.packed_sample, static_argnames="backend")
@@ -124,7 +173,12 @@ _full_kernels = jax.jit(posterior_lib.full_kernels)
 
 
 @partial(jax.jit, static_argnums=0)
-def _batch_probabilities(apply_fn, params, kernels, model_state, x):
+def _one(apply_fn, weights, subspace, member, key):
+    return apply_fn.one(weights, subspace, member, key)
+
+
+@partial(jax.jit, static_argnums=0)
+def _batch_log_probs(apply_fn, params, kernels, model_state, x):
     def logits_of(params, kernels, model_state, x):
         options = {"kernels": kernels} if kernels else {}
         key = jax.random.key(0)
@@ -136,38 +190,59 @@ def _batch_probabilities(apply_fn, params, kernels, model_state, x):
         logits = fold.evaluate(logits_of, params, kernels, model_state, x)
     else:
         logits = logits_of(params, None, model_state, x)
-    return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+    return jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
 
 
-def _probabilities(
-    apply_fn, weights, subspace, x, batch_size, backend, key
-) -> np.ndarray:
-    """Float64 probabilities ``[n, classes]`` of one network, batch by batch.
+class _Passes:
+    """The forward passes of one network on the same inputs."""
 
-    The network is one draw with the key, or the mean without. The last batch is filled
-    up by repetition so that only one shape is compiled.
-    """
-    kernels = _packed_sample(weights.posterior, subspace, key, backend=backend)
-    params = weights.params
-    if backend != "sparse":
-        params, kernels = trees.merge(params, _full_kernels(kernels)), None
-    batch_size = min(batch_size, len(x))
-    parts = []
-    for start in range(0, len(x), batch_size):
-        rows = np.minimum(np.arange(start, start + batch_size), len(x) - 1)
-        batch = jnp.asarray(x[rows])
-        probs = _batch_probabilities(
-            apply_fn, params, kernels, weights.model_state, batch
+    def __init__(self, apply_fn, weights, masks, x, batch_size, backend):
+        if len(x) == 0:
+            raise InputError("x: got no inputs, allowed: an array of at least one.")
+        self._apply_fn = apply_fn
+        self._weights = weights
+        self._subspace = masks_lib.to_subspace(masks, weights.posterior)
+        self._x = x
+        self._batch_size = min(batch_size, len(x))
+        self._backend = backend
+
+    def __call__(self, member: int, key: jax.Array | None) -> np.ndarray:
+        """Float64 log-probabilities ``[n, classes]``, batch by batch.
+
+        One draw of the member with the key, or its mean without. The last batch is
+        filled up by repetition so that only one shape is compiled.
+        """
+        weights, subspace = self._weights, self._subspace
+        if hasattr(self._apply_fn, "one"):
+            weights, subspace = _one(self._apply_fn, weights, subspace, member, key)
+        kernels = _packed_sample(
+            weights.posterior, subspace, key, backend=self._backend
         )
-        parts.append(np.asarray(probs, np.float64)[: len(x) - start])
-    result = np.concatenate(parts)
-    if not np.isfinite(result).all():
-        bad = int(np.argmin(np.isfinite(result).all(axis=-1)))
+        params = weights.params
+        if self._backend != "sparse":
+            params, kernels = trees.merge(params, _full_kernels(kernels)), None
+        parts, x, size = [], self._x, self._batch_size
+        for start in range(0, len(x), size):
+            rows = np.minimum(np.arange(start, start + size), len(x) - 1)
+            log_probs = _batch_log_probs(
+                self._apply_fn,
+                params,
+                kernels,
+                weights.model_state,
+                jnp.asarray(x[rows]),
+            )
+            parts.append(np.asarray(log_probs, np.float64)[: len(x) - start])
+        return _checked(np.concatenate(parts))
+
+
+def _checked(log_probs: np.ndarray) -> np.ndarray:
+    good = np.isfinite(np.exp(log_probs)).all(axis=-1)
+    if not good.all():
         raise InputError(
-            f"prediction: input {bad} got a probability that is not finite; look for "
-            "NaN in the input or in the model's weights."
+            f"prediction: input {int(np.argmin(good))} got a probability that is not "
+            "finite; look for NaN in the input or in the model's weights."
         )
-    return result
+    return log_probs
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 
 from ssvi_jax import ops, trees
+from ssvi_jax.errors import InputError
 from ssvi_jax.types import PackedKernel, Params
 
 Held = Callable[[], jax.Array]
@@ -35,6 +37,44 @@ class Layer(NamedTuple):
     positions: int
 
 
+class Factors(NamedTuple):
+    """Makes a layer's kernel W ∘ (r sᵀ) without forming it: s ∘ (W (r ∘ x)) + bias.
+
+    The first axis has R rows; the i-th serves the i-th of R equal blocks of
+    consecutive examples (a batch axis that comes first, also merged with others).
+
+    Attributes:
+      r: ``[R, *in]``, a factor for each input channel.
+      s: ``[R, *out]``, a factor for each output channel.
+      bias: ``[R, *out]``, added last; None: nothing is.
+    """
+
+    r: jax.Array
+    s: jax.Array
+    bias: jax.Array | None = None
+
+    def inputs(self, x: jax.Array) -> jax.Array:
+        """Returns r ∘ x."""
+        return x * _per_example(self.r, x)
+
+    def outputs(self, y: jax.Array) -> jax.Array:
+        """Returns s ∘ y + bias."""
+        y = y * _per_example(self.s, y)
+        return y if self.bias is None else y + _per_example(self.bias, y)
+
+
+def _per_example(rows: jax.Array, x: jax.Array) -> jax.Array:
+    """Rows ``[R, *channels]``, repeated, so that they broadcast to ``[batch, …]``."""
+    batch, number = x.shape[0], len(rows)
+    if batch % number:
+        raise InputError(
+            f"batch: got {batch} examples for {number} members, allowed: a multiple."
+        )
+    repeated = jnp.repeat(rows.astype(x.dtype), batch // number, axis=0)
+    between = (1,) * (x.ndim - rows.ndim)
+    return repeated.reshape(batch, *between, *rows.shape[1:])
+
+
 class Products:
     """The products of one forward pass: plain, or locally reparameterized.
 
@@ -42,6 +82,12 @@ class Products:
       params: full parameters of the model.
       kernels: kernels to reparameterize; None: none.
       key: random key of the forward pass.
+      factors: kernel path → rank-1 factors of that layer; None: none.
+
+    Attributes:
+      calls: the products so far.
+      channels: path → shapes (``in``, ``out``) of the factors that a layer can have;
+        only of layers that multiply by the parameter itself.
     """
 
     def __init__(
@@ -49,10 +95,13 @@ class Products:
         params: Params,
         kernels: Mapping[str, PackedKernel] | None,
         key: jax.Array,
+        factors: Mapping[str, Factors] | None = None,
     ):
         self.kernels = kernels or {}
         self.key = key
         self.calls: list[Layer] = []
+        self.channels: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        self._factors = factors or {}
         self._parameters = trees.flatten(params)
         self._trace = get_opaque_trace_state(convention="flax")
 
@@ -61,16 +110,22 @@ class Products:
 
         def product(x, kernel, dimension_numbers, *args, **kwargs):
             rows = _matrix_rows(x, kernel, dimension_numbers)
-            packed = self._packed(path, held) if rows else None
+            own = rows if rows and self._is_own(path, held) else None
+            packed = self.kernels.get(path) if own else None
+            factors = None
+            if own and x.ndim > own:
+                factors = self._factors_of(path, kernel.shape[:own], kernel.shape[own:])
+            x = factors.inputs(x) if factors else x
             contracted = math.prod(kernel.shape[i] for i in dimension_numbers[0][1])
-            if rows is None or packed is None:
+            if own is None or packed is None:
                 y = jax.lax.dot_general(x, kernel, dimension_numbers, *args, **kwargs)
             else:
-                inputs = x.reshape(*x.shape[: x.ndim - rows], contracted)
-                outputs = kernel.shape[rows:]
+                inputs = x.reshape(*x.shape[: x.ndim - own], contracted)
+                outputs = kernel.shape[own:]
                 packed = packed.reshape((contracted, math.prod(outputs)))
                 y = ops.lrt_dense(inputs, packed.astype(x.dtype), self._next_key(path))
                 y = y.reshape(*inputs.shape[:-1], *outputs)
+            y = factors.outputs(y) if factors else y
             self._record(path, kernel, y.size * contracted // kernel.size)
             return y
 
@@ -118,22 +173,32 @@ class Products:
                 "rhs_dilation": dilation,
                 "groups": feature_group_count,
             }
-            packed = self._packed(path, held)
+            own = self._is_own(path, held)
+            packed = self.kernels.get(path) if own else None
+            channels = (x.shape[-1],), (kernel.shape[-1],)
+            factors = self._factors_of(path, *channels) if own else None
+            x = factors.inputs(x) if factors else x
             if packed is None:
                 y = ops.conv(x, kernel, **options)
             else:
                 packed = packed.astype(x.dtype)
                 y = ops.lrt_conv(x, packed, self._next_key(path), **options)
+            y = factors.outputs(y) if factors else y
             self._record(path, kernel, y.size // y.shape[-1])
             return y
 
         return product
 
-    def _packed(self, path: str, held: Held) -> PackedKernel | None:
-        """The layer's packed kernel, if it is the parameter itself that it holds."""
+    def _is_own(self, path: str, held: Held) -> bool:
+        """Whether the layer multiplies by the parameter itself, outside transforms."""
         same = held() is self._parameters.get(path)
-        outside = get_opaque_trace_state(convention="flax") == self._trace
-        return self.kernels.get(path) if same and outside else None
+        return same and get_opaque_trace_state(convention="flax") == self._trace
+
+    def _factors_of(
+        self, path: str, inputs: tuple[int, ...], outputs: tuple[int, ...]
+    ) -> Factors | None:
+        self.channels[path] = (inputs, outputs)
+        return self._factors.get(path)
 
     def _next_key(self, path: str) -> jax.Array:
         """A key per layer, and per call where a layer is used more than once."""

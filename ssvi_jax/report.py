@@ -79,9 +79,9 @@ def _title(summary: Mapping) -> str:
 
 def _score_rows(summary: Mapping, name: str) -> list[str]:
     test = summary.get(name, {})
-    samples = summary.get("samples")
-    sampled = {None: "sampled", 1: "1 sample"}.get(samples, f"{samples} samples")
-    heads = {"mc": sampled, "mean": "mean network" if "mc" in test else "network"}
+    members = summary.get("members")
+    mean = "members' means" if members else "mean network"
+    heads = {"mc": _passes(summary), "mean": mean if "mc" in test else "network"}
     kinds = [kind for kind in heads if kind in test]
     if not kinds:
         return []
@@ -93,6 +93,15 @@ def _score_rows(summary: Mapping, name: str) -> list[str]:
         cells = ["-" if value is None else show(value) for value in values]
         rows.append(_row(label, *cells))
     return rows
+
+
+def _passes(summary: Mapping) -> str:
+    """What the first column averages over."""
+    members, samples = summary.get("members"), summary.get("samples")
+    if members and not samples:
+        return f"{members} members"
+    sampled = {None: "sampled", 1: "1 sample"}.get(samples, f"{samples} samples")
+    return f"{members} × {sampled}" if members else sampled
 
 
 def _cost_rows(summary: Mapping) -> list[str]:

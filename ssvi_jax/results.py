@@ -7,13 +7,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssvi_jax import artifact, flops, metrics, posterior, schedules
+from ssvi_jax import artifact, diversity, flops, metrics, posterior, schedules
 from ssvi_jax import masks as masks_lib
 from ssvi_jax import network as network_lib
 from ssvi_jax.adapters import Layer
 from ssvi_jax.config import NOT_COMPARED, Config
 from ssvi_jax.data import Dataset
-from ssvi_jax.predict import Prediction, backend_for, predict
+from ssvi_jax.predict import (
+    Prediction,
+    backend_for,
+    has_samples,
+    is_random,
+    num_passes,
+    predict,
+)
 from ssvi_jax.runlog import RunLog
 from ssvi_jax.train import Progress, Trained
 from ssvi_jax.types import Gaussian, Masks, Weights
@@ -35,8 +42,9 @@ def finish(config: Config, data: Dataset, trained: Trained, log: RunLog) -> dict
       The summary, as written.
     """
     weights, masks = trained.progress.state.weights, trained.progress.masks
-    sampled = posterior.is_random(weights.posterior)
+    sampled = has_samples(trained.network, weights)
     key = jax.random.fold_in(jax.random.key(config.seed), trained.step)
+    members = trained.network.num_members
     test = _predict(trained.network, weights, masks, data.test_images, config, key)
     val = _predict(trained.network, weights, masks, data.val_images, config, key)
     log.write_arrays(
@@ -54,7 +62,8 @@ def finish(config: Config, data: Dataset, trained: Trained, log: RunLog) -> dict
         "train_minutes": trained.seconds / 60,
         "backend": backend_for(masks, config.backend),
         "platform": jax.default_backend(),
-        "samples": config.samples if sampled else None,
+        "samples": config.samples if is_random(trained.network, weights) else None,
+        "members": members if members > 1 else None,
         **sizes(
             trained.progress,
             trained.problem.layers,
@@ -62,6 +71,7 @@ def finish(config: Config, data: Dataset, trained: Trained, log: RunLog) -> dict
         ),
         **costs(config, trained),
         "test": scores(test, sampled, data.test_labels),
+        "diversity": diversity.diversity(test.member_probs) if members > 1 else None,
         **_corrupted(config, data, trained, key),
         "val": scores(val, sampled, data.val_labels),
         "test_evaluated": "for curves too" if config.test_every else "once, at the end",
@@ -84,7 +94,7 @@ def _corrupted(
     weights, masks = trained.progress.state.weights, trained.progress.masks
     name, severity, images = data.corruption
     found = _predict(trained.network, weights, masks, images, config, key)
-    sampled = posterior.is_random(weights.posterior)
+    sampled = has_samples(trained.network, weights)
     return {
         "train_corruption": name,
         "train_severity": severity,
@@ -102,21 +112,27 @@ def _predict(network, weights, masks, images, config: Config, key) -> Prediction
         num_samples=config.samples,
         backend=backend,
         key=key,
+        average=config.average,
     )
 
 
 def _arrays(prediction: Prediction, sampled: bool) -> dict[str, np.ndarray]:
-    """What there is of a prediction: without noise only the mean network's."""
-    return prediction._asdict() if sampled else {"mean_probs": prediction.mean_probs}
+    """What there is of a prediction: without samples or members one set only."""
+    if not sampled:
+        return {"mean_probs": prediction.mean_probs}
+    arrays = prediction._asdict()
+    if len(prediction.member_probs) == 1:  # the mean network once more
+        del arrays["member_probs"]
+    return arrays
 
 
 def scores(
     prediction: Prediction, sampled: bool, labels: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """Metrics of the sampled (`mc`; only if `sampled`) and of the mean network."""
-    mc, mean, sample_entropy = prediction
-    found = {"mc": metrics.evaluate(mc, labels, sample_entropy)} if sampled else {}
-    return {**found, "mean": metrics.evaluate(mean, labels)}
+    """Metrics of the average (`mc`; only if `sampled`) and of the mean network."""
+    mc, entropies = prediction.mc_probs, prediction.sample_entropy
+    found = {"mc": metrics.evaluate(mc, labels, entropies)} if sampled else {}
+    return {**found, "mean": metrics.evaluate(prediction.mean_probs, labels)}
 
 
 def _layer_costs(masks: Masks, layers: list[Layer]) -> list[flops.LayerCost]:
@@ -194,7 +210,9 @@ def costs(config: Config, trained: Trained) -> dict[str, float]:
         _layer_costs(masks, trained.problem.layers),
         dense_part=dense_steps / total,
         batch_size=config.batch_size,
-        num_samples=config.samples if sampled else 1,
+        num_samples=num_passes(
+            trained.network, trained.progress.state.weights, config.samples
+        ),
         estimator=config.estimator if sampled else "deterministic",
         growth=growth,
     )
@@ -251,8 +269,7 @@ def compare_model(
     network, weights, masks = network_lib.load(path)
     again = _predict(network, weights, masks, data.test_images, config, key)
     found = {}
-    sampled = posterior.is_random(weights.posterior)
-    for kind in ("mc", "mean") if sampled else ("mean",):
+    for kind in ("mc", "mean") if has_samples(network, weights) else ("mean",):
         ours, theirs = (getattr(p, f"{kind}_probs") for p in (again, test))
         found[f"max_probability_difference_{kind}"] = float(np.abs(ours - theirs).max())
         found[f"accuracy_difference_{kind}"] = metrics.accuracy(

@@ -28,6 +28,7 @@ from ssvi_jax.data.shifted import check_corruption
 from ssvi_jax.display import Display
 from ssvi_jax.errors import InputError
 from ssvi_jax.interrupt import Interrupt, wait
+from ssvi_jax.methods import rank1
 from ssvi_jax.network import ImageNetwork, NetworkSpec
 from ssvi_jax.ops import backend
 from ssvi_jax.runlog import RunLog
@@ -123,6 +124,7 @@ def build_problem(
         image_shape=data.train_images.shape[1:],
         mean=tuple(map(float, data.mean)),
         std=tuple(map(float, data.std)),
+        rank1=rank1.spec(config),
     )
     network = ImageNetwork(spec)
     params, model_state = network.init(jax.random.key(config.seed))
@@ -330,6 +332,7 @@ class Loop:
             progress.masks,
             images,
             backend=predict.backend_for(progress.masks, self.config.backend),
+            average=self.config.average,
         )
         return metrics.evaluate(probs, labels)
 

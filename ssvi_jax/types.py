@@ -116,6 +116,50 @@ class PackedKernel:
         )
 
 
+class MemberNetwork(Protocol):
+    """What a network of several members, or one that is random itself, has besides.
+
+    `ApplyFn` is all that training needs. Prediction averages forward passes, and this
+    says how many there are and what each of them computes (see docs/design.md). A
+    network without these attributes has one member.
+
+    Attributes:
+      num_members: K, at least 1.
+      is_random: whether `one` with a key differs from `one` without.
+    """
+
+    @property
+    def num_members(self) -> int:
+        """See the class."""
+        ...
+
+    @property
+    def is_random(self) -> bool:
+        """See the class."""
+        ...
+
+    def one(
+        self,
+        weights: Weights,
+        subspace: Subspace,
+        member: jax.typing.ArrayLike,
+        key: jax.Array | None,
+    ) -> tuple[Weights, Subspace]:
+        """The weights of one forward pass of one member; pure, called inside jit.
+
+        The posterior in the result is then drawn as that of any network, and the
+        `ApplyFn` called on what results.
+
+        Args:
+          weights: of all members.
+          subspace: where the packed kernels sit.
+          member: 0 to K - 1.
+          key: random key of a draw of whatever `weights.posterior` does not hold;
+            None: its mean.
+        """
+        ...
+
+
 class ApplyFn(Protocol):
     """A network as a pure function; all that the core knows of a model."""
 

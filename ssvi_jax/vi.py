@@ -48,6 +48,9 @@ Augment = Callable[[jax.Array, jax.Array], jax.Array]
 LogLikelihood = Callable[[jax.Array, jax.Array], jax.Array]
 """(model output ``[batch, ...]``, labels ``[batch]``) → log p(y|x,θ) ``[batch]``."""
 
+ParamsKL = Callable[[Params, jax.Array], jax.Array]
+"""(deterministic parameters, key) → KL in nats of distributions that they hold."""
+
 DEFAULT_PRIOR = priors.GaussianPrior(std=0.1)
 
 _GROWTH_STREAM = 0x67726F77  # separates growth from training in the key of one step
@@ -114,6 +117,8 @@ class VI:
       augment: random transformation of a training batch, inside jit.
       log_likelihood: log p(y|x,θ) per example, in nats.
       is_bayesian: which parameters get a posterior; the rest is deterministic.
+      params_kl: added to the KL, where the network's parameters are those of
+        distributions that it draws from itself (see `rank1`).
 
     Raises:
       InputError: an unknown estimator, or N that is not positive.
@@ -129,6 +134,7 @@ class VI:
     augment: Augment | None = None
     log_likelihood: LogLikelihood = categorical_log_likelihood
     is_bayesian: trees.Predicate = trees.is_kernel
+    params_kl: ParamsKL | None = None
 
     def __post_init__(self):
         check_choice("estimator", self.estimator, ESTIMATORS)
@@ -215,7 +221,7 @@ class VI:
             backend=self.backend,
         )
         nll = -jnp.mean(self.log_likelihood(output, labels))
-        kl = self._kl(trainable.posterior, key_prior)
+        kl = self._kl(trainable, key_prior)
         kl_weight = jnp.asarray(self.kl_weight(step)) / self.num_data
         loss = nll + kl_weight * kl
         metrics = {
@@ -227,13 +233,16 @@ class VI:
         }
         return loss, (metrics, model_state)
 
-    def _kl(self, posterior: Posterior, key: jax.Array) -> jax.Array:
+    def _kl(self, trainable: Trainable, key: jax.Array) -> jax.Array:
         total = jnp.zeros(())
-        for i, packed in enumerate(posterior.values()):
+        for i, packed in enumerate(trainable.posterior.values()):
             sigma = posterior_lib.sigma_of(packed)
             if sigma is not None:
                 key_i = jax.random.fold_in(key, i)
                 total += self.prior.kl(packed.mean, sigma, key_i)
+        if self.params_kl is not None:
+            key = jax.random.fold_in(key, len(trainable.posterior))
+            total += self.params_kl(trainable.params, key)
         return total
 
     def update(
@@ -359,6 +368,9 @@ class VI:
 
 
 def _accuracy(output: jax.Array, labels: jax.Array) -> jax.Array:
-    if not jnp.issubdtype(labels.dtype, jnp.integer) or output.ndim - labels.ndim != 1:
+    """Of one output an example, or the mean over members ``[batch, K, classes]``."""
+    between = output.ndim - labels.ndim - 1
+    if not jnp.issubdtype(labels.dtype, jnp.integer) or between not in (0, 1):
         return jnp.full((), jnp.nan)
+    labels = labels.reshape(*labels.shape, *(1,) * between)
     return jnp.mean(jnp.argmax(output, axis=-1) == labels)

@@ -13,6 +13,7 @@ from ssvi_jax import (
     densities,
     methods,
     models,
+    predict,
     priors,
     schedules,
     vi,
@@ -20,7 +21,10 @@ from ssvi_jax import (
 from ssvi_jax import data as data_lib
 from ssvi_jax.config import Config, defaults, read_densities
 from ssvi_jax.errors import InputError
+from ssvi_jax.fast_priors import FAST_PRIORS
+from ssvi_jax.methods import rank1
 from ssvi_jax.ops import backend
+from ssvi_jax.rank1 import INITS, POSTERIORS
 from ssvi_jax.subspace import GROWTH_INITS
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
@@ -47,6 +51,12 @@ def choices(name):
         ("replacement_schedule", schedules.REPLACEMENT),
         ("schedule", schedules.LEARNING_RATE),
         ("train_corruption", ("none", *corruptions.NAMES)),
+        ("bound", rank1.BOUNDS),
+        ("fast_posterior", set(POSTERIORS) - {"point"}),
+        ("fast_prior", FAST_PRIORS),
+        ("fast_init", INITS),
+        ("average", predict.AVERAGES),
+        ("member_batch", ["split", "tile"]),
     ],
 )
 def test_every_choice_is_what_its_registry_has(field, registry):
@@ -56,7 +66,7 @@ def test_every_choice_is_what_its_registry_has(field, registry):
 def test_no_choice_goes_unchecked():
     """Every Literal is compared with a registry above, or is the method (below)."""
     literals = {name for name in FIELDS if get_origin(FIELDS[name].type) is Literal}
-    assert len(literals) == 12 + 1
+    assert len(literals) == 18 + 1
     assert choices("method") == {"ssvi", *config.METHODS}
     assert choices("method") > set(config.SPARSE_FROM_START)
 
@@ -73,7 +83,8 @@ def test_the_help_names_every_density_rule():
 def test_every_preset_resolves(preset, dataset, method):
     got = defaults(preset, dataset, method)
     assert (got.preset, got.dataset, got.method) == (preset, dataset, method)
-    assert (got.sparsity == 0) == (method in ("deterministic", "svd"))
+    dense = ("deterministic", "svd", "rank1", "batch_ensemble")
+    assert (got.sparsity == 0) == (method in dense)
     assert (got.prune_at > 0) == (method in methods.PRUNING)
     changed = set(config.PRESETS[preset])
     if dataset == "digits":

@@ -1,4 +1,4 @@
-"""Training methods, one a file, all behind the same build / init / step / sample.
+"""Training methods, all behind the same build / init / step / swap.
 
 `train` knows nothing else of a method. What a method gets to build on is a `Problem`.
 """
@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ssvi_jax.adapters import Layer
-from ssvi_jax.config import Config, defaults
+from ssvi_jax.config import SEVERAL_MEMBERS, Config, defaults
 from ssvi_jax.errors import InputError, check_choice
 from ssvi_jax.types import ApplyFn, Masks, ModelState, Params
 from ssvi_jax.vi import Augment, Data, State
@@ -92,6 +92,14 @@ SWAPS = (
 """Fields of `Config` that say nothing where no weight is swapped."""
 
 
+MEMBERS = (
+    *("members", "member_batch", "bound", "fast_init", "fast_sign_probability"),
+    *("fast_rate_scale", "fast_posterior", "fast_prior", "fast_prior_scale"),
+    *("fast_sigma_init", "fast_relative_sigma"),
+)
+"""Fields of `Config` that say nothing to a network of one member."""
+
+
 def check_unused(config: Config, fields: Iterable[str], why: str) -> None:
     """Refuses a setting that a method would ignore, rather than ignore it.
 
@@ -120,11 +128,13 @@ def build(name: str, config: Config, problem: Problem) -> Method:
     Raises:
       InputError: unknown name, or settings that the method does not have.
     """
-    from ssvi_jax.methods import deterministic, magnitude, rigl, ssvi, svd
+    from ssvi_jax.methods import deterministic, magnitude, rank1, rigl, ssvi, svd
 
     methods: dict[str, Callable[[Config, Problem], Method]] = {
         "ssvi": ssvi.build,
         "deterministic": deterministic.build,
+        "rank1": rank1.build,
+        "batch_ensemble": rank1.build,
         "rigl": rigl.build_rigl,
         "set": rigl.build_set,
         "static": rigl.build_static,
@@ -134,4 +144,6 @@ def build(name: str, config: Config, problem: Problem) -> Method:
     check_choice("--method", name, methods)
     if name not in PRUNING:
         check_unused(config, ["prune_at"], "it does not prune")
+    if name not in SEVERAL_MEMBERS:
+        check_unused(config, MEMBERS, "it has one member")
     return methods[name](config, problem)

@@ -58,13 +58,13 @@ def build(config: Config, problem: Problem) -> Deterministic:
     """
     if config.backend == "sparse":
         raise InputError(
-            "--backend: got sparse, allowed with --method deterministic: auto, xla "
+            f"--backend: got sparse, allowed with --method {config.method}: auto, xla "
             "(it is dense)."
         )
     if config.sparsity:
         raise InputError(
-            f"--sparsity: got {config.sparsity}, allowed with --method deterministic: "
-            "0 (it is dense)."
+            f"--sparsity: got {config.sparsity}, allowed with --method "
+            f"{config.method}: 0 (it is dense)."
         )
     inference = vi.VI(
         apply_fn=problem.apply_fn,

@@ -13,8 +13,7 @@ import numpy as np
 
 from ssvi_jax import run_files
 from ssvi_jax.errors import InputError
-from ssvi_jax.posterior import is_random
-from ssvi_jax.predict import backend_for, predict
+from ssvi_jax.predict import backend_for, has_samples, predict
 from ssvi_jax.runlog import RunLog
 from ssvi_jax.shift.subjects import Subject
 
@@ -89,7 +88,7 @@ class Evaluation:
             backend=backend_for(subject.masks),
         )
         arrays = {"mean_probs": found.mean_probs, "labels": images.labels}
-        if is_random(subject.weights.posterior):
+        if has_samples(subject.network, subject.weights):
             arrays |= {"mc_probs": found.mc_probs}
             arrays |= {"sample_entropy": found.sample_entropy}
         log = RunLog(self._folder / subject.name)
