@@ -77,16 +77,22 @@ def to_subspace(masks: Masks, posterior: Posterior | None = None) -> Subspace:
             )
         index[path] = jnp.asarray(np.flatnonzero(mask), jnp.int32)
         shapes.append((path, tuple(mask.shape)))
-    found = {path: positions.size for path, positions in index.items()}
+    subspace = Subspace(index, tuple(shapes))
     if posterior is not None:
-        needed = {path: gaussian.mean.size for path, gaussian in posterior.items()}
-        if found != needed:
-            wrong = sorted(set(found.items()) ^ set(needed.items()))
-            raise InputError(
-                f"masks: do not fit the posterior at {wrong[:4]} (path, selected "
-                "weights); needed: the masks that the state was made or swapped with."
-            )
-    return Subspace(index, tuple(shapes))
+        check_fits(subspace, posterior)
+    return subspace
+
+
+def check_fits(subspace: Subspace, posterior: Posterior) -> None:
+    """Raises `InputError` unless there is one value for each selected weight."""
+    found = {path: positions.size for path, positions in subspace.index.items()}
+    needed = {path: packed.mean.size for path, packed in posterior.items()}
+    if found != needed:
+        wrong = sorted(set(found.items()) ^ set(needed.items()))
+        raise InputError(
+            f"masks: do not fit the posterior at {wrong[:4]} (path, selected "
+            "weights); needed: the masks that the state was made or swapped with."
+        )
 
 
 def counts(masks: Masks) -> dict[str, int]:

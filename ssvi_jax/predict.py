@@ -6,7 +6,7 @@ As a command, on a model file that a run left::
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -22,7 +22,7 @@ from ssvi_jax import trees
 from ssvi_jax.errors import InputError, check_choice
 from ssvi_jax.ops import backend as backend_lib
 from ssvi_jax.ops import fold
-from ssvi_jax.types import ApplyFn, Masks, Weights
+from ssvi_jax.types import ApplyFn, Masks, Subspace, Weights
 
 AVERAGES = ("probabilities", "logits")
 """What a prediction averages: "probabilities" is the posterior predictive."""
@@ -50,7 +50,7 @@ class Prediction(NamedTuple):
 def predict(
     apply_fn: ApplyFn,
     weights: Weights,
-    masks: Masks,
+    masks: Masks | Subspace,
     x: np.ndarray,
     *,
     key: jax.Array,
@@ -68,7 +68,8 @@ def predict(
       apply_fn: the network; returns logits. It may have several members, or noise of
         its own: see `types.MemberNetwork`.
       weights: posterior, deterministic parameters, running statistics.
-      masks: the selection that the posterior is packed by.
+      masks: the selection that the posterior is packed by, or its `masks.to_subspace`,
+        made once for many predictions.
       x: inputs ``[n, ...]`` in whatever form `apply_fn` takes.
       key: random key of the draws.
       num_samples: S, at least 1; where nothing is random a member is drawn once.
@@ -78,28 +79,66 @@ def predict(
       average: what is averaged over the passes, one of `AVERAGES`.
 
     Raises:
-      InputError: no inputs, `num_samples` below 1, an unknown average, or logits that
-        are not finite.
+      InputError: no inputs, masks that do not fit the posterior, `num_samples` below 1,
+        an unknown average, or logits that are not finite.
     """
+    _check_settings(num_samples, batch_size, average)
+    log_probs_of = _Passes(apply_fn, weights, masks, x, batch_size, backend)
+    at_mean = [log_probs_of(i, None) for i in range(num_members(apply_fn))]
+    mean_probs, entropies = _average(at_mean, average)
+    member_probs = np.exp(np.stack(at_mean))
+    mc_probs = mean_probs
+    if is_random(apply_fn, weights):
+        draws = _draws(log_probs_of, num_members(apply_fn), num_samples, key)
+        mc_probs, entropies = _average(draws, average)
+    found = Prediction(mc_probs, mean_probs, entropies, member_probs)
+    return Prediction(*(array.astype(np.float32) for array in found))
+
+
+def predict_samples(
+    apply_fn: ApplyFn,
+    weights: Weights,
+    masks: Masks | Subspace,
+    x: np.ndarray,
+    *,
+    key: jax.Array,
+    num_samples: int = 10,
+    batch_size: int = 500,
+    backend: str = "xla",
+    average: str = "probabilities",
+) -> tuple[np.ndarray, np.ndarray]:
+    """`mc_probs` and `sample_entropy` of `predict`, without the passes of the means.
+
+    The draws are those of `predict` with the same key; the arguments are its too.
+    """
+    _check_settings(num_samples, batch_size, average)
+    log_probs_of = _Passes(apply_fn, weights, masks, x, batch_size, backend)
+    random = is_random(apply_fn, weights)
+    draws = _draws(
+        log_probs_of,
+        num_members(apply_fn),
+        num_samples if random else 1,
+        key if random else None,
+    )
+    mc_probs, entropies = _average(draws, average)
+    return mc_probs.astype(np.float32), entropies.astype(np.float32)
+
+
+def _check_settings(num_samples: int, batch_size: int, average: str) -> None:
     if num_samples < 1 or batch_size < 1:
         raise InputError(
             f"num_samples, batch_size: got {num_samples}, {batch_size}, allowed: 1 up."
         )
     check_choice("average", average, AVERAGES)
-    log_probs_of = _Passes(apply_fn, weights, masks, x, batch_size, backend)
-    members = range(num_members(apply_fn))
-    at_mean = [log_probs_of(member, None) for member in members]
-    mean_probs, entropies = _average(at_mean, average)
-    member_probs = np.exp(np.stack(at_mean))
-    mc_probs = mean_probs
-    if is_random(apply_fn, weights):
-        passes = range(len(members) * num_samples)
-        draws = (
-            log_probs_of(i // num_samples, jax.random.fold_in(key, i)) for i in passes
-        )
-        mc_probs, entropies = _average(draws, average)
-    found = Prediction(mc_probs, mean_probs, entropies, member_probs)
-    return Prediction(*(array.astype(np.float32) for array in found))
+
+
+def _draws(
+    log_probs_of: "_Passes", members: int, num_samples: int, key: jax.Array | None
+) -> Iterator[np.ndarray]:
+    """The passes of all samples, member by member; with no key those of the means."""
+    for i in range(members * num_samples):
+        drawn_by = None if key is None else jax.random.fold_in(key, i)
+        yield log_probs_of(i // num_samples, drawn_by)
 
 
 def num_members(apply_fn: ApplyFn) -> int:
@@ -134,7 +173,7 @@ def backend_for(masks: Masks, asked: str = "auto") -> str:
 def predict_mean(
     apply_fn: ApplyFn,
     weights: Weights,
-    masks: Masks,
+    masks: Masks | Subspace,
     x: np.ndarray,
     *,
     batch_size: int = 500,
@@ -143,8 +182,7 @@ def predict_mean(
 ) -> np.ndarray:
     """`Prediction.mean_probs` in float64, without any draw."""
     log_probs_of = _Passes(apply_fn, weights, masks, x, batch_size, backend)
-    members = range(num_members(apply_fn))
-    return _average((log_probs_of(member, None) for member in members), average)[0]
+    return _average(_draws(log_probs_of, num_members(apply_fn), 1, None), average)[0]
 
 
 def _average(
@@ -201,7 +239,10 @@ class _Passes:
             raise InputError("x: got no inputs, allowed: an array of at least one.")
         self._apply_fn = apply_fn
         self._weights = weights
-        self._subspace = masks_lib.to_subspace(masks, weights.posterior)
+        if not isinstance(masks, Subspace):
+            masks = masks_lib.to_subspace(masks)
+        masks_lib.check_fits(masks, weights.posterior)
+        self._subspace = masks
         self._x = x
         self._batch_size = min(batch_size, len(x))
         self._backend = backend

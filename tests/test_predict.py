@@ -11,7 +11,7 @@ import smoke_run
 from ssvi_jax import data, network, posterior, predict
 from ssvi_jax import masks as masks_lib
 from ssvi_jax.errors import InputError
-from ssvi_jax.types import Gaussian, Weights
+from ssvi_jax.types import Gaussian, Point, Weights
 
 NUM_INPUTS, NUM_CLASSES = 7, 3
 
@@ -47,6 +47,38 @@ def softmax(logits):
 def brute_force(weights, x, kernel):
     bias = np.asarray(weights.params["bias"], np.float64)
     return softmax(x @ kernel + bias + np.asarray(weights.model_state["shift"]))
+
+
+def test_samples_alone_are_those_of_a_whole_prediction(problem):
+    weights, masks, x = problem
+    options = {"key": jax.random.key(5), "num_samples": 3}
+    whole = predict.predict(linear, weights, masks, x, **options)
+    for selection in (masks, masks_lib.to_subspace(masks)):
+        alone = predict.predict_samples(linear, weights, selection, x, **options)
+        np.testing.assert_array_equal(alone[0], whole.mc_probs)
+        np.testing.assert_array_equal(alone[1], whole.sample_entropy)
+
+
+def test_samples_of_a_certain_network_are_one_pass(problem):
+    weights, masks, x = problem
+    certain = Weights({"kernel": Point(weights.posterior["kernel"].mean)}, *weights[1:])
+    options = {"key": jax.random.key(5), "num_samples": 3}
+    probs, entropy = predict.predict_samples(linear, certain, masks, x, **options)
+    assert entropy.shape == (1, NUM_INPUTS)
+    mean = predict.predict_mean(linear, certain, masks, x)
+    np.testing.assert_array_equal(probs, mean.astype(np.float32))
+    with pytest.raises(InputError, match=r"num_samples, batch_size: got 0, 500"):
+        predict.predict_samples(
+            linear, certain, masks, x, key=jax.random.key(0), num_samples=0
+        )
+
+
+def test_masks_of_another_posterior_are_refused_in_either_form(problem):
+    weights, masks, x = problem
+    other = {"kernel": np.ones_like(masks["kernel"])}
+    for selection in (other, masks_lib.to_subspace(other)):
+        with pytest.raises(InputError, match="masks: do not fit the posterior"):
+            predict.predict_mean(linear, weights, selection, x)
 
 
 def test_prediction_is_the_average_over_explicit_networks(problem):
