@@ -12,14 +12,13 @@ from ssvi_jax.ops import noise
 
 NUM = 1 << 18
 MASK = 0xFFFFFFFF
+bits = jax.jit(noise.bits, static_argnums=1)
 blocks = jax.jit(noise.words, static_argnums=1)
 threefry = jax.jit(noise.threefry)
 
 
 def words(seed: int, num: int = NUM) -> np.ndarray:
-    """The words of all blocks: of 32 positions 16 first words, then 16 second ones."""
-    first, second, which = blocks(jax.random.key(seed), (num,))
-    return np.where(which == 0, first, second)
+    return np.asarray(bits(jax.random.key(seed), (num,)))
 
 
 def threefry_by_hand(key, counter, rounds=13):
@@ -92,9 +91,10 @@ def test_normal_is_radius_times_cosine_or_sine(which):
     radius = np.sqrt(-2.0 * np.log(np.float64(np.float32(uniform))))
     angle = second * (2 * np.pi / 2**32)
     expected = radius * (np.sin(angle) if which else np.cos(angle))
-    got = np.asarray(noise.to_normal(*map(jnp.asarray, (first, second)), which))
+    took = jnp.asarray(which, jnp.uint32)
+    got = np.asarray(noise.to_normal(jnp.asarray(first), jnp.asarray(second), took))
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
-    largest = noise.to_normal(jnp.uint32(0), jnp.uint32(which << 30), which)
+    largest = noise.to_normal(jnp.uint32(0), jnp.uint32(which << 30), took)
     assert float(largest) == pytest.approx(np.sqrt(64 * np.log(2)), rel=1e-6)
 
 

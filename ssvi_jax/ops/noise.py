@@ -77,6 +77,12 @@ def words(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, ...]:
     return first, second, (position >> 4) & 1
 
 
+def bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Independent uniform uint32 words, one a position; see `words`."""
+    first, second, which = words(key, shape)
+    return jnp.where(which == 0, first, second)
+
+
 def to_normal(first: jax.Array, second: jax.Array, which: jax.Array) -> jax.Array:
     """Float32 normal numbers of uniform words: up to 6.6 on either side.
 

@@ -165,9 +165,10 @@ def _sample_call(x, mean, sigma, index, words, window: Window) -> list[jax.Array
 
 
 def _sample_fwd(x, mean, sigma, index, words, window: Window) -> tuple[jax.Array, Any]:
-    values = [a.value for a in (x, mean, sigma, index)]
-    y, slope = _sample_call(*values, words.value, window)
-    return y, {_wanted(x, mean, sigma): (*values, slope)}
+    wanted = _wanted(x, mean, sigma)
+    x, mean, sigma, index, words = (a.value for a in (x, mean, sigma, index, words))
+    y, slope = _sample_call(x, mean, sigma, index, words, window)
+    return y, {wanted: (x, mean, sigma, index, slope)}
 
 
 def _sample_bwd(
