@@ -313,6 +313,9 @@ DIGITS: dict[str, dict[str, object]] = {
 }
 """What the presets change besides on the embedded digits, 1,797 images of 8 × 8."""
 
+RANK1_METHODS = ("rank1", "batch_ensemble")
+"""Methods whose K members share kernels up to rank-1 factors."""
+
 ENSEMBLES = ("ensemble", "ssvi_ensemble", "ssvi_mixture")
 """Methods that train K networks of their own."""
 

@@ -1,25 +1,28 @@
 """Optimizers over `vi.Trainable`: means and deterministic parameters, sigmas apart."""
 
+from collections.abc import Hashable
+from functools import partial
+
 import optax
 
 from ssvi_jax import rank1, schedules, trees
-from ssvi_jax.config import Config
+from ssvi_jax.config import RANK1_METHODS, Config
 from ssvi_jax.types import Gaussian, Point
 from ssvi_jax.vi import Trainable
 
 
-def label(trainable: Trainable) -> Trainable:
-    """Names each leaf "sigma" (every rho), "fast" (rank-1 factors) or "mean"."""
+def label(trainable: Trainable, fast: str = "fast") -> Trainable:
+    """Names each leaf "sigma" (every rho), `fast` (rank-1 factors) or "mean"."""
     names = {Gaussian: Gaussian._make(("mean", "sigma")), Point: Point._make(["mean"])}
     posterior = {path: names[type(q)] for path, q in trainable.posterior.items()}
-    params = {path: _kind(path) for path in trees.flatten(trainable.params)}
+    params = {path: _kind(path, fast) for path in trees.flatten(trainable.params)}
     return Trainable(posterior, trees.unflatten(params))
 
 
-def _kind(path: str) -> str:
+def _kind(path: str, fast: str) -> str:
     if not rank1.is_factor(path):
         return "mean"
-    return "sigma" if path.endswith("/rho") else "fast"
+    return "sigma" if path.endswith("/rho") else fast
 
 
 def sgd(
@@ -36,21 +39,25 @@ def sgd(
     Args:
       learning_rate: of means, biases and normalization parameters.
       sigma_learning_rate: of rho; None: the same.
-      fast_learning_rate: of the means of rank-1 factors (`rank1`); None: the same.
+      fast_learning_rate: of the means of rank-1 factors (`rank1`), which then do
+        not decay; None: as all other means.
       momentum: of all.
       nesterov: Nesterov momentum for all.
       weight_decay: L2 added to the gradient of all but rho and the factors.
     """
     if sigma_learning_rate is None:
         sigma_learning_rate = learning_rate
-    if fast_learning_rate is None:
-        fast_learning_rate = learning_rate
-    mean, sigma, fast = (
-        optax.sgd(rate, momentum=momentum, nesterov=nesterov)
-        for rate in (learning_rate, sigma_learning_rate, fast_learning_rate)
-    )
-    mean = optax.chain(optax.add_decayed_weights(weight_decay), mean)
-    return optax.partition({"mean": mean, "sigma": sigma, "fast": fast}, label)
+    rates = {"mean": learning_rate, "sigma": sigma_learning_rate}
+    if fast_learning_rate is not None:
+        rates["fast"] = fast_learning_rate
+    groups: dict[Hashable, optax.GradientTransformation] = {
+        name: optax.sgd(rate, momentum=momentum, nesterov=nesterov)
+        for name, rate in rates.items()
+    }
+    decay = optax.add_decayed_weights(weight_decay)
+    groups["mean"] = optax.chain(decay, groups["mean"])
+    fast = "mean" if fast_learning_rate is None else "fast"
+    return optax.partition(groups, partial(label, fast=fast))
 
 
 def from_config(config: Config, total_steps: int) -> optax.GradientTransformation:
@@ -66,7 +73,7 @@ def from_config(config: Config, total_steps: int) -> optax.GradientTransformatio
     return sgd(
         rates[0],
         sigma_learning_rate=rates[1],
-        fast_learning_rate=rates[2],
+        fast_learning_rate=rates[2] if config.method in RANK1_METHODS else None,
         momentum=config.momentum,
         nesterov=config.nesterov,
         weight_decay=config.weight_decay,

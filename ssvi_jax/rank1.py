@@ -288,7 +288,8 @@ class Rank1:
         key_mean, key_rho = jax.random.split(key)
         if spec.init == "sign":
             positive = jax.random.bernoulli(key_mean, spec.sign_probability, shape)
-            mean = jnp.where(positive, 1.0, -1.0)
+            # Of no weak type, or a training step would compile twice.
+            mean = jnp.where(positive, 1.0, -1.0).astype(jnp.float32)
         else:
             mean = 1.0 + NORMAL_INIT_STD * jax.random.normal(key_mean, shape)
         if not self.is_random:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,9 @@ from ssvi_jax.errors import InputError
 from ssvi_jax.fast_priors import FAST_PRIORS, FastPrior
 
 SCALE = 0.3
+NORMAL: Any = stats.norm
+CAUCHY: Any = stats.cauchy
+STUDENT: Any = stats.t
 
 
 def normal(x, sigma):
@@ -32,9 +37,9 @@ def student(x):
     )[0]
 
 
-DENSITIES = {
-    "gaussian": stats.norm(0, SCALE).pdf,
-    "cauchy": stats.cauchy(0, SCALE).pdf,
+DENSITIES: dict[str, Any] = {
+    "gaussian": NORMAL(0, SCALE).pdf,
+    "cauchy": CAUCHY(0, SCALE).pdf,
     "half_cauchy": horseshoe,
     "inverse_gamma": student,
 }
@@ -50,7 +55,7 @@ def test_log_densities_are_those_of_their_definition(name):
     assert got[0] == got[-1]
 
 
-POSTERIORS = {"gaussian": stats.norm, "cauchy": stats.cauchy}
+POSTERIORS: dict[str, Any] = {"gaussian": NORMAL, "cauchy": CAUCHY}
 PAIRS = [
     (q, p) for q in POSTERIORS for p in FAST_PRIORS if (q, p) != ("cauchy", "gaussian")
 ]
@@ -65,11 +70,11 @@ def log_horseshoe(x):
     return exact - 0.5 * np.log(2 * np.pi**3) - np.log(SCALE)
 
 
-LOG_DENSITIES = {
-    "gaussian": stats.norm(0, SCALE).logpdf,
-    "cauchy": stats.cauchy(0, SCALE).logpdf,
+LOG_DENSITIES: dict[str, Any] = {
+    "gaussian": NORMAL(0, SCALE).logpdf,
+    "cauchy": CAUCHY(0, SCALE).logpdf,
     "half_cauchy": log_horseshoe,
-    "inverse_gamma": stats.t(4, 0, SCALE).logpdf,
+    "inverse_gamma": STUDENT(4, 0, SCALE).logpdf,
 }
 
 

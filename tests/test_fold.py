@@ -257,7 +257,7 @@ NETWORKS = {
 
 
 def problem(name, *, backend="sparse", draw=None):
-    """A network with random parameters, as `predict._batch_probabilities` takes it."""
+    """A network with random parameters, as `predict._batch_log_probs` takes it."""
     x = jnp.asarray(np.random.default_rng(2).normal(size=(3, 16, 16, 3)), jnp.float32)
     net, params, model_state = tiny.from_flax(NETWORKS[name](), x[:1])
     weights, subspace = tiny.random_weights(params, model_state, sigma=0.1, density=0.3)
@@ -284,7 +284,7 @@ def test_logits_of_a_network(name):
 
 def test_no_pass_over_images_is_left_of_a_residual_network(monkeypatch):
     net, *args = problem("resnet18")
-    lower = predict._batch_probabilities.lower
+    lower = predict._batch_log_probs.lower
     text = lower(net, *args).as_text()
     assert calls(text) == 20 + 1
     assert passes(text) == 0
@@ -300,5 +300,5 @@ def test_other_predictions_are_left_alone(monkeypatch):
     net, params, kernels, model_state, x = problem("nnx")
     full = posterior_lib.full_kernels(kernels)
     merged = trees.merge(params, full)
-    text = predict._batch_probabilities.lower(net, merged, None, model_state, x)
+    text = predict._batch_log_probs.lower(net, merged, None, model_state, x)
     assert calls(text.as_text()) == 0

@@ -27,7 +27,9 @@ def make_ssvi(problem, **changes):
 
 
 def test_unknown_names_list_the_known_ones(problem):
-    with pytest.raises(InputError, match=r"--method: got 'x', allowed: determ.*, ssvi"):
+    with pytest.raises(
+        InputError, match=r"--method: got 'x', allowed: batch.*, ssvi, "
+    ):
         methods.build("x", smoke_run.tiny_config(), problem)
 
 

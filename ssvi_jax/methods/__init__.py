@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ssvi_jax.adapters import Layer
-from ssvi_jax.config import ENSEMBLES, Config, defaults
+from ssvi_jax.config import ENSEMBLES, RANK1_METHODS, Config, defaults
 from ssvi_jax.errors import InputError, check_choice
 from ssvi_jax.types import ApplyFn, Masks, ModelState, Params
 from ssvi_jax.vi import Augment, Data, State
@@ -158,9 +158,9 @@ def build(name: str, config: Config, problem: Problem) -> Method:
     check_choice("--method", name, methods)
     if name not in PRUNING:
         check_unused(config, ["prune_at"], "it does not prune")
-    if name not in rank1.METHODS:
+    if name not in RANK1_METHODS:
         check_unused(config, FACTORS, "its kernels have no rank-1 factors")
-    if name not in (*rank1.METHODS, *ENSEMBLES):
+    if name not in (*RANK1_METHODS, *ENSEMBLES):
         check_unused(config, ["members"], "it has one member")
     if name not in ENSEMBLES:
         check_unused(config, ["members_at_once"], "it is one network")
