@@ -20,6 +20,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from ssvi_jax import batch_norm, trees
+from ssvi_jax.dropout import Dropout
 from ssvi_jax.errors import InputError
 from ssvi_jax.products import Factors, Layer, Products
 from ssvi_jax.types import ApplyFn, ModelState, PackedKernel, Params
@@ -58,9 +59,14 @@ class _FlaxModel:
         key: jax.Array,
         kernels: Mapping[str, PackedKernel] | None = None,
         factors: Mapping[str, Factors] | None = None,
+        dropout: Dropout | None = None,
     ) -> tuple[jax.Array, ModelState]:
-        """See `types.ApplyFn`; `factors` are rank-1 factors of kernels."""
-        products = Products(params, kernels, key, factors)
+        """See `types.ApplyFn`; `factors` are rank-1 factors of kernels.
+
+        With `dropout` the inputs of every Dense and Conv layer but the first are
+        dropped, whatever `train` is.
+        """
+        products = Products(params, kernels, key, factors, dropout)
         return self._apply(products, params, model_state, x, train=train)
 
     def layers(

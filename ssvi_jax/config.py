@@ -4,7 +4,6 @@ Imports nothing heavy, so that a command line can be parsed and refused at once.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
@@ -71,10 +70,15 @@ class Config:
         "svd",
         "rank1",
         "batch_ensemble",
+        "ensemble",
+        "ssvi_ensemble",
+        "ssvi_mixture",
+        "mc_dropout",
     ] = "ssvi"
     """Point estimates, trained with the same code: deterministic (dense), rigl, set,
     static (sparse), magnitude (dense, then pruned). svd: sparse variational dropout.
-    rank1, batch_ensemble: K members whose kernels differ by rank-1 factors."""
+    rank1, batch_ensemble: K members whose kernels differ by rank-1 factors. ensemble,
+    ssvi_ensemble: K networks; ssvi_mixture: K posteriors on one mask."""
     model: Literal["convnet", "mlp", "resnet18", "resnet34", "resnet50", "wrn28"] = (
         "convnet"
     )
@@ -140,7 +144,10 @@ class Config:
     """Mean of the initial standard deviations; their spread is 5/6 of it."""
 
     members: int = 4
-    """K: mixture components of rank1, members of batch_ensemble."""
+    """K: mixture components of rank1 and ssvi_mixture, members of all ensembles."""
+    members_at_once: int = 0
+    """Members of an ensemble in one vectorized step, the others wait; 0: all on a GPU
+    or TPU, 1 on a CPU."""
     member_batch: Literal["split", "tile"] = "split"
     """split: each member sees batch-size / K of a batch; tile: each sees all of it, at
     K times the cost of a step."""
@@ -165,6 +172,8 @@ class Config:
     """Make it a multiple of the factor's abs mean, as Gaussian dropout does."""
     fast_rate_scale: float = 1.0
     """Learning rate of the factors' means over that of the kernels."""
+    dropout_rate: float = 0.1
+    """Probability that mc_dropout drops an input of a layer, in [0, 1)."""
 
     learning_rate: float = 0.2
     """Peak learning rate of means, biases and norms."""
@@ -197,6 +206,7 @@ class Config:
     def __post_init__(self):
         check_fraction("--sparsity", self.sparsity)
         check_fraction("--prune-at", self.prune_at)
+        check_fraction("--dropout-rate", self.dropout_rate)
         for name in _FRACTIONS:
             check_fraction(_flag(name), getattr(self, name), one_allowed=True)
         for name in _POSITIVE:
@@ -264,6 +274,7 @@ _NOT_NEGATIVE = (
     "mean_init",
     "weight_decay",
     "test_every",
+    "members_at_once",
 )
 
 
@@ -302,10 +313,13 @@ DIGITS: dict[str, dict[str, object]] = {
 }
 """What the presets change besides on the embedded digits, 1,797 images of 8 × 8."""
 
-SEVERAL_MEMBERS = ("rank1", "batch_ensemble")
-"""Methods whose network has K members."""
+RANK1_METHODS = ("rank1", "batch_ensemble")
+"""Methods whose K members share kernels up to rank-1 factors."""
 
-SPARSE_FROM_START = ("ssvi", "rigl", "set", "static")
+ENSEMBLES = ("ensemble", "ssvi_ensemble", "ssvi_mixture")
+"""Methods that train K networks of their own."""
+
+SPARSE_FROM_START = ("ssvi", "rigl", "set", "static", "ssvi_ensemble", "ssvi_mixture")
 """Methods that keep `1 - sparsity` of the weights from the first step on."""
 
 METHODS: dict[str, dict[str, object]] = {
@@ -330,6 +344,10 @@ METHODS: dict[str, dict[str, object]] = {
         "fast_init": "normal",
         "fast_rate_scale": 0.5,
     },
+    "ensemble": {"sparsity": 0.0, "replacement_rate": 0.0},
+    "ssvi_ensemble": {},
+    "ssvi_mixture": {},
+    "mc_dropout": {"sparsity": 0.0, "replacement_rate": 0.0},
 }
 """What a method changes besides. `svd` starts at log σ² = -10 and has no decay, as the
 prior shrinks the means (Molchanov et al. 2017); `rank1` and `batch_ensemble` as in
@@ -363,25 +381,3 @@ def defaults(preset: str, dataset: str, method: str, *, wide: bool = False) -> C
         values |= WIDE_LAPTOP
     values |= METHODS.get(method, {})
     return Config(preset=preset, dataset=dataset, method=method, **values)  # type: ignore[arg-type]
-
-
-def read_densities(rule: str) -> str | dict[str, float]:
-    """A density rule's name, or the content of the JSON file it names.
-
-    Raises:
-      InputError: neither a rule nor a readable JSON object of numbers.
-    """
-    if not rule.endswith(".json"):
-        return rule
-    try:
-        values = json.loads(Path(rule).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"--densities: cannot read {rule}: {error}") from error
-    if not isinstance(values, dict) or not all(
-        type(value) in (int, float) for value in values.values()
-    ):
-        raise InputError(
-            f"--densities: got {json.dumps(values)[:100]} in {rule}, allowed: a JSON "
-            "object that maps kernel paths to densities in (0, 1]."
-        )
-    return values

@@ -8,15 +8,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ssvi_jax import artifact, models, trees
+from ssvi_jax import artifact, members, models, trees
 from ssvi_jax.adapters import Layer, LinenModel
 from ssvi_jax.data.augment import normalize
-from ssvi_jax.errors import InputError
+from ssvi_jax.dropout import Dropout
+from ssvi_jax.errors import InputError, check_fraction, check_positive
 from ssvi_jax.fast_priors import FastPrior
 from ssvi_jax.rank1 import Rank1, Rank1Spec
 from ssvi_jax.types import Masks, ModelState, PackedKernel, Params, Subspace, Weights
 
 _MEMBERS_STREAM = 0x6D656D62  # separates the factors' initialization from the kernels'
+
+_DRAW = "dropout_draw"
+"""Where the running statistics of one forward pass hold the key of what it drops."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +35,12 @@ class NetworkSpec:
       mean: per channel, of pixels divided by 255, subtracted first.
       std: per channel, likewise, divided by then.
       rank1: the factors of a network of several members; None: an ordinary network.
+      copies: K networks of their own, along the first axis of every array (see
+        `members`), at least 1; None: an ordinary network, without that axis.
+      dropout: rate of dropout in training and in draws (see `dropout`), in [0, 1).
+
+    Raises:
+      InputError: `copies` or `dropout` outside of these.
     """
 
     model: str
@@ -40,6 +50,13 @@ class NetworkSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     rank1: Rank1Spec | None = None
+    copies: int | None = None
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        check_fraction("dropout", self.dropout)
+        if self.copies is not None:
+            check_positive("copies", self.copies)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "NetworkSpec":
@@ -57,6 +74,8 @@ class NetworkSpec:
                 mean=tuple(float(v) for v in values["mean"]),
                 std=tuple(float(v) for v in values["std"]),
                 rank1=Rank1Spec(**values["rank1"]) if values.get("rank1") else None,
+                copies=int(values["copies"]) if values.get("copies") else None,
+                dropout=float(values.get("dropout", 0.0)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -90,12 +109,15 @@ class ImageNetwork:
     @property
     def num_members(self) -> int:
         """See `types.MemberNetwork`."""
-        return 1 if self._members is None else self._members.num_members
+        if self._members is not None:
+            return self._members.num_members
+        return self.spec.copies or 1
 
     @property
     def is_random(self) -> bool:
         """See `types.MemberNetwork`."""
-        return self._members is not None and self._members.is_random
+        drawn = self._members is not None and self._members.is_random
+        return drawn or self.spec.dropout > 0
 
     def one(
         self,
@@ -105,12 +127,22 @@ class ImageNetwork:
         key: jax.Array | None,
     ) -> tuple[Weights, Subspace]:
         """See `types.MemberNetwork`."""
-        if self._members is None:
-            return weights, subspace
-        return self._members.one(weights, subspace, member, key)
+        if self._members is not None:
+            weights, subspace = self._members.one(weights, subspace, member, key)
+        if self.spec.copies is not None:
+            weights, subspace = members.one(weights, subspace, member, self.spec.copies)
+        if self.spec.dropout > 0 and key is not None:
+            drawn = {**weights.model_state, _DRAW: key}
+            weights = weights._replace(model_state=drawn)
+        return weights, subspace
 
     def init(self, key: jax.Array) -> tuple[Params, ModelState]:
         """Initial parameters and running statistics."""
+        if self.spec.copies is not None:
+            return jax.vmap(self._init)(members.keys(key, self.spec.copies))
+        return self._init(key)
+
+    def _init(self, key: jax.Array) -> tuple[Params, ModelState]:
         params, model_state = self._plain.init(
             key, jnp.zeros(self._example.shape, self._example.dtype)
         )
@@ -120,9 +152,15 @@ class ImageNetwork:
         return params, model_state
 
     def layers(self, params: Params, model_state: ModelState) -> list[Layer]:
-        """The products of one member in the order they run."""
-        model = self._members or self._plain
-        return model.layers(params, model_state, self._example)
+        """The products in the order they run.
+
+        Of one rank-1 member, but of all `copies`, as their kernels are stacked.
+        """
+        model, copies = self._members or self._plain, self.spec.copies
+        if copies is None:
+            return model.layers(params, model_state, self._example)
+        each = model.layers(*members.first((params, model_state)), self._example)
+        return [layer._replace(shape=(copies, *layer.shape)) for layer in each]
 
     def kl(self, prior: FastPrior, params: Params, key: jax.Array) -> jax.Array:
         """KL of the members' factors, see `rank1.Rank1.kl`; 0 without any."""
@@ -138,10 +176,24 @@ class ImageNetwork:
         key: jax.Array,
         kernels: Mapping[str, PackedKernel] | None = None,
     ) -> tuple[jax.Array, ModelState]:
-        """See `types.ApplyFn`; `x` holds pixels in 0 to 255."""
+        """See `types.ApplyFn`; `x` holds pixels in 0 to 255.
+
+        Of an ensemble it takes one member's parameters.
+        """
         x = normalize(x, jnp.array(self.spec.mean), jnp.array(self.spec.std))
+        if self.spec.dropout > 0:
+            return self._with_dropout(params, model_state, x, train=train, key=key)
         model = self._members or self._plain
         return model(params, model_state, x, train=train, key=key, kernels=kernels)
+
+    def _with_dropout(self, params, model_state, x, *, train, key):
+        rest = {name: v for name, v in model_state.items() if name != _DRAW}
+        drop = None
+        if train:
+            drop = Dropout(self.spec.dropout, key)
+        elif _DRAW in model_state:
+            drop = Dropout(self.spec.dropout, model_state[_DRAW], is_shared=True)
+        return self._plain(params, rest, x, train=train, key=key, dropout=drop)
 
 
 def load(path: str | Path) -> tuple[ImageNetwork, Weights, Masks]:
@@ -162,8 +214,13 @@ def load(path: str | Path) -> tuple[ImageNetwork, Weights, Masks]:
             f"{path}: its weights are not those of {network.spec.model} at width "
             f"{network.spec.width:g}; the file was put together wrongly."
         )
-    weights = jax.tree.map(jnp.asarray, saved)
-    return network, weights, file.masks()
+    weights, masks = jax.tree.map(jnp.asarray, saved), file.masks()
+    if network.spec.copies is not None and not members.is_even(masks):
+        raise InputError(
+            f"{path}: its members do not keep equally many weights of each kernel; the "
+            "file was put together wrongly."
+        )
+    return network, weights, masks
 
 
 def _shapes(tree: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -6,7 +6,7 @@ from functools import partial
 import optax
 
 from ssvi_jax import rank1, schedules, trees
-from ssvi_jax.config import SEVERAL_MEMBERS, Config
+from ssvi_jax.config import RANK1_METHODS, Config
 from ssvi_jax.types import Gaussian, Point
 from ssvi_jax.vi import Trainable
 
@@ -73,7 +73,7 @@ def from_config(config: Config, total_steps: int) -> optax.GradientTransformatio
     return sgd(
         rates[0],
         sigma_learning_rate=rates[1],
-        fast_learning_rate=rates[2] if config.method in SEVERAL_MEMBERS else None,
+        fast_learning_rate=rates[2] if config.method in RANK1_METHODS else None,
         momentum=config.momentum,
         nesterov=config.nesterov,
         weight_decay=config.weight_decay,

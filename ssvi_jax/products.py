@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 
 from ssvi_jax import ops, trees
+from ssvi_jax.dropout import Dropout
 from ssvi_jax.errors import InputError
 from ssvi_jax.types import PackedKernel, Params
 
@@ -83,6 +84,7 @@ class Products:
       kernels: kernels to reparameterize; None: none.
       key: random key of the forward pass.
       factors: kernel path → rank-1 factors of that layer; None: none.
+      dropout: of the inputs of every product but the first; None: none.
 
     Attributes:
       calls: the products so far.
@@ -96,12 +98,14 @@ class Products:
         kernels: Mapping[str, PackedKernel] | None,
         key: jax.Array,
         factors: Mapping[str, Factors] | None = None,
+        dropout: Dropout | None = None,
     ):
         self.kernels = kernels or {}
         self.key = key
         self.calls: list[Layer] = []
         self.channels: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
         self._factors = factors or {}
+        self._dropout = dropout
         self._parameters = trees.flatten(params)
         self._trace = get_opaque_trace_state(convention="flax")
 
@@ -109,6 +113,7 @@ class Products:
         """A stand-in for `jax.lax.dot_general` in the layer that owns `path`."""
 
         def product(x, kernel, dimension_numbers, *args, **kwargs):
+            x = self._dropped(path, x)
             rows = _matrix_rows(x, kernel, dimension_numbers)
             own = rows if rows and self._is_own(path, held) else None
             packed = self.kernels.get(path) if own else None
@@ -145,6 +150,7 @@ class Products:
             feature_group_count=1,
             **kwargs,
         ):
+            x = self._dropped(path, x)
             if not _is_plain_conv(x, lhs_dilation, dimension_numbers, kwargs):
                 y = jax.lax.conv_general_dilated(
                     x,
@@ -194,6 +200,12 @@ class Products:
         same = held() is self._parameters.get(path)
         return same and get_opaque_trace_state(convention="flax") == self._trace
 
+    def _dropped(self, path: str, x: jax.Array) -> jax.Array:
+        """The input of a product; that of the first are the data, which stay."""
+        if self._dropout is None or not self.calls:
+            return x
+        return self._dropout(x, path, self._uses(path))
+
     def _factors_of(
         self, path: str, inputs: tuple[int, ...], outputs: tuple[int, ...]
     ) -> Factors | None:
@@ -202,9 +214,11 @@ class Products:
 
     def _next_key(self, path: str) -> jax.Array:
         """A key per layer, and per call where a layer is used more than once."""
-        number = sum(layer.path == path for layer in self.calls)
         layer_key = jax.random.fold_in(self.key, zlib.crc32(path.encode()))
-        return jax.random.fold_in(layer_key, number)
+        return jax.random.fold_in(layer_key, self._uses(path))
+
+    def _uses(self, path: str) -> int:
+        return sum(layer.path == path for layer in self.calls)
 
     def _record(self, path: str, kernel: jax.Array, positions: int) -> None:
         self.calls.append(Layer(path, tuple(kernel.shape), positions))

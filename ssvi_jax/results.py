@@ -206,13 +206,13 @@ def costs(config: Config, trained: Trained) -> dict[str, float]:
         )
     total = trained.problem.total_steps
     dense_steps = schedules.prune_step(config.prune_at, total, config.inner_steps)
+    passes = num_passes(trained.network, trained.progress.state.weights, config.samples)
     return flops.flops_summary(
         _layer_costs(masks, trained.problem.layers),
         dense_part=dense_steps / total,
         batch_size=config.batch_size,
-        num_samples=num_passes(
-            trained.network, trained.progress.state.weights, config.samples
-        ),
+        # The layers of an ensemble are those of all members.
+        num_samples=passes // (trained.network.spec.copies or 1),
         estimator=config.estimator if sampled else "deterministic",
         growth=growth,
     )

@@ -5,6 +5,7 @@ the device only moves packed values to their new places. `prune` removes for goo
 """
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -15,7 +16,7 @@ from jax.typing import ArrayLike
 from ssvi_jax import criteria
 from ssvi_jax import posterior as posterior_lib
 from ssvi_jax.errors import InputError, check_choice, check_fraction
-from ssvi_jax.types import Gaussian, Masks, Point
+from ssvi_jax.types import Gaussian, Masks, Point, Posterior
 from ssvi_jax.vi import State, Trainable
 
 GROWTH_INITS = ("mean", "eps")
@@ -137,18 +138,57 @@ def removal_addition(
         gradients that are missing, not of the kernel's shape, or not finite (a mean or
         sigma likewise).
     """
+    posterior = jax.device_get(state.posterior)
+    new_masks, sources, swapped = choose(
+        [posterior], masks, gradients, rate=rate, rng=rng, rule=rule
+    )
+    return move(state, sources, rule), new_masks, swapped
+
+
+def choose(
+    posteriors: Sequence[Posterior],
+    masks: Masks,
+    gradients: dict[str, np.ndarray] | None,
+    *,
+    rate: float,
+    rng: np.random.Generator,
+    rule: Rule = DEFAULT_RULE,
+) -> tuple[Masks, dict[str, jax.Array], int]:
+    """What `removal_addition` does to the masks of one or several posteriors.
+
+    Args:
+      posteriors: on the host, packed by the same masks; a coordinate's removal score is
+        its mean over them.
+      masks: see `removal_addition`, as is the rest.
+      gradients: likewise.
+      rate: likewise.
+      rng: likewise.
+      rule: likewise.
+
+    Returns:
+      New masks; path → int32 ``[s]``, where each coordinate comes from (see
+      `swap_layer`); coordinates swapped.
+
+    Raises:
+      InputError: see `removal_addition`.
+    """
     check_fraction("rate", rate, one_allowed=True)
-    host = jax.device_get(state.posterior)
     new_masks, sources, swapped = {}, {}, 0
     for path, mask in sorted(masks.items()):  # the order in which rng is used
         count = num_swaps(mask, rate)
-        scores = _removal_scores(rule, host[path])
+        scores = [_removal_scores(rule, posterior[path]) for posterior in posteriors]
         additions = _addition_scores(rule, path, mask, gradients, rng)
-        new_masks[path], source = swap_layer(mask, scores, additions, count)
+        new_masks[path], source = swap_layer(
+            mask, np.mean(scores, axis=0), additions, count
+        )
         sources[path] = jnp.asarray(source, jnp.int32)
         swapped += count
-    state = _move(state, sources, rule.growth_init)
-    return state, new_masks, swapped
+    return new_masks, sources, swapped
+
+
+def move(state: State, sources: dict[str, jax.Array], rule: Rule) -> State:
+    """The state (donated) on the masks that came with `sources`; see `choose`."""
+    return _move(state, sources, rule.growth_init)
 
 
 def prune(state: State, masks: Masks, kept: Masks) -> State:

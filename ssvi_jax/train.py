@@ -20,7 +20,7 @@ import numpy as np
 from ssvi_jax import masks as masks_lib
 from ssvi_jax import methods, metrics, predict, schedules
 from ssvi_jax.checkpoint import Checkpoints
-from ssvi_jax.config import NOT_COMPARED, Config
+from ssvi_jax.config import ENSEMBLES, NOT_COMPARED, Config
 from ssvi_jax.data import Dataset
 from ssvi_jax.data.augment import crop_and_flip
 from ssvi_jax.data.batches import batch_indices, steps_per_epoch
@@ -125,6 +125,8 @@ def build_problem(
         mean=tuple(map(float, data.mean)),
         std=tuple(map(float, data.std)),
         rank1=rank1.spec(config),
+        copies=config.members if config.method in ENSEMBLES else None,
+        dropout=config.dropout_rate if config.method == "mc_dropout" else 0.0,
     )
     network = ImageNetwork(spec)
     params, model_state = network.init(jax.random.key(config.seed))

@@ -295,6 +295,13 @@ class VI:
 
     @partial(jax.jit, static_argnames="self", donate_argnames="state")
     def _scan(self, state, subspace, data, batch_index):
+        return self.steps(state, subspace, data, batch_index)
+
+    def steps(
+        self, state: State, subspace: Subspace, data: Data, batch_index: jax.Array
+    ) -> tuple[State, dict[str, jax.Array]]:
+        """What `inner_loop` does; pure, to be called inside jit."""
+
         def body(state, rows):
             return self.update(state, subspace, (data[0][rows], data[1][rows]))
 

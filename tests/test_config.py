@@ -19,7 +19,8 @@ from ssvi_jax import (
     vi,
 )
 from ssvi_jax import data as data_lib
-from ssvi_jax.config import Config, defaults, read_densities
+from ssvi_jax.config import Config, defaults
+from ssvi_jax.densities import read_densities
 from ssvi_jax.errors import InputError
 from ssvi_jax.fast_priors import FAST_PRIORS
 from ssvi_jax.methods import rank1
@@ -84,6 +85,7 @@ def test_every_preset_resolves(preset, dataset, method):
     got = defaults(preset, dataset, method)
     assert (got.preset, got.dataset, got.method) == (preset, dataset, method)
     dense = ("deterministic", "svd", "rank1", "batch_ensemble")
+    dense += ("ensemble", "mc_dropout")
     assert (got.sparsity == 0) == (method in dense)
     assert (got.prune_at > 0) == (method in methods.PRUNING)
     changed = set(config.PRESETS[preset])

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ssvi_jax.adapters import Layer
-from ssvi_jax.config import SEVERAL_MEMBERS, Config, defaults
+from ssvi_jax.config import ENSEMBLES, RANK1_METHODS, Config, defaults
 from ssvi_jax.errors import InputError, check_choice
 from ssvi_jax.types import ApplyFn, Masks, ModelState, Params
 from ssvi_jax.vi import Augment, Data, State
@@ -92,12 +92,12 @@ SWAPS = (
 """Fields of `Config` that say nothing where no weight is swapped."""
 
 
-MEMBERS = (
-    *("members", "member_batch", "bound", "fast_init", "fast_sign_probability"),
+FACTORS = (
+    *("member_batch", "bound", "fast_init", "fast_sign_probability"),
     *("fast_rate_scale", "fast_posterior", "fast_prior", "fast_prior_scale"),
     *("fast_sigma_init", "fast_relative_sigma"),
 )
-"""Fields of `Config` that say nothing to a network of one member."""
+"""Fields of `Config` that say nothing to a network without rank-1 factors."""
 
 
 def check_unused(config: Config, fields: Iterable[str], why: str) -> None:
@@ -128,13 +128,27 @@ def build(name: str, config: Config, problem: Problem) -> Method:
     Raises:
       InputError: unknown name, or settings that the method does not have.
     """
-    from ssvi_jax.methods import deterministic, magnitude, rank1, rigl, ssvi, svd
+    from ssvi_jax.methods import (
+        deterministic,
+        ensemble,
+        magnitude,
+        mc_dropout,
+        mixture,
+        rank1,
+        rigl,
+        ssvi,
+        svd,
+    )
 
     methods: dict[str, Callable[[Config, Problem], Method]] = {
         "ssvi": ssvi.build,
         "deterministic": deterministic.build,
         "rank1": rank1.build,
         "batch_ensemble": rank1.build,
+        "ensemble": ensemble.build,
+        "ssvi_ensemble": ensemble.build_ssvi,
+        "ssvi_mixture": mixture.build,
+        "mc_dropout": mc_dropout.build,
         "rigl": rigl.build_rigl,
         "set": rigl.build_set,
         "static": rigl.build_static,
@@ -144,6 +158,12 @@ def build(name: str, config: Config, problem: Problem) -> Method:
     check_choice("--method", name, methods)
     if name not in PRUNING:
         check_unused(config, ["prune_at"], "it does not prune")
-    if name not in SEVERAL_MEMBERS:
-        check_unused(config, MEMBERS, "it has one member")
+    if name not in RANK1_METHODS:
+        check_unused(config, FACTORS, "its kernels have no rank-1 factors")
+    if name not in (*RANK1_METHODS, *ENSEMBLES):
+        check_unused(config, ["members"], "it has one member")
+    if name not in ENSEMBLES:
+        check_unused(config, ["members_at_once"], "it is one network")
+    if name != "mc_dropout":
+        check_unused(config, ["dropout_rate"], "it drops nothing")
     return methods[name](config, problem)

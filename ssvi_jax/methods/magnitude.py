@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from ssvi_jax import densities, optimizers, predict, schedules, subspace, vi
-from ssvi_jax.config import Config, read_densities
+from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError
 from ssvi_jax.methods import POSTERIOR, SWAPS, Problem, check_unused
 from ssvi_jax.ops import backend
@@ -115,7 +115,7 @@ def build(config: Config, problem: Problem) -> DenseToSparse:
             )
         keep = keep_largest(count)
     else:
-        rule = read_densities(config.densities)
+        rule = densities.read_densities(config.densities)
         sparsity = config.sparsity if isinstance(rule, str) else None
         keep = keep_counts(densities.layer_counts(shapes, sparsity, rule))
     inference = vi.VI(

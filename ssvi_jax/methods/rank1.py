@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ssvi_jax import schedules, vi
-from ssvi_jax.config import SEVERAL_MEMBERS, Config
+from ssvi_jax.config import RANK1_METHODS, Config
 from ssvi_jax.errors import InputError
 from ssvi_jax.fast_priors import FastPrior, check_pair
 from ssvi_jax.methods import Problem, check_unused, deterministic, ssvi
@@ -25,7 +25,7 @@ from ssvi_jax.types import ApplyFn, ModelState, PackedKernel, Params
 
 def spec(config: Config) -> Rank1Spec | None:
     """The factors that a configuration asks for; None with any other method."""
-    if config.method not in SEVERAL_MEMBERS:
+    if config.method not in RANK1_METHODS:
         return None
     is_point = config.method == "batch_ensemble"
     return Rank1Spec(

@@ -13,7 +13,7 @@ import numpy as np
 
 from ssvi_jax import densities, optimizers, priors, schedules, subspace, vi
 from ssvi_jax import masks as masks_lib
-from ssvi_jax.config import Config, read_densities
+from ssvi_jax.config import Config
 from ssvi_jax.methods import Problem
 from ssvi_jax.ops import backend
 from ssvi_jax.types import Masks
@@ -81,17 +81,24 @@ class SSVI:
         rng: np.random.Generator,
     ) -> tuple[vi.State, Masks, dict[str, float]]:
         """Removal and addition; see `subspace.removal_addition`."""
-        rate, gradients = self.rate(int(state.step)), None
-        if self.rule.addition == "gradient":
-            gradients = jax.device_get(
-                self.inference.dense_gradient(
-                    state, masks, data, batch_index, at_mean=self.config.grow_at_mean
-                )
-            )
+        rate = self.rate(int(state.step))
+        gradients = self.gradients(state, masks, data, batch_index)
         state, masks, swapped = subspace.removal_addition(
             state, masks, gradients, rate=rate, rule=self.rule, rng=rng
         )
         return state, masks, {"replacement_rate": rate, "num_swapped": swapped}
+
+    def gradients(
+        self, state: vi.State, masks: Masks, data: vi.Data, batch_index: np.ndarray
+    ) -> dict[str, np.ndarray] | None:
+        """What addition goes by, see `vi.VI.dense_gradient`; None: it is random."""
+        if self.rule.addition != "gradient":
+            return None
+        return jax.device_get(
+            self.inference.dense_gradient(
+                state, masks, data, batch_index, at_mean=self.config.grow_at_mean
+            )
+        )
 
 
 def build(config: Config, problem: Problem, *, points: bool = False) -> SSVI:
@@ -105,7 +112,7 @@ def build(config: Config, problem: Problem, *, points: bool = False) -> SSVI:
     Raises:
       InputError: densities that do not fit the network, or a backend that cannot run.
     """
-    densities_rule = read_densities(config.densities)
+    densities_rule = densities.read_densities(config.densities)
     sparsity = config.sparsity if isinstance(densities_rule, str) else None
     counts = densities.layer_counts(_shapes(problem), sparsity, densities_rule)
     density = sum(counts.values()) / sum(map(math.prod, _shapes(problem).values()))
