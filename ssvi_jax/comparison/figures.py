@@ -1,5 +1,6 @@
 """Figures of a comparison: accuracy against cost, and calibration under shift."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from ssvi_jax import figure_style as style
@@ -61,7 +62,7 @@ def pareto(comparison: Mapping[str, Any]) -> Figure:
     title(figure, "Accuracy against training cost")
     line = Line2D([], [], color=style.GREY, linestyle="--", linewidth=1)
     style.legend_above(ax, "right", [line], ["no method is better in both"])
-    _label_points(figure, ax, x, y, list(methods))
+    _label_points(figure, ax, np.stack([x, y, errors], axis=1), list(methods))
     return figure
 
 
@@ -115,6 +116,12 @@ def front(cost: np.ndarray, score: np.ndarray) -> np.ndarray:
     return np.array(found)
 
 
+def text_box(label: Annotation) -> Bbox:
+    """Where the text of a label is, in pixels; its line is not counted."""
+    label.get_window_extent()  # moves the text to where its point is
+    return Text.get_window_extent(label)
+
+
 def _column(methods: Mapping[str, Any], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Means and standard errors (0 where one seed has none), float ``[methods]``."""
     values = [found["metrics"][name] for found in methods.values()]
@@ -123,17 +130,19 @@ def _column(methods: Mapping[str, Any], name: str) -> tuple[np.ndarray, np.ndarr
 
 
 def _label_points(
-    figure: Figure, ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]
+    figure: Figure, ax: Axes, points: np.ndarray, names: Sequence[str]
 ) -> None:
-    """Names beside their points, as near as they fit without covering anything."""
+    """Names beside points [x, y, error], as near as they fit and cover nothing."""
     figure.draw_without_rendering()  # the layout decides where points are
-    places = ax.transData.transform(np.column_stack([x, y]))
-    taken = [Bbox.from_bounds(px - 8, py - 8, 16, 16) for px, py in places]
+    taken = []
+    for x, y, error in points:
+        ends = ax.transData.transform([(x, y - error), (x, y + error)])
+        taken.append(Bbox(np.add(ends, [(-8, -8), (8, 8)])))
     inside = ax.get_window_extent()
     for i, name in enumerate(names):
         label = ax.annotate(
             drawable(name),
-            (x[i], y[i]),
+            points[i, :2],
             xytext=(0, 0),
             textcoords="offset points",
             ha="center",
@@ -141,30 +150,24 @@ def _label_points(
             fontsize=9,
             color=colour(i),
             arrowprops={"arrowstyle": "-", "color": colour(i), "linewidth": 0.6},
+            bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5},
         )
         label.set_in_layout(False)
         taken.append(_place(figure, label, taken, inside))
 
 
 def _place(figure: Figure, label: Annotation, taken: list[Bbox], inside: Bbox) -> Bbox:
-    """Moves a label to the first place that is free; the last where none is."""
-    size = label.get_window_extent()
-    points = 72 / figure.dpi
-    half = np.array([size.width, size.height]) / 2 * points
+    """Moves a label to the first place that is free, or the last; returns its box."""
+    size = text_box(label)
+    pixels = figure.dpi / 72
+    half = np.array([size.width, size.height]) / 2 / pixels
     box = size
-    for distance in _DISTANCES:
-        for direction in _DIRECTIONS:
-            offset = np.array(direction) * (half + distance)
-            label.set_position((float(offset[0]), float(offset[1])))
-            box = Annotation.get_window_extent(label)
-            text = Bbox.from_bounds(
-                size.x0 + offset[0] / points,
-                size.y0 + offset[1] / points,
-                size.width,
-                size.height,
-            )
-            within = inside.x0 <= text.x0 and text.x1 <= inside.x1
-            within = within and inside.y0 <= text.y0 and text.y1 <= inside.y1
-            if within and not text.count_overlaps(taken):
-                return text
+    for distance, direction in itertools.product(_DISTANCES, _DIRECTIONS):
+        x, y = map(float, np.array(direction) * (half + distance))
+        label.set_position((x, y))
+        box = size.translated(x * pixels, y * pixels)
+        within = Bbox.intersection(box, inside)
+        free = not box.count_overlaps(taken)
+        if free and within is not None and np.allclose(within, box):
+            break
     return box
