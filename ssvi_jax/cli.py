@@ -46,12 +46,20 @@ def parse(argv: Sequence[str]) -> Config:
 
     Jax is not imported, so that `--help` and typing errors answer at once.
     """
-    return _parse(argv, Config())
+    return parse_as(Config, argv)
 
 
-def parse_as(options: type[T], argv: Sequence[str]) -> T:
-    """Parses the command line of a script whose options are a dataclass."""
-    return tyro.cli(options, args=list(argv))
+def parse_as(options: type[T], argv: Sequence[str], *, default: T | None = None) -> T:
+    """Parses the command line of a script whose options are a dataclass.
+
+    Args:
+      options: the dataclass.
+      argv: the command line.
+      default: values of what is not given; without it those of the dataclass.
+    """
+    if default is None:
+        return tyro.cli(options, args=list(argv))
+    return tyro.cli(options, args=list(argv), default=default)
 
 
 def resolve(argv: Sequence[str], *, preset: str, dataset: str) -> Config:
@@ -78,9 +86,5 @@ def resolve(argv: Sequence[str], *, preset: str, dataset: str) -> Config:
         and round(density, 9) <= WIDE_DENSITY
     )
     default = defaults(preset, dataset, asked.method, wide=wide)
-    config = _parse(argv, default)
+    config = parse_as(Config, argv, default=default)
     return dataclasses.replace(config, preset=preset, dataset=dataset)
-
-
-def _parse(argv: Sequence[str], default: Config) -> Config:
-    return tyro.cli(Config, args=list(argv), default=default)

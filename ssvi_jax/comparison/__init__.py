@@ -1,0 +1,1 @@
+"""Several methods over several seeds: trained, evaluated and put into one table."""

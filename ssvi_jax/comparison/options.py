@@ -1,0 +1,141 @@
+"""Options of a comparison, and the configuration of each of its runs.
+
+Imports nothing heavy, so that a command line can be parsed and refused at once.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, get_args
+
+import tyro
+
+from ssvi_jax import cli, config
+from ssvi_jax.config import Config
+from ssvi_jax.errors import InputError, check_choice, check_positive
+
+METHODS: tuple[str, ...] = get_args(
+    next(field.type for field in dataclasses.fields(Config) if field.name == "method")
+)
+"""Every method that `Config` knows, in its order."""
+
+OVERRIDES: dict[str, dict[str, object]] = {}
+"""Method → fields of `Config` that it has in a comparison and not alone. A flag that is
+given wins. Empty while all methods train the preset's network in the preset's epochs:
+`laptop` is never widened here, so that what differs is the method."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Trains methods over several seeds, evaluates them, and writes one table.
+
+    Every flag of experiments/cifar10.py may be added (--preset laptop --epochs 3
+    --width 1) and goes to all runs, except where it would change what defines a method.
+    What --out already holds is not trained again. With --verify nothing is trained.
+    """
+
+    methods: str = ""
+    """Names separated by commas, or "all"."""
+    seeds: int = 3
+    """Runs of every method: seeds 0, 1, …"""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("results/methods")
+    """Folder of the table and figures; runs go to DIR/runs/METHOD-SEED."""
+
+    corruptions_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """As for experiments/corruptions.py: folder of CIFAR-10-C's .npy files."""
+    ood: Annotated[
+        tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SET")
+    ] = ()
+    """As there: an out-of-distribution set; may be given several times."""
+    images: int = 0
+    """As there: only the first so many images of every shifted set; 0: all."""
+
+    verify: bool = False
+    """Compare the table in --out with --reference; exit code 1 if it is outside."""
+    write_reference: bool = False
+    """Write the table in --out, with tolerances, to --reference."""
+    reference: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path(
+        "results/methods/reference.json"
+    )
+    """Numbers that --verify expects."""
+
+    def __post_init__(self):
+        check_positive("--seeds", self.seeds)
+        if self.images < 0:
+            raise InputError(f"--images: got {self.images}, allowed: 0 (all) or more.")
+        if self.verify and self.write_reference:
+            raise InputError("--verify: got --write-reference too, allowed: one.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The methods asked for, each once.
+
+        Raises:
+          InputError: none, or one that is not known.
+        """
+        if self.methods == "all":
+            return METHODS
+        names = [name.strip() for name in self.methods.split(",")]
+        for name in names:
+            check_choice("--methods", name, (*METHODS, "all"))
+        return tuple(dict.fromkeys(names))
+
+
+def parse(argv: Sequence[str]) -> tuple[Comparison, list[str]]:
+    """A comparison's own options, and the flags that are left for its runs.
+
+    Args:
+      argv: the command line.
+    """
+    options, rest = tyro.cli(Comparison, args=list(argv), return_unknown_args=True)
+    return options, rest
+
+
+def configure(
+    flags: Sequence[str],
+    *,
+    method: str,
+    seed: int,
+    preset: str,
+    dataset: str,
+    out: Path,
+) -> tuple[Config, list[str]]:
+    """The configuration of one run: defaults, then `OVERRIDES`, then flags.
+
+    What `config.METHODS` gives a method defines it (a deterministic network has no
+    sparsity) and stays, whatever the flags.
+
+    Args:
+      flags: flags of `Config` for all runs.
+      method: the run's method.
+      seed: its seed.
+      preset: the preset's own name.
+      dataset: the data set's own name.
+      out: folder of the comparison.
+
+    Returns:
+      The configuration, and the flags that the method's definition kept from it.
+
+    Raises:
+      InputError: a flag that the comparison sets itself, or a bad value.
+    """
+    default = dataclasses.replace(
+        config.defaults(preset, dataset, method),
+        **{"figures": False, **OVERRIDES.get(method, {})},
+        seed=seed,
+        out=out / "runs" / f"{method}-{seed}",
+    )
+    given = cli.parse_as(Config, flags, default=default)
+    for name, instead in (("method", "--methods"), ("seed", "--seeds")):
+        if getattr(given, name) != getattr(default, name):
+            raise InputError(
+                f"--{name}: a comparison has several; leave it out and give {instead}."
+            )
+    if given.resume:
+        raise InputError(
+            "--resume: a comparison always continues what is in --out; leave it out."
+        )
+    own = {name: getattr(default, name) for name in config.METHODS.get(method, {})}
+    kept = [name for name, value in own.items() if getattr(given, name) != value]
+    changes = {**own, "preset": preset, "dataset": dataset}
+    return dataclasses.replace(given, **changes), kept

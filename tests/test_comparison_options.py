@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+
+from ssvi_jax import config
+from ssvi_jax.comparison import options
+from ssvi_jax.errors import InputError
+
+
+def configure(*flags, method="ssvi", seed=0, preset="laptop", dataset="cifar10"):
+    return options.configure(
+        flags, method=method, seed=seed, preset=preset, dataset=dataset, out=Path("o")
+    )
+
+
+def test_methods_are_those_of_the_configuration():
+    assert set(options.METHODS) == {"ssvi", *config.METHODS}
+    assert options.Comparison(methods="all").names == options.METHODS
+
+
+def test_names_are_each_there_once_in_the_order_given():
+    names = options.Comparison(methods="rigl, ssvi,rigl").names
+    assert names == ("rigl", "ssvi")
+
+
+@pytest.mark.parametrize("methods", ["", "ssvi,who", "ssvi,"])
+def test_an_unknown_method_lists_the_known_ones(methods):
+    words = r"--methods: got '(who)?', allowed: all, "
+    with pytest.raises(InputError, match=words) as e:
+        _ = options.Comparison(methods=methods).names
+    assert all(name in str(e.value) for name in options.METHODS)
+
+
+def test_flags_that_are_not_the_comparisons_are_left_for_the_runs():
+    argv = ["--methods", "ssvi", "--epochs", "3", "--seeds", "2", "--nesterov"]
+    parsed, rest = options.parse([*argv, "--ood", "none", "--width", "1"])
+    assert (parsed.methods, parsed.seeds, parsed.ood) == ("ssvi", 2, ("none",))
+    assert rest == ["--epochs", "3", "--nesterov", "--width", "1"]
+
+
+@pytest.mark.parametrize("method", options.METHODS)
+def test_every_method_gets_the_presets_network_and_epochs_and_its_own_rest(method):
+    found, kept = configure(method=method, seed=2)
+    assert (found.width, found.epochs) == (1.0, 10)  # never the wide laptop preset
+    assert (found.method, found.seed, found.figures) == (method, 2, False)
+    assert found.out == Path("o") / "runs" / f"{method}-2"
+    assert kept == []
+    for name, value in config.METHODS.get(method, {}).items():
+        assert getattr(found, name) == value
+
+
+def test_flags_win_but_for_what_defines_a_method():
+    flags = ["--sparsity", "0.9", "--epochs", "3", "--width", "0.5"]
+    sparse, kept = configure(*flags)
+    assert (sparse.sparsity, sparse.epochs, sparse.width, kept) == (0.9, 3, 0.5, [])
+    dense, kept = configure(*flags, method="deterministic")
+    assert (dense.sparsity, dense.epochs, dense.width) == (0.0, 3, 0.5)
+    assert kept == ["sparsity"]
+
+
+def test_overrides_are_of_one_method_and_flags_win(monkeypatch):
+    monkeypatch.setitem(options.OVERRIDES, "rigl", {"epochs": 7, "momentum": 0.5})
+    found, _ = configure("--momentum", "0.8", method="rigl")
+    assert (found.epochs, found.momentum) == (7, 0.8)
+    assert configure()[0].epochs == 10
+
+
+def test_every_override_is_a_field_of_a_known_method():
+    for method, fields in options.OVERRIDES.items():
+        assert method in options.METHODS
+        assert fields.keys() <= config.Config().as_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--method", "rigl"], "--method: a comparison has several; .* --methods"),
+        (["--seed", "5"], "--seed: a comparison has several; .* --seeds"),
+        (["--resume"], "--resume: a comparison always continues"),
+    ],
+)
+def test_flags_that_the_comparison_sets_itself_are_refused(flags, words):
+    with pytest.raises(InputError, match=words):
+        configure(*flags)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"seeds": 0}, "--seeds: got 0"),
+        ({"images": -1}, "--images: got -1, allowed: 0"),
+        ({"verify": True, "write_reference": True}, "--verify: got --write-reference"),
+    ],
+)
+def test_bad_options_are_refused(values, words):
+    with pytest.raises(InputError, match=words):
+        options.Comparison(**values)
