@@ -85,6 +85,9 @@ POSTERIOR = (
 )
 """Fields of `Config` that say nothing to a point estimate."""
 
+HESSIAN = ("hess_init", "beta2", "clip_radius")
+"""Fields of `Config` that are IVON's alone."""
+
 SWAPS = (
     *("replacement_rate", "replacement_schedule", "replacement_end"),
     *("removal", "removal_lambda", "addition", "grow_batches"),
@@ -120,7 +123,7 @@ def build(name: str, config: Config, problem: Problem) -> Method:
     Raises:
       InputError: unknown name, or settings that the method does not have.
     """
-    from ssvi_jax.methods import deterministic, magnitude, rigl, ssvi, svd
+    from ssvi_jax.methods import deterministic, ivon, magnitude, rigl, ssvi, svd
 
     methods: dict[str, Callable[[Config, Problem], Method]] = {
         "ssvi": ssvi.build,
@@ -130,8 +133,11 @@ def build(name: str, config: Config, problem: Problem) -> Method:
         "static": rigl.build_static,
         "magnitude": magnitude.build,
         "svd": svd.build,
+        "ivon": ivon.build,
     }
     check_choice("--method", name, methods)
     if name not in PRUNING:
         check_unused(config, ["prune_at"], "it does not prune")
+    if name != "ivon":
+        check_unused(config, HESSIAN, "its standard deviations are no Hessian's")
     return methods[name](config, problem)
