@@ -112,7 +112,7 @@ class Config:
     prune_at: float = 0.0
     """Fraction of the steps that are dense; magnitude: 0.5, svd: 0.9, others: 0."""
 
-    estimator: Literal["local_reparam", "weight_sample"] = "local_reparam"
+    estimator: Literal["local_reparam", "flipout", "weight_sample"] = "local_reparam"
     """Gradient estimator."""
     backend: Literal["auto", "xla", "sparse"] = "auto"
     """sparse: compiled CPU kernels that visit kept weights only; auto: by device."""

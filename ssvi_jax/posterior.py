@@ -1,5 +1,6 @@
 """The packed mean-field posterior: initialization, sampling, and unpacking."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 
@@ -99,6 +100,40 @@ def kernels(
     }
 
 
+def flipout_kernels(
+    posterior: Posterior,
+    subspace: Subspace,
+    key: jax.Array,
+    probes: Mapping[str, jax.Array] | None = None,
+    *,
+    backend: str = "xla",
+) -> dict[str, PackedKernel]:
+    """The draw of `packed_sample` as kernels that flip it for each example.
+
+    Args:
+      posterior: packed Gaussians or points.
+      subspace: where they sit.
+      key: random key.
+      probes: full-shape zeros added to the means, to differentiate with respect to.
+      backend: what multiplies; see `PackedKernel`.
+    """
+    means = kernels(posterior, subspace, probes, backend=backend)
+    return {
+        path: dataclasses.replace(
+            means[path], sigma=None, deviation=_deviation(posterior[path], key, i)
+        )
+        for i, (path, _) in enumerate(subspace.shapes)
+    }
+
+
+def _deviation(packed: Gaussian | Point, key: jax.Array, i: int) -> jax.Array | None:
+    """What the i-th kernel's draw under this key adds to its means; None of points."""
+    sigma = sigma_of(packed)
+    if sigma is None:
+        return None
+    return sigma * ops.noise.normal(jax.random.fold_in(key, i), packed.mean.shape)
+
+
 def packed_sample(
     posterior: Posterior,
     subspace: Subspace,
@@ -118,10 +153,9 @@ def packed_sample(
     """
     kernels = {}
     for i, (path, shape) in enumerate(subspace.shapes):
-        theta, sigma = posterior[path].mean, sigma_of(posterior[path])
-        if key is not None and sigma is not None:
-            noise = ops.noise.normal(jax.random.fold_in(key, i), theta.shape)
-            theta = theta + sigma * noise
+        theta = posterior[path].mean
+        deviation = None if key is None else _deviation(posterior[path], key, i)
+        theta = theta if deviation is None else theta + deviation
         probe = None if probes is None else probes[path]
         kernels[path] = PackedKernel(
             theta, None, subspace.index[path], shape, probe, backend
