@@ -68,6 +68,7 @@ class Config:
         "static",
         "magnitude",
         "svd",
+        "ivon",
         "rank1",
         "batch_ensemble",
         "ensemble",
@@ -77,6 +78,7 @@ class Config:
     ] = "ssvi"
     """Point estimates, trained with the same code: deterministic (dense), rigl, set,
     static (sparse), magnitude (dense, then pruned). svd: sparse variational dropout.
+    ivon: dense, standard deviations by the Hessian.
     rank1, batch_ensemble: K members whose kernels differ by rank-1 factors. ensemble,
     ssvi_ensemble: K networks; ssvi_mixture: K posteriors on one mask."""
     model: Literal["convnet", "mlp", "resnet18", "resnet34", "resnet50", "wrn28"] = (
@@ -126,7 +128,7 @@ class Config:
     prune_at: float = 0.0
     """Fraction of the steps that are dense; magnitude: 0.5, svd: 0.9, others: 0."""
 
-    estimator: Literal["local_reparam", "weight_sample"] = "local_reparam"
+    estimator: Literal["local_reparam", "flipout", "weight_sample"] = "local_reparam"
     """Gradient estimator."""
     backend: Literal["auto", "xla", "sparse"] = "auto"
     """sparse: compiled CPU kernels that visit kept weights only; auto: by device."""
@@ -142,6 +144,12 @@ class Config:
     """Standard deviation of the initial means; 0: He initialization by fan-in."""
     sigma_init: float = 6e-4
     """Mean of the initial standard deviations; their spread is 5/6 of it."""
+    hess_init: float = 0.5
+    """ivon: initial Hessian h₀; σ² = 1 / (N (h + weight decay))."""
+    beta2: float = 0.99999
+    """ivon: how slowly the Hessian follows its estimates."""
+    clip_radius: float = 0.0
+    """ivon: largest change of a weight, over learning rate and h₀; 0: any."""
 
     members: int = 4
     """K: mixture components of rank1 and ssvi_mixture, members of all ensembles."""
@@ -207,6 +215,7 @@ class Config:
         check_fraction("--sparsity", self.sparsity)
         check_fraction("--prune-at", self.prune_at)
         check_fraction("--dropout-rate", self.dropout_rate)
+        check_fraction("--beta2", self.beta2)
         for name in _FRACTIONS:
             check_fraction(_flag(name), getattr(self, name), one_allowed=True)
         for name in _POSITIVE:
@@ -259,6 +268,7 @@ _POSITIVE = (
     "removal_lambda",
     "prior_std",
     "sigma_init",
+    "hess_init",
     "learning_rate",
     "sigma_learning_rate",
     "samples",
@@ -272,6 +282,7 @@ _NOT_NEGATIVE = (
     "seed",
     "kl_scale",
     "mean_init",
+    "clip_radius",
     "weight_decay",
     "test_every",
     "members_at_once",
@@ -348,10 +359,19 @@ METHODS: dict[str, dict[str, object]] = {
     "ssvi_ensemble": {},
     "ssvi_mixture": {},
     "mc_dropout": {"sparsity": 0.0, "replacement_rate": 0.0},
+    "ivon": {
+        "sparsity": 0.0,
+        "replacement_rate": 0.0,
+        "estimator": "weight_sample",
+        "kl_scale": 1.0,
+        "learning_rate": 0.2,
+        "nesterov": False,
+        "weight_decay": 2e-4,
+    },
 }
 """What a method changes besides. `svd` starts at log σ² = -10 and has no decay, as the
 prior shrinks the means (Molchanov et al. 2017); `rank1` and `batch_ensemble` as in
-arXiv 2005.07186."""
+arXiv 2005.07186; `ivon` is at the authors' values for ResNet-20 (arXiv 2402.17641)."""
 
 WIDE_LAPTOP: dict[str, object] = {"width": 2.0, "epochs": 22}
 """What `laptop` changes besides, on larger images, where the sparse kernels compute its

@@ -13,7 +13,8 @@ Rules, all of them:
 - A step is 3 times its forward products: forward, gradient of the input, gradient of
   the weights. The first layer is counted so too, though it needs no input gradient.
 - The local reparameterization has two products (mean and variance) in each of the
-  three; weight sampling and deterministic training have one.
+  three, and so has flipout (mean and deviation); weight sampling and deterministic
+  training have one.
 - Addition by gradient costs, once in a phase of `inner_steps` steps and for each of its
   batches, a forward pass and input gradients through the kept weights, and the dense
   gradient of the means: one product of all weights. It is spread over the phase. With
@@ -30,7 +31,7 @@ import jax
 
 from ssvi_jax.errors import InputError, check_choice
 
-PRODUCTS = {"local_reparam": 2, "weight_sample": 1, "deterministic": 1}
+PRODUCTS = {"local_reparam": 2, "flipout": 2, "weight_sample": 1, "deterministic": 1}
 """Estimator → products of a layer in the forward pass, and in each gradient."""
 
 

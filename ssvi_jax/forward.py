@@ -31,7 +31,9 @@ def forward(
       key: random key.
       estimator: "local_reparam" (Kingma et al. 2015: Gaussian pre-activations with
         independent noise per example; layers that cannot do so use the weight sample),
-        "weight_sample" (one draw of the weights for the batch), or "mean".
+        "flipout" (Wen et al. 2018: one draw, its signs flipped for each example; the
+        same layers), "weight_sample" (one draw of the weights for the batch), or
+        "mean".
       train: forwarded to the network.
       probes: full-shape zeros added to the means, to differentiate with respect to.
       backend: what multiplies; see `types.PackedKernel`.
@@ -48,6 +50,11 @@ def forward(
     if estimator == "local_reparam":
         extra["kernels"] = posterior_lib.kernels(
             weights.posterior, subspace, probes, backend=backend
+        )
+    elif estimator == "flipout":
+        assert key_draw is not None
+        extra["kernels"] = posterior_lib.flipout_kernels(
+            weights.posterior, subspace, key_draw, probes, backend=backend
         )
     elif backend == "sparse":
         extra["kernels"] = kernels

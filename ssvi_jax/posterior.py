@@ -1,5 +1,6 @@
 """The packed mean-field posterior: initialization, sampling, and unpacking."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 
@@ -105,6 +106,31 @@ def kernels(
             backend=backend,
         )
         for path, shape in subspace.shapes
+    }
+
+
+def flipout_kernels(
+    posterior: Posterior,
+    subspace: Subspace,
+    key: jax.Array,
+    probes: Mapping[str, jax.Array] | None = None,
+    *,
+    backend: str = "xla",
+) -> dict[str, PackedKernel]:
+    """The draw of `packed_sample` as kernels that flip it for each example.
+
+    Args:
+      posterior: packed Gaussians or points.
+      subspace: where they sit.
+      key: random key.
+      probes: full-shape zeros added to the means, to differentiate with respect to.
+      backend: what multiplies; see `PackedKernel`.
+    """
+    means = kernels(posterior, subspace, probes, backend=backend)
+    deviations = _deviations(posterior, key)
+    return {
+        path: dataclasses.replace(kernel, sigma=None, deviation=deviations.get(path))
+        for path, kernel in means.items()
     }
 
 

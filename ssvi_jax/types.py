@@ -92,6 +92,8 @@ class PackedKernel:
         with respect to them is the dense gradient that addition needs.
       backend: "xla" (dense products of the unpacked kernel) or "sparse" (the compiled
         kernels, where they can; see `ops.backend`); static.
+      deviation: None, or ``[s]`` a draw of the weights minus the means, to be flipped
+        for each example (see `ops.flipout`); sigma is then None.
     """
 
     mean: jax.Array
@@ -100,6 +102,7 @@ class PackedKernel:
     shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
     probe: jax.Array | None = None
     backend: str = dataclasses.field(default="xla", metadata={"static": True})
+    deviation: jax.Array | None = None
 
     def reshape(self, shape: tuple[int, ...]) -> "PackedKernel":
         """The same weights seen in another shape of equal size (row-major)."""
@@ -108,12 +111,13 @@ class PackedKernel:
 
     def astype(self, dtype: jax.typing.DTypeLike) -> "PackedKernel":
         """The same kernel with its values in another floating type."""
-        return dataclasses.replace(
-            self,
-            mean=self.mean.astype(dtype),
-            sigma=None if self.sigma is None else self.sigma.astype(dtype),
-            probe=None if self.probe is None else self.probe.astype(dtype),
-        )
+        names = ("mean", "sigma", "probe", "deviation")
+        values = {name: getattr(self, name) for name in names}
+        changed = {
+            name: None if value is None else value.astype(dtype)
+            for name, value in values.items()
+        }
+        return dataclasses.replace(self, **changed)
 
 
 class MemberNetwork(Protocol):
@@ -181,8 +185,9 @@ class ApplyFn(Protocol):
           x: one batch of inputs.
           train: whether batch statistics are used and updated, and dropout is on.
           key: random key for the forward pass.
-          kernels: kernels whose layers use the local reparameterization; their entries
-            in `params` are then not read. An apply function that cannot do so may
-            leave this argument out and be used with weight sampling.
+          kernels: kernels whose layers draw their pre-activations (`ops.lrt_dense`,
+            `ops.lrt_conv`); their entries in `params` are then not read. An apply
+            function that cannot do so may leave this argument out and be used with
+            weight sampling.
         """
         ...

@@ -37,7 +37,7 @@ from ssvi_jax.types import (
     Weights,
 )
 
-ESTIMATORS = ("local_reparam", "weight_sample")
+ESTIMATORS = ("local_reparam", "flipout", "weight_sample")
 
 Data = tuple[jax.Array, jax.Array]
 """Inputs ``[n, ...]`` and labels ``[n]`` of the whole training set, on the device."""
@@ -111,7 +111,7 @@ class VI:
       tx: optimizer over `Trainable` (see `optimizers`).
       num_data: N, the number of training examples.
       prior: prior of every selected weight.
-      estimator: "local_reparam" or "weight_sample".
+      estimator: "local_reparam", "flipout" or "weight_sample" (see `forward`).
       backend: "xla" or "sparse" (see `ops.backend.choose`).
       kl_weight: step → β_t (dimensionless), inside jit.
       augment: random transformation of a training batch, inside jit.

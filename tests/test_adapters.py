@@ -53,7 +53,7 @@ def twins():
 
 
 @pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize("estimator", ["local_reparam", "weight_sample", "mean"])
+@pytest.mark.parametrize("estimator", [*vi.ESTIMATORS, "mean"])
 def test_linen_and_nnx_give_equal_logits(twins, estimator, train):
     networks, weights, sub, x = twins
     options = {"key": KEY, "estimator": estimator, "train": train}
@@ -69,7 +69,7 @@ def test_linen_and_nnx_give_equal_logits(twins, estimator, train):
     assert np.any(found[0][1]["norm"]["mean"] != before) == train
 
 
-@pytest.mark.parametrize("estimator", ["local_reparam", "weight_sample"])
+@pytest.mark.parametrize("estimator", vi.ESTIMATORS)
 def test_linen_and_nnx_give_equal_elbos_and_gradients(twins, estimator):
     networks, weights, sub, x = twins
     labels, found = jnp.array([0, 1, 2, 0]), []

@@ -84,7 +84,7 @@ def test_the_help_names_every_density_rule():
 def test_every_preset_resolves(preset, dataset, method):
     got = defaults(preset, dataset, method)
     assert (got.preset, got.dataset, got.method) == (preset, dataset, method)
-    dense = ("deterministic", "svd", "rank1", "batch_ensemble")
+    dense = ("deterministic", "svd", "ivon", "rank1", "batch_ensemble")
     dense += ("ensemble", "mc_dropout")
     assert (got.sparsity == 0) == (method in dense)
     assert (got.prune_at > 0) == (method in methods.PRUNING)
@@ -132,6 +132,9 @@ def test_an_unknown_preset_lists_the_known_ones():
         ("sparsity", -0.1, r"\[0, 1\)"),
         ("sparsity", float("nan"), r"\[0, 1\)"),
         ("prune_at", 1.0, r"\[0, 1\)"),
+        ("beta2", 1.0, r"\[0, 1\)"),
+        ("hess_init", 0.0, "above 0"),
+        ("clip_radius", -1.0, "0 or more"),
         ("replacement_rate", 1.1, r"\[0, 1\]"),
         ("replacement_end", -1.0, r"\[0, 1\]"),
         ("kl_warmup", 2.0, r"\[0, 1\]"),

@@ -30,6 +30,7 @@ def test_forward_by_hand():
     [
         # 16 examples * 3 (forward, two gradients) * products * 2,324
         ("local_reparam", 16 * 3 * 2 * 2324),
+        ("flipout", 16 * 3 * 2 * 2324),
         ("weight_sample", 16 * 3 * 2324),
         ("deterministic", 16 * 3 * 2324),
     ],

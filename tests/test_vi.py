@@ -90,7 +90,7 @@ class Regression:
         return self.selected.T @ self.y / NOISE_STD**2 / precision, precision**-0.5
 
 
-@pytest.mark.parametrize("estimator", ["local_reparam", "weight_sample"])
+@pytest.mark.parametrize("estimator", vi.ESTIMATORS)
 @pytest.mark.parametrize("beta", [1.0, 0.1, 0.0])
 def test_the_expected_loss_is_the_closed_form(estimator, beta):
     problem = Regression(orthogonal=False)
@@ -114,7 +114,7 @@ def test_the_expected_loss_is_the_closed_form(estimator, beta):
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
 
 
-@pytest.mark.parametrize("estimator", ["local_reparam", "weight_sample"])
+@pytest.mark.parametrize("estimator", vi.ESTIMATORS)
 def test_the_optimum_is_the_log_evidence(estimator):
     problem = Regression(orthogonal=True)
     mean, sigma = problem.optimum()
@@ -163,7 +163,7 @@ def outputs(estimator, num=6000):
     return np.asarray(samples), (x @ full_mean)[0], (x**2 @ full_variance)[0]
 
 
-@pytest.mark.parametrize("estimator", ["local_reparam", "weight_sample"])
+@pytest.mark.parametrize("estimator", vi.ESTIMATORS)
 def test_estimators_have_the_moments_of_the_layer(estimator):
     samples, mean, variance = outputs(estimator)
     assert_within(samples, mean)
@@ -191,7 +191,7 @@ def test_local_reparam_draws_anew_for_every_example():
     np.testing.assert_allclose(*logits("weight_sample"), rtol=1e-6)
 
 
-@pytest.mark.parametrize("estimator", ["local_reparam", "weight_sample"])
+@pytest.mark.parametrize("estimator", vi.ESTIMATORS)
 def test_gradients_agree_with_finite_differences(estimator):
     inference, state, masks, data = mlp_problem(estimator=estimator)
     sub = masks_lib.to_subspace(masks)

@@ -158,6 +158,20 @@ def loss_of_full_means(inference, state, masks, batch, key, estimator):
                 )
                 for path in masks
             }
+        if estimator == "flipout":
+            everything = masks_lib.to_subspace(
+                {path: np.ones(shape, bool) for path, shape in shapes.items()}
+            )
+            kernels = {
+                path: posterior.PackedKernel(
+                    mean=means[path].reshape(-1),
+                    sigma=None,
+                    index=everything.index[path],
+                    shape=shapes[path],
+                    deviation=noise[path].reshape(-1),
+                )
+                for path in masks
+            }
         draws = {
             path: means[path] + (0.0 if estimator == "mean" else noise[path])
             for path in masks
@@ -176,7 +190,7 @@ def loss_of_full_means(inference, state, masks, batch, key, estimator):
     return loss
 
 
-@pytest.mark.parametrize("estimator", ["local_reparam", "weight_sample", "mean"])
+@pytest.mark.parametrize("estimator", [*vi.ESTIMATORS, "mean"])
 def test_dense_gradient_is_the_gradient_of_all_means(estimator):
     sampled = "weight_sample" if estimator == "mean" else estimator
     inference, state, masks, data = mlp_problem(estimator=sampled)
@@ -260,7 +274,7 @@ def test_rows_that_the_data_do_not_have_are_refused():
 
 @pytest.mark.parametrize(
     ("options", "word"),
-    [({"estimator": "flipout"}, "local_reparam"), ({"num": 0}, "num_data")],
+    [({"estimator": "flip"}, "flipout, local_reparam"), ({"num": 0}, "num_data")],
 )
 def test_bad_settings_are_refused(options, word):
     with pytest.raises(InputError, match=word):

@@ -85,6 +85,9 @@ POSTERIOR = (
 )
 """Fields of `Config` that say nothing to a point estimate."""
 
+HESSIAN = ("hess_init", "beta2", "clip_radius")
+"""Fields of `Config` that are IVON's alone."""
+
 SWAPS = (
     *("replacement_rate", "replacement_schedule", "replacement_end"),
     *("removal", "removal_lambda", "addition", "grow_batches"),
@@ -131,6 +134,7 @@ def build(name: str, config: Config, problem: Problem) -> Method:
     from ssvi_jax.methods import (
         deterministic,
         ensemble,
+        ivon,
         magnitude,
         mc_dropout,
         mixture,
@@ -154,6 +158,7 @@ def build(name: str, config: Config, problem: Problem) -> Method:
         "static": rigl.build_static,
         "magnitude": magnitude.build,
         "svd": svd.build,
+        "ivon": ivon.build,
     }
     check_choice("--method", name, methods)
     if name not in PRUNING:
@@ -166,4 +171,6 @@ def build(name: str, config: Config, problem: Problem) -> Method:
         check_unused(config, ["members_at_once"], "it is one network")
     if name != "mc_dropout":
         check_unused(config, ["dropout_rate"], "it drops nothing")
+    if name != "ivon":
+        check_unused(config, HESSIAN, "its standard deviations are no Hessian's")
     return methods[name](config, problem)

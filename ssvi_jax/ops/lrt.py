@@ -6,11 +6,12 @@ and the local reparameterization trick", 2015, equation 6).
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from ssvi_jax.ops import backend, noise, products
+from ssvi_jax.ops import backend, flipout, noise, products
 from ssvi_jax.ops.packing import unpack
 from ssvi_jax.types import PackedKernel
 
@@ -45,13 +46,16 @@ perturb.defvjp(_perturb_fwd, _perturb_bwd)
 def lrt_dense(x: jax.Array, kernel: PackedKernel, key: jax.Array) -> jax.Array:
     """Samples ``[..., out]`` pre-activations of a dense layer with Gaussian weights.
 
-    A kernel without sigma gives the plain product.
+    A kernel without sigma gives the plain product, one with a deviation that of
+    `flipout`.
 
     Args:
       x: ``[..., in]`` inputs.
       kernel: packed kernel of shape ``[in, out]``.
       key: random key of this layer and step.
     """
+    if kernel.deviation is not None:
+        return flipout.sample(x, kernel, key, partial(lrt_dense, key=key))
     if backend.takes_dense(x, kernel):
         return backend.dense(x, kernel, key)
     mean, *variance = unpack(kernel)
@@ -75,7 +79,8 @@ def lrt_conv(
 ) -> jax.Array:
     """Samples the pre-activations of a convolution with Gaussian weights.
 
-    A kernel without sigma gives the plain convolution.
+    A kernel without sigma gives the plain convolution, one with a deviation that of
+    `flipout`.
 
     Args:
       x: ``[batch, *spatial, in]`` inputs.
@@ -86,6 +91,16 @@ def lrt_conv(
       rhs_dilation: distance between the kernel's taps.
       groups: number of channel groups.
     """
+    if kernel.deviation is not None:
+        plain = partial(
+            lrt_conv,
+            key=key,
+            strides=strides,
+            padding=padding,
+            rhs_dilation=rhs_dilation,
+            groups=groups,
+        )
+        return flipout.sample(x, kernel, key, plain)
     window = products.Window.make(strides, padding, rhs_dilation, groups)
     if backend.takes_conv(x, kernel, window):
         return backend.conv(x, kernel, key, window)
