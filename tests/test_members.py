@@ -88,6 +88,16 @@ def test_noise_of_the_network_is_drawn_for_every_member():
     assert predict.num_passes(network, ensemble(2), 10) == 20
 
 
+def test_passes_come_member_by_member():
+    kernel = jnp.stack([jnp.zeros((4, 3)), jnp.full((4, 3), 9.0).at[:, 0].set(-9.0)])
+    weights = Weights({}, {"kernel": kernel}, {})
+    key = jax.random.key(0)
+    found = predict.predict(Dropped(2), weights, {}, X, key=key, num_samples=3)
+    np.testing.assert_allclose(found.sample_entropy[:3], np.log(3), rtol=1e-6)
+    assert (found.sample_entropy[3:].mean(0) < np.log(3) - 0.01).all()
+    assert (found.sample_entropy[3:].min(0) < np.log(2) + 1e-3).all()
+
+
 @pytest.mark.parametrize(
     ("network", "expected"),
     [
