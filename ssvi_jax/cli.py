@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import tyro
 
-from ssvi_jax.config import SPARSE_FROM_START, WIDE_DENSITY, Config, defaults
+from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError
+from ssvi_jax.presets import SPARSE_FROM_START, WIDE_DENSITY, defaults
 
 T = TypeVar("T")
 

@@ -6,7 +6,8 @@ from functools import partial
 import optax
 
 from ssvi_jax import rank1, schedules, trees
-from ssvi_jax.config import RANK1_METHODS, Config
+from ssvi_jax.config import Config
+from ssvi_jax.presets import RANK1_METHODS
 from ssvi_jax.types import Gaussian, Point
 from ssvi_jax.vi import Trainable
 

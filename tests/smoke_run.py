@@ -22,8 +22,9 @@ import numpy as np
 import pytest
 from jax.core import Tracer
 
-from ssvi_jax import cli, config, data, runlog, subspace, train
+from ssvi_jax import cli, data, presets, runlog, subspace, train
 from ssvi_jax.checkpoint import Checkpoints
+from ssvi_jax.config import Config
 from ssvi_jax.methods import ssvi
 from ssvi_jax.network import ImageNetwork, NetworkSpec
 from ssvi_jax.types import Masks, Weights
@@ -126,11 +127,11 @@ def copy_of(folder: Path, target: Path) -> Path:
     return Path(shutil.copytree(folder, target))
 
 
-def tiny_config(**changes: Any) -> config.Config:
+def tiny_config(**changes: Any) -> Config:
     """`TINY` as a configuration, with changes."""
     method = changes.get("method", "ssvi")
     values = {"model": "mlp", "width": 0.25, "figures": False, **changes}
-    return dataclasses.replace(config.defaults("smoke", "digits", method), **values)
+    return dataclasses.replace(presets.defaults("smoke", "digits", method), **values)
 
 
 def tiny_train(

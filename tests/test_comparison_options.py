@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from ssvi_jax import config
+from ssvi_jax import presets
 from ssvi_jax.comparison import options
+from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError
 
 
@@ -14,7 +15,7 @@ def configure(*flags, method="ssvi", seed=0, preset="laptop", dataset="cifar10")
 
 
 def test_methods_are_those_of_the_configuration():
-    assert set(options.METHODS) == {"ssvi", *config.METHODS}
+    assert set(options.METHODS) == {"ssvi", *presets.METHODS}
     assert options.Comparison(methods="all").names == options.METHODS
 
 
@@ -45,7 +46,7 @@ def test_every_method_gets_the_presets_network_and_epochs_and_its_own_rest(metho
     assert (found.method, found.seed, found.figures) == (method, 2, False)
     assert found.out == Path("o") / "runs" / f"{method}-2"
     assert kept == []
-    for name, value in config.METHODS.get(method, {}).items():
+    for name, value in presets.METHODS.get(method, {}).items():
         assert getattr(found, name) == value
 
 
@@ -68,7 +69,7 @@ def test_overrides_are_of_one_method_and_flags_win(monkeypatch):
 def test_every_override_is_a_field_of_a_known_method():
     for method, fields in options.OVERRIDES.items():
         assert method in options.METHODS
-        assert fields.keys() <= config.Config().as_dict().keys()
+        assert fields.keys() <= Config().as_dict().keys()
 
 
 @pytest.mark.parametrize(

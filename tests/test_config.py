@@ -14,17 +14,19 @@ from ssvi_jax import (
     methods,
     models,
     predict,
+    presets,
     priors,
     schedules,
     vi,
 )
 from ssvi_jax import data as data_lib
-from ssvi_jax.config import Config, defaults
+from ssvi_jax.config import Config
 from ssvi_jax.densities import read_densities
 from ssvi_jax.errors import InputError
 from ssvi_jax.fast_priors import FAST_PRIORS
 from ssvi_jax.methods import rank1
 from ssvi_jax.ops import backend
+from ssvi_jax.presets import defaults
 from ssvi_jax.rank1 import INITS, POSTERIORS
 from ssvi_jax.subspace import GROWTH_INITS
 
@@ -42,7 +44,7 @@ def choices(name):
     [
         ("model", models.MODELS),
         ("dataset", data_lib.NAMES),
-        ("preset", ["auto", *config.PRESETS]),
+        ("preset", ["auto", *presets.PRESETS]),
         ("removal", criteria.REMOVAL),
         ("addition", criteria.ADDITION),
         ("growth_init", GROWTH_INITS),
@@ -68,8 +70,8 @@ def test_no_choice_goes_unchecked():
     """Every Literal is compared with a registry above, or is the method (below)."""
     literals = {name for name in FIELDS if get_origin(FIELDS[name].type) is Literal}
     assert len(literals) == 18 + 1
-    assert choices("method") == {"ssvi", *config.METHODS}
-    assert choices("method") > set(config.SPARSE_FROM_START)
+    assert choices("method") == {"ssvi", *presets.METHODS}
+    assert choices("method") > set(presets.SPARSE_FROM_START)
 
 
 def test_the_help_names_every_density_rule():
@@ -78,9 +80,9 @@ def test_the_help_names_every_density_rule():
     assert densities.RULES.keys() <= set(re.findall(r"\w+", line))
 
 
-@pytest.mark.parametrize("preset", sorted(config.PRESETS))
+@pytest.mark.parametrize("preset", sorted(presets.PRESETS))
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "digits"])
-@pytest.mark.parametrize("method", ["ssvi", *config.METHODS])
+@pytest.mark.parametrize("method", ["ssvi", *presets.METHODS])
 def test_every_preset_resolves(preset, dataset, method):
     got = defaults(preset, dataset, method)
     assert (got.preset, got.dataset, got.method) == (preset, dataset, method)
@@ -88,10 +90,10 @@ def test_every_preset_resolves(preset, dataset, method):
     dense += ("ensemble", "mc_dropout")
     assert (got.sparsity == 0) == (method in dense)
     assert (got.prune_at > 0) == (method in methods.PRUNING)
-    changed = set(config.PRESETS[preset])
+    changed = set(presets.PRESETS[preset])
     if dataset == "digits":
-        changed |= set(config.DIGITS[preset])
-    changed |= {"preset", "dataset", "method"} | config.METHODS.get(method, {}).keys()
+        changed |= set(presets.DIGITS[preset])
+    changed |= {"preset", "dataset", "method"} | presets.METHODS.get(method, {}).keys()
     for name in FIELDS:
         if name not in changed:
             assert getattr(got, name) == getattr(Config(), name)

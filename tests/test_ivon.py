@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from method_runs import run, summary_of
 
-from ssvi_jax import config, data, methods, network, priors, train, vi
+from ssvi_jax import data, methods, network, presets, priors, train, vi
 from ssvi_jax.errors import InputError
 from ssvi_jax.methods import ivon, ssvi
 from ssvi_jax.types import Gaussian
@@ -222,7 +222,7 @@ def build(problem, **changes):
 
 
 def test_it_is_the_authors_recipe():
-    got = config.defaults("smoke", "cifar10", "ivon")
+    got = presets.defaults("smoke", "cifar10", "ivon")
     recipe = {
         "learning_rate": 0.2,
         "hess_init": 0.5,

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ssvi_jax import config, data, densities, masks, methods, posterior, train, vi
+from ssvi_jax import data, densities, masks, methods, posterior, presets, train, vi
+from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError
 from ssvi_jax.methods import magnitude, svd
 from ssvi_jax.priors import LogUniformPrior
@@ -225,7 +226,7 @@ SENSELESS = [
 def test_settings_that_would_be_ignored_are_refused(problem, name, field):
     others = {"prune_at": 0.5, "sparsity": 0.5, "densities": "uniform"}
     value = (NOT_OF_POINTS | NOT_OF_STATIC | others)[field]
-    default = getattr(config.defaults("smoke", "digits", name), field)
+    default = getattr(presets.defaults("smoke", "digits", name), field)
     flag = "--" + field.replace("_", "-")
     words = f"{flag}: got {value}, allowed with --method {name}: {default} \\("
     with pytest.raises(InputError, match=words):
@@ -238,9 +239,9 @@ def test_what_is_refused_is_what_the_lists_say():
 
 
 def test_a_configuration_without_a_preset_counts_as_the_laptops(problem):
-    settings = config.Config(method="static", replacement_rate=0.0)
+    settings = Config(method="static", replacement_rate=0.0)
     assert methods.build("static", settings, problem).num_growth_batches(10) == 0
-    settings = config.Config(method="static", replacement_rate=0.0, kl_scale=0.5)
+    settings = Config(method="static", replacement_rate=0.0, kl_scale=0.5)
     with pytest.raises(InputError, match=r"--kl-scale: got 0\.5, allowed .*: 0\.01"):
         methods.build("static", settings, problem)
 

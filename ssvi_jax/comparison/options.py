@@ -10,7 +10,7 @@ from typing import Annotated, get_args
 
 import tyro
 
-from ssvi_jax import cli, config
+from ssvi_jax import cli, presets
 from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError, check_choice, check_positive
 
@@ -102,7 +102,7 @@ def configure(
 ) -> tuple[Config, list[str]]:
     """The configuration of one run: defaults, then `OVERRIDES`, then flags.
 
-    What `config.METHODS` gives a method defines it (a deterministic network has no
+    What `presets.METHODS` gives a method defines it (a deterministic network has no
     sparsity) and stays, whatever the flags.
 
     Args:
@@ -120,7 +120,7 @@ def configure(
       InputError: a flag that the comparison sets itself, or a bad value.
     """
     default = dataclasses.replace(
-        config.defaults(preset, dataset, method),
+        presets.defaults(preset, dataset, method),
         **{"figures": False, **OVERRIDES.get(method, {})},
         seed=seed,
         out=out / "runs" / f"{method}-{seed}",
@@ -135,7 +135,7 @@ def configure(
         raise InputError(
             "--resume: a comparison always continues what is in --out; leave it out."
         )
-    own = {name: getattr(default, name) for name in config.METHODS.get(method, {})}
+    own = {name: getattr(default, name) for name in presets.METHODS.get(method, {})}
     kept = [name for name, value in own.items() if getattr(given, name) != value]
     changes = {**own, "preset": preset, "dataset": dataset}
     return dataclasses.replace(given, **changes), kept

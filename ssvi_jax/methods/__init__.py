@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from ssvi_jax.adapters import Layer
-from ssvi_jax.config import ENSEMBLES, RANK1_METHODS, Config, defaults
+from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError, check_choice
+from ssvi_jax.presets import ENSEMBLES, RANK1_METHODS, defaults
 from ssvi_jax.types import ApplyFn, Masks, ModelState, Params
 from ssvi_jax.vi import Augment, Data, State
 

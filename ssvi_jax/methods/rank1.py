@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from ssvi_jax import schedules, vi
-from ssvi_jax.config import RANK1_METHODS, Config
+from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError
 from ssvi_jax.fast_priors import FastPrior, check_pair
 from ssvi_jax.methods import Problem, check_unused, deterministic, ssvi
 from ssvi_jax.network import ImageNetwork
+from ssvi_jax.presets import RANK1_METHODS
 from ssvi_jax.rank1 import Rank1Spec
 from ssvi_jax.types import ApplyFn, ModelState, PackedKernel, Params
 
