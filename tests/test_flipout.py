@@ -96,6 +96,8 @@ def test_each_example_has_signs_of_its_own_and_one_draw(layer):
     # All signs turned around give the same.
     assert sorted(n for n, _ in found) == [0, 0, 1, 1]
     assert len({signs for _, signs in found}) == 4  # under this key they differ
+    for part in (slice(IN), slice(IN, None)):  # … and are not all alike
+        assert any(len({*signs[part]}) == 2 for _, signs in found)
 
 
 def test_moments_are_those_of_the_weight_sample(layer):
