@@ -38,7 +38,7 @@ class Layer:
         packed = Gaussian(jnp.array(mean), posterior.to_rho(jnp.array(sigma)))
         self.posterior = {"kernel": packed}
         self.sub = masks_lib.to_subspace({"kernel": mask})
-        self.mean, self.sigma = np.zeros((2, *self.shape))
+        self.mean, self.sigma = np.zeros(self.shape), np.zeros(self.shape)
         self.mean[mask], self.sigma[mask] = mean, sigma
         self.product = ops.lrt_dense
         if kind == "conv":
@@ -83,7 +83,7 @@ def assert_within(samples, expected, standard_errors=5.0):
 
 def test_each_example_has_signs_of_its_own_and_one_draw(layer):
     key, found = jax.random.key(5), set()
-    y = np.float64(layer.run("flipout_kernels", key))
+    y = np.asarray(layer.run("flipout_kernels", key), np.float64)
     draw = ops.unpack(layer.kernel("packed_sample", jax.random.fold_in(key, 0)))[0]
     deviation = np.float64(draw) - layer.mean
     for n in range(2):
@@ -96,6 +96,8 @@ def test_each_example_has_signs_of_its_own_and_one_draw(layer):
     # All signs turned around give the same.
     assert sorted(n for n, _ in found) == [0, 0, 1, 1]
     assert len({signs for _, signs in found}) == 4  # under this key they differ
+    for part in (slice(IN), slice(IN, None)):  # … and are not all alike
+        assert any(len({*signs[part]}) == 2 for _, signs in found)
 
 
 def test_moments_are_those_of_the_weight_sample(layer):
