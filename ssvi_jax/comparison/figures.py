@@ -140,9 +140,10 @@ def _label_points(
         taken.append(Bbox(np.add(ends, [(-8, -8), (8, 8)])))
     inside = ax.get_window_extent()
     for i, name in enumerate(names):
+        x, y, _ = map(float, points[i])
         label = ax.annotate(
             drawable(name),
-            points[i, :2],
+            (x, y),
             xytext=(0, 0),
             textcoords="offset points",
             ha="center",
