@@ -159,7 +159,8 @@ class ImageNetwork:
         model, copies = self._members or self._plain, self.spec.copies
         if copies is None:
             return model.layers(params, model_state, self._example)
-        each = model.layers(*members.first((params, model_state)), self._example)
+        params, model_state = members.first((params, model_state))
+        each = model.layers(params, model_state, self._example)
         return [layer._replace(shape=(copies, *layer.shape)) for layer in each]
 
     def kl(self, prior: FastPrior, params: Params, key: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ import numpy as np
 from ssvi_jax import masks as masks_lib
 from ssvi_jax import methods, metrics, predict, schedules
 from ssvi_jax.checkpoint import Checkpoints
-from ssvi_jax.config import ENSEMBLES, NOT_COMPARED, Config
+from ssvi_jax.config import NOT_COMPARED, Config
 from ssvi_jax.data import Dataset
 from ssvi_jax.data.augment import crop_and_flip
 from ssvi_jax.data.batches import batch_indices, steps_per_epoch
@@ -31,6 +31,7 @@ from ssvi_jax.interrupt import Interrupt, wait
 from ssvi_jax.methods import rank1
 from ssvi_jax.network import ImageNetwork, NetworkSpec
 from ssvi_jax.ops import backend
+from ssvi_jax.presets import ENSEMBLES
 from ssvi_jax.runlog import RunLog
 from ssvi_jax.types import Masks
 from ssvi_jax.vi import State, is_packed
@@ -277,7 +278,9 @@ class Loop:
             "step": step + self.plan.inner_steps,
             "epoch": (step + self.plan.inner_steps) / self.plan.steps_per_epoch,
             **{name: float(np.mean(values)) for name, values in traces.items()},
-            "learning_rate": _as_float(self._rate(step + self.plan.inner_steps - 1)),
+            "learning_rate": float(
+                np.asarray(self._rate(step + self.plan.inner_steps - 1))
+            ),
             **swap,
             "swap_seconds": swap_seconds,
             "seconds": time.perf_counter() - begin,
@@ -369,10 +372,6 @@ class Loop:
             f"the loss or a weight is not finite at {where}; {kept}. Lower "
             "--learning-rate or raise --prior-std, and choose another --out."
         )
-
-
-def _as_float(value: jax.typing.ArrayLike) -> float:
-    return float(np.asarray(value))
 
 
 def _host_rng(seed: int, step: int) -> np.random.Generator:

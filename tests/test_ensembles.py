@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import signal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ PAIRS = [("ensemble", "deterministic", {}), ("ssvi_ensemble", "ssvi", SSVI)]
 KEY = jax.random.key(0)
 
 
-def build(method, **changes):
+def build(method, **changes) -> Any:
     settings = smoke_run.tiny_config(method=method, **changes)
     problem = train.build_problem(settings, data.load("digits"))[1]
     return methods.build(method, settings, problem)
@@ -158,7 +159,11 @@ def test_a_member_is_taken_out_of_weights_and_masks():
     each = [masks_lib.random_masks({"a": (3, 4)}, {"a": 5}, rng) for _ in range(3)]
     mean = np.arange(15, dtype=np.float32)
     params = {"b": jnp.asarray(rng.normal(size=(3, 4)))}
-    weights = Weights({"a": Gaussian(mean, -mean)}, params, {"c": jnp.arange(3)})
+    weights = Weights(
+        {"a": Gaussian(jnp.asarray(mean), jnp.asarray(-mean))},
+        params,
+        {"c": jnp.arange(3)},
+    )
     stacked = masks_lib.to_subspace(members.stack(each))
     for k, mask in enumerate(members.unstack(members.stack(each), 3)):
         assert_equal(mask, each[k])
