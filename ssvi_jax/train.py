@@ -273,14 +273,13 @@ class Loop:
         wait(traces["loss"], self.display.tick)
         traces = jax.device_get(traces)
         self._check_finite(traces, state, step)
+        end = step + self.plan.inner_steps
         event = {
             "event": "phase",
-            "step": step + self.plan.inner_steps,
-            "epoch": (step + self.plan.inner_steps) / self.plan.steps_per_epoch,
+            "step": end,
+            "epoch": end / self.plan.steps_per_epoch,
             **{name: float(np.mean(values)) for name, values in traces.items()},
-            "learning_rate": float(
-                np.asarray(self._rate(step + self.plan.inner_steps - 1))
-            ),
+            "learning_rate": float(np.asarray(self._rate(end - 1))),
             **swap,
             "swap_seconds": swap_seconds,
             "seconds": time.perf_counter() - begin,
