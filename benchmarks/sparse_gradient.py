@@ -6,9 +6,8 @@ so all of them differentiate the same function.
 
 The function has kinks: rounding may move one of the million pre-activations across the
 zero of a ReLU, which changes the gradient by 1e-4 to 1e-2. It happens to both backends,
-mostly in the same batches, and the more images a batch has: of batches of 8 to about every
-second one, of batches of 2 to one in ten. So batches are small, and the median is given
-beside the worst.
+mostly in the same batches, and the more images a batch has: to about every second batch
+of 8, to one in ten of 2. So batches are small; the worst is given beside the median.
 """
 
 import dataclasses
