@@ -207,7 +207,7 @@ LAYERS = {
     "column blocks": Case(2, 64, (5, 40), (3, 3, 64, 5), (1, 1), ((1, 1), (1, 1)), 0.1),
     # More channels than any cache holds: of the input, of the output.
     "turns forward": Case(
-        3, 17, (4, 4), (3, 3, 14000, 3), (1, 1), ((1, 1), (1, 1)), 0.01
+        3, 17, (4, 4), (3, 3, 10000, 3), (1, 1), ((1, 1), (1, 1)), 0.01
     ),
     "turns backward": Case(
         7, 17, (3, 4), (3, 3, 3, 7000), (2, 1), ((1, 1), (1, 0)), 0.02
