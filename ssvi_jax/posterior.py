@@ -176,9 +176,9 @@ def _deviations(posterior: Posterior, key: jax.Array) -> dict[str, jax.Array]:
         for path, packed in sorted(posterior.items())
         if isinstance(packed, Gaussian)
     }
-    ends = np.cumsum([rho.size for rho in gaussians.values()], dtype=int)
     if not gaussians:
         return {}
+    ends = np.cumsum([rho.size for rho in gaussians.values()])
     padding = jnp.zeros(-int(ends[-1]) % _WHOLE, jnp.float32)
     sigma = to_sigma(jnp.concatenate([*gaussians.values(), padding]))
     drawn = sigma * ops.noise.normal(key, sigma.shape)

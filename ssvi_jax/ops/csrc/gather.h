@@ -85,14 +85,13 @@ struct Stage {
   const Plan* plan;
   const Sums* sums;
   const BothSums* both;
-  float* weight_sums;
-  const float* packed;  // input of row u, column `low`, channel 0
+  float* weight_sums;  // with both gradients: of all non-zeros, else null
   const Vector* vectors;
   const int32_t* begin;  // of this turn's groups
   float* waiting;        // sums of earlier turns, or null
-  bool first, last;      // turn
+  bool first_turn, last_turn;
   const float* other;  // what is read at the place of each output, or null
-  int count, tile;  // vectors in a row and in a tile
+  int count, tile;     // vectors in a row and in a tile
   bool paired;
 };
 
@@ -137,8 +136,8 @@ static void finish_others(const Gather& g, const Vector* vectors, int count,
 // Adds the sums of earlier turns, and keeps the result unless this is the last one.
 SSVI_INLINE void take_turn(const Stage& s, float* waiting, int count, float* sums) {
   for (int64_t i = 0; i < int64_t{count} * kLanes; i += kLanes) {
-    if (!s.first) store(sums + i, load(sums + i) + load(waiting + i));
-    if (!s.last) store(waiting + i, load(sums + i));
+    if (!s.first_turn) store(sums + i, load(sums + i) + load(waiting + i));
+    if (!s.last_turn) store(waiting + i, load(sums + i));
   }
 }
 
@@ -171,7 +170,7 @@ SSVI_INLINE void run_tile(const Stage& s, const float* row, int64_t base_row,
     waiting += int64_t{first} * s.plan->sums * kLanes;
     take_turn(s, waiting, count, m);
     if (s.plan->sums == 2) take_turn(s, waiting + int64_t{count} * kLanes, count, v);
-    if (!s.last) return;
+    if (!s.last_turn) return;
   }
   if (g.pass == Pass::kSample)
     finish_sample(g, s.vectors + first, count, base, m, v, s.paired);
@@ -252,7 +251,7 @@ static void gather_block(const Gather& g, const GatherTask& task, int64_t block,
     for (int64_t turn = 0; turn < turns; ++turn) {
       const int64_t c0 = turn * plan.channel_block, c1 = c0 + plan.channel_block;
       s.begin = g.begin + turn * plan.groups();
-      s.first = turn == 0, s.last = turn == turns - 1;
+      s.first_turn = turn == 0, s.last_turn = turn == turns - 1;
       advance(plan, g.input, g.slope, corner, c0,
               c1 < plan.in_channels ? c1 : plan.in_channels, u0, before, count, packed);
       run_classes(s, task, corner, u0, u0 + count, vectors, packed);

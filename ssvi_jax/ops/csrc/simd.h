@@ -41,7 +41,6 @@ SSVI_INLINE vf load_once(const float* p) {
 }
 
 SSVI_INLINE void prefetch(const float* p) { __builtin_prefetch(p, 0, 3); }
-SSVI_INLINE void prefetch_l2(const float* p) { __builtin_prefetch(p, 0, 2); }
 
 SSVI_INLINE vf load_any(const float* p) {
   vf value;
