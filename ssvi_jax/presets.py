@@ -83,9 +83,9 @@ METHODS: dict[str, dict[str, object]] = {
 prior shrinks the means (Molchanov et al. 2017); `rank1` and `batch_ensemble` as in
 arXiv 2005.07186; `ivon` is at the authors' values for ResNet-20 (arXiv 2402.17641)."""
 
-WIDE_LAPTOP: dict[str, object] = {"width": 2.0, "epochs": 22}
+WIDE_LAPTOP: dict[str, object] = {"width": 3.0, "epochs": 22}
 """What `laptop` changes besides, on larger images, where the sparse kernels compute its
-network: four times the weights for longer, in the same half an hour."""
+network: nine times the weights for longer, in the same half an hour."""
 
 WIDE_DENSITY = 0.05
 """… and where no more than this fraction is kept: half an hour is enough for that."""
