@@ -24,7 +24,7 @@ import numpy as np
 from jax.experimental.layout import Format, Layout
 
 from ssvi_jax import runlog
-from ssvi_jax.ops import sparse
+from ssvi_jax.ops import custom_calls
 
 
 class Layer(NamedTuple):
@@ -58,7 +58,7 @@ _LOOP = 16
 
 def peak(rounds: int = 1_000_000) -> float:
     """Multiply-adds a second of all cores together."""
-    library = sparse.library()
+    library = custom_calls.library()
     assert not isinstance(library, str), library
     num = os.cpu_count() or 1
     best = 0.0
@@ -78,7 +78,7 @@ def peak(rounds: int = 1_000_000) -> float:
 
 
 def seconds(
-    name: str, window: sparse.Window, shapes: list[Any], operands: Any, where: int
+    name: str, window: custom_calls.Window, shapes: list[Any], operands: Any, where: int
 ) -> float:
     """Median seconds of a pass inside a loop, as training runs it.
 
@@ -91,7 +91,7 @@ def seconds(
             # The same index, but nothing that the compiler could move out of the loop.
             index = operands[where] + jnp.minimum(i, 0)
             now = (*operands[:where], index, *operands[where + 1 :])
-            outputs = sparse.call(name, window, shapes, *now)
+            outputs = custom_calls.call(name, window, shapes, *now)
             return total + sum(y[(0,) * y.ndim] for y in outputs)
 
         return jax.lax.fori_loop(0, _LOOP, body, jnp.float32(0))
@@ -117,10 +117,10 @@ def measure(layer: Layer, batch: int, density: float) -> dict[str, Any]:
     kept = size if first else round(density * size)
     index = jnp.asarray(np.sort(rng.choice(size, kept, replace=False)), jnp.int32)
     pad, stride = (layer.window // 2, layer.window // 2), layer.stride
-    window = sparse.Window(shape, (stride, stride), (pad, pad))
+    window = custom_calls.Window(shape, (stride, stride), (pad, pad))
     # The layout that activations have between two such layers.
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    batch_last = Format(Layout(sparse.BATCH_LAST), device)
+    batch_last = Format(Layout(custom_calls.BATCH_LAST), device)
 
     def array(*dims: int) -> jax.Array:
         values = jnp.asarray(rng.normal(size=dims).astype(np.float32))
@@ -198,8 +198,8 @@ def main() -> None:
     parser.add_argument("--density", type=float, default=0.05)
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     args = parser.parse_args()
-    if not sparse.available():
-        raise SystemExit(sparse.why_not())
+    if not custom_calls.available():
+        raise SystemExit(custom_calls.why_not())
     result = report(LAYERS, args.batch, args.density)
     if args.json:
         args.json.write_text(json.dumps(runlog.environment() | result, indent=1) + "\n")

@@ -88,7 +88,7 @@ class Config:
     width: float = 1.0
     """Factor on all hidden widths; `laptop`: 2 where sparse kernels keep up to 5 %."""
     epochs: int = 10
-    """Passes over the training set, to a whole phase; `laptop`: 22 at width 2."""
+    """Passes over the training set, to a whole phase; `laptop`: 22 at width 3."""
     batch_size: int = 128
     """Examples per step."""
     train_size: int = 0

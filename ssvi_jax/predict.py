@@ -6,7 +6,7 @@ As a command, on a model file that a run left::
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -225,10 +225,26 @@ def _batch_log_probs(apply_fn, params, kernels, model_state, x):
     if kernels:
         # Where every layer takes its packed kernel, XLA drops the full ones.
         params = trees.merge(params, posterior_lib.full_kernels(kernels))
-        logits = fold.evaluate(logits_of, params, kernels, model_state, x)
+        folded = partial(fold.evaluate, logits_of, params, kernels, model_state)
+        logits = _in_parts(folded, x)
     else:
         logits = logits_of(params, None, model_state, x)
     return jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+
+
+def _in_parts(fn: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """``fn(x)``, 32 inputs at a time.
+
+    The activations of a part stay in the cache, and its memory is the next one's: XLA
+    takes fresh pages from the system for every run of a program.
+    """
+    size, num_parts = 32, -(-len(x) // 32)
+    if len(x) < 2 * size:
+        return fn(x)
+    widths = [(0, num_parts * size - len(x)), *[(0, 0)] * (x.ndim - 1)]
+    parts = jnp.pad(x, widths, mode="edge").reshape(num_parts, size, *x.shape[1:])
+    out = jax.lax.map(fn, parts)
+    return out.reshape(-1, *out.shape[2:])[: len(x)]
 
 
 class _Passes:

@@ -14,10 +14,10 @@ from ssvi_jax import masks as masks_lib
 from ssvi_jax import predict, vi
 from ssvi_jax.errors import InputError
 from ssvi_jax.models.resnet import ResNet
-from ssvi_jax.ops import backend, norm, sparse
+from ssvi_jax.ops import backend, custom_calls, norm
 
 needs_kernels = pytest.mark.skipif(
-    not sparse.available() or jax.default_backend() != "cpu",
+    not custom_calls.available() or jax.default_backend() != "cpu",
     reason="the sparse kernels are not compiled",
 )
 
@@ -209,7 +209,7 @@ def test_auto_takes_the_kernels_for_sparse_networks_only():
 
 
 def test_without_compiled_kernels(monkeypatch):
-    monkeypatch.setattr(sparse, "library", lambda: "they were not compiled")
+    monkeypatch.setattr(custom_calls, "library", lambda: "they were not compiled")
     assert backend.choose("auto", 0.05) == "xla"
     assert backend.slower_because("auto", 0.05) == "they were not compiled"
     assert backend.slower_because("xla", 0.05) == ""

@@ -16,7 +16,7 @@ from tiny import mlp as apply_mlp
 
 from ssvi_jax import masks as masks_lib
 from ssvi_jax import ops, posterior, vi
-from ssvi_jax.ops import sparse
+from ssvi_jax.ops import custom_calls
 from ssvi_jax.types import Gaussian
 
 IN, OUT, SAMPLES = 3, 2, 4000
@@ -205,7 +205,7 @@ def test_half_precision():
     assert dataclasses.replace(kernel, deviation=None).astype(float).deviation is None
 
 
-@pytest.mark.skipif(not sparse.available(), reason="kernels are not compiled")
+@pytest.mark.skipif(not custom_calls.available(), reason="kernels are not compiled")
 def test_the_sparse_kernels_flip_too():
     x = jax.random.normal(jax.random.key(0), (2, 5, 5, 2))
     found = [logits(Net(), x, "flipout", backend) for backend in ("xla", "sparse")]

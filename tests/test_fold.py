@@ -12,10 +12,10 @@ from flax import nnx
 
 from ssvi_jax import models, predict, trees
 from ssvi_jax import posterior as posterior_lib
-from ssvi_jax.ops import fold, sparse
+from ssvi_jax.ops import custom_calls, fold, sparse
 
 pytestmark = pytest.mark.skipif(
-    not sparse.available() or jax.default_backend() != "cpu",
+    not custom_calls.available() or jax.default_backend() != "cpu",
     reason="the sparse kernels are not compiled",
 )
 
@@ -256,9 +256,10 @@ NETWORKS = {
 }
 
 
-def problem(name, *, backend="sparse", draw=None):
+def problem(name, num=3):
     """A network with random parameters, as `predict._batch_log_probs` takes it."""
-    x = jnp.asarray(np.random.default_rng(2).normal(size=(3, 16, 16, 3)), jnp.float32)
+    rng = np.random.default_rng(2)
+    x = jnp.asarray(rng.normal(size=(num, 16, 16, 3)), jnp.float32)
     net, params, model_state = tiny.from_flax(NETWORKS[name](), x[:1])
     weights, subspace = tiny.random_weights(params, model_state, sigma=0.1, density=0.3)
     kernels = posterior_lib.packed_sample(
@@ -293,6 +294,24 @@ def test_no_pass_over_images_is_left_of_a_residual_network(monkeypatch):
     plain = lower(net, *args).as_text()
     assert calls(plain) == 20 + 1
     assert passes(plain) >= 20 * 3 + 8
+
+
+@pytest.mark.parametrize("num", [64, 81])
+def test_a_batch_is_predicted_in_parts_with_one_list_a_layer(num):
+    net, params, kernels, model_state, x = problem("nnx", num)
+    compiled = predict._batch_log_probs.lower(net, params, kernels, model_state, x)
+    compiled = compiled.compile()
+    inside = [part for part in compiled.as_text().split("\n\n") if "ssvi_mean" in part]
+    assert inside
+    for part in inside:
+        assert "ENTRY" not in part
+        assert "ssvi_list_mean" not in part
+    got = compiled(params, kernels, model_state, x)
+    want = [
+        predict._batch_log_probs(net, params, kernels, model_state, x[i : i + 20])
+        for i in range(0, num, 20)
+    ]
+    assert_near(got, jnp.concatenate(want))
 
 
 def test_other_predictions_are_left_alone(monkeypatch):

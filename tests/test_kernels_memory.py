@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import smoke_run
 
-from ssvi_jax.ops import sparse
+from ssvi_jax.ops import custom_calls
 
 COMPILER = shlex.split(
     os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or ""
@@ -53,4 +53,4 @@ def test_every_pass_stays_within_its_arrays(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     ran = done.stdout.split()
     assert "generic" in ran
-    assert not sparse.available() or ran == sparse.instruction_sets()
+    assert not custom_calls.available() or ran == custom_calls.instruction_sets()

@@ -15,7 +15,7 @@ from ssvi_jax import artifact, optimizers, posterior, predict, results, subspace
 from ssvi_jax import masks as masks_lib
 from ssvi_jax.errors import InputError
 from ssvi_jax.models.resnet import ResNet
-from ssvi_jax.ops import sparse
+from ssvi_jax.ops import custom_calls
 from ssvi_jax.types import Gaussian, Point, Weights
 
 ROWS = np.arange(12, dtype=np.int32).reshape(3, 4)
@@ -92,7 +92,7 @@ def test_points_take_the_rate_and_decay_of_means():
     assert_close(updates, jax.tree.map(lambda v: -0.1 * 0.5 * v, tree))
 
 
-@pytest.mark.skipif(not sparse.available(), reason="no compiled kernels")
+@pytest.mark.skipif(not custom_calls.available(), reason="no compiled kernels")
 def test_the_sparse_kernels_train_points_too():
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(4, 8, 8, 3)), jnp.float32)

@@ -11,7 +11,7 @@ from tiny import KEY, assert_close, jit, random_weights
 
 from ssvi_jax import trees
 from ssvi_jax.forward import forward
-from ssvi_jax.ops import sparse
+from ssvi_jax.ops import custom_calls
 from ssvi_jax.types import Weights
 
 
@@ -37,7 +37,9 @@ def test_sparse_kernels_are_multiplied_where_they_are_kept():
         assert_close(thin.posterior[path].mean, values)
 
 
-@pytest.mark.skipif(not sparse.available(), reason="the sparse kernels do not run here")
+@pytest.mark.skipif(
+    not custom_calls.available(), reason="the sparse kernels do not run here"
+)
 def test_the_sparse_kernels_take_factors_too():
     """Loss and gradients of factors and kept weights are those of dense products."""
     x = pictures()

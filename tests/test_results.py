@@ -8,7 +8,7 @@ import smoke_run
 
 from ssvi_jax import data, metrics, network, predict, results, runlog, uncertainty
 from ssvi_jax.config import Config
-from ssvi_jax.ops import sparse
+from ssvi_jax.ops import custom_calls
 
 REQUIRED = (
     "dataset method sparsity weights_total weights_kept train_minutes state_bytes "
@@ -90,7 +90,7 @@ def test_the_required_fields_are_there(summary):
         assert {"accuracy", "nll", "brier", "ece"} <= summary["test"][kind].keys()
     assert summary["dataset"] == "digits"
     assert summary["method"] == "ssvi"
-    assert summary["backend"] == ("sparse" if sparse.available() else "xla")
+    assert summary["backend"] == ("sparse" if custom_calls.available() else "xla")
     assert summary["train_minutes"] > 0
     assert summary["samples"] == 3
     assert summary["test_evaluated"] == "once, at the end"

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssvi_jax.errors import InputError
-from ssvi_jax.ops import noise, sparse
+from ssvi_jax.ops import custom_calls, noise, sparse
 
-pytestmark = pytest.mark.skipif(not sparse.available(), reason=sparse.why_not())
-ISAS = sparse.instruction_sets()
+pytestmark = pytest.mark.skipif(
+    not custom_calls.available(), reason=custom_calls.why_not()
+)
+ISAS = custom_calls.instruction_sets()
 PLAIN = {"strides": (1, 1), "padding": ((1, 1), (1, 1))}
 
 
@@ -304,6 +306,27 @@ def test_first_layer_does_not_compute_an_unused_gradient():
     assert "ssvi_sample_weights" in text
     assert "ssvi_sample_input" not in text
     assert "ssvi_sample_gradients" not in text
+
+
+def test_a_list_is_of_one_shape_of_images():
+    """What the kernel would read elsewhere is refused."""
+    window = custom_calls.Window((3, 3, 4, 8), (1, 1), ((1, 1), (1, 1)))
+    index = jnp.arange(0, 288, 7, dtype=jnp.int32)
+    mean = jnp.ones(index.size)
+    none = jnp.zeros((0, 0, 0, 0)), jnp.zeros(0)
+
+    def call(x, made_for):
+        lists = sparse.list_mean(mean, index, made_for, window)
+        operands = (x, *lists, none[1], none[0])
+        (y,) = custom_calls.call(
+            "ssvi_mean", window, [(*x.shape[:3], 8)], *operands, relu=np.bool_(False)
+        )
+        return jax.block_until_ready(y)
+
+    x = jnp.ones((40, 32, 32, 4))
+    assert np.isfinite(call(x, x.shape)).all()
+    with pytest.raises(ValueError, match="list: made for images of"):
+        call(x, (3, 8, 8, 4))
 
 
 def test_bad_arguments_name_themselves():

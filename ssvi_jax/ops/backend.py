@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ssvi_jax.errors import InputError, check_choice
-from ssvi_jax.ops import probe, sparse
+from ssvi_jax.ops import custom_calls, probe, sparse
 from ssvi_jax.ops.products import Window
 from ssvi_jax.types import PackedKernel
 
@@ -32,12 +32,12 @@ def choose(asked: str, density: float) -> str:
     """
     check_choice("--backend", asked, BACKENDS)
     platform = jax.default_backend()
-    if asked == "sparse" and (platform != "cpu" or not sparse.available()):
-        why = sparse.why_not() if platform == "cpu" else f"JAX runs on {platform}"
+    if asked == "sparse" and (platform != "cpu" or not custom_calls.available()):
+        why = custom_calls.why_not() if platform == "cpu" else f"JAX runs on {platform}"
         raise InputError(f"--backend: got sparse, but {why}. Use xla, or auto.")
     if asked != "auto":
         return asked
-    fast = platform == "cpu" and sparse.available() and density <= CROSSOVER
+    fast = platform == "cpu" and custom_calls.available() and density <= CROSSOVER
     return "sparse" if fast else "xla"
 
 
@@ -45,7 +45,7 @@ def slower_because(asked: str, density: float) -> str:
     """Why a sparse network on a CPU goes without the kernels; empty if it does not."""
     wanted = asked == "auto" and density <= CROSSOVER
     on_cpu = jax.default_backend() == "cpu"
-    return sparse.why_not() if wanted and on_cpu else ""
+    return custom_calls.why_not() if wanted and on_cpu else ""
 
 
 def takes_conv(x: jax.Array, kernel: PackedKernel, window: Window) -> bool:

@@ -27,14 +27,41 @@ _CALLS = {
 
 
 @dataclasses.dataclass(frozen=True)
+class _List:
+    """The weights of a convolution in the order of its kernel, not sorted yet.
+
+    Attributes:
+      equation: the custom call that sorts them.
+      weights: ``[s]``.
+      index: ``[s]`` flat positions of the weights.
+      scale: ``[out]`` factors of the weights, or of size 0 for 1.
+      output: which result of the call this is.
+    """
+
+    equation: JaxprEqn
+    weights: jax.Array
+    index: jax.Array
+    scale: jax.Array
+    output: int
+
+    def compute(self) -> Sequence[jax.Array]:
+        """All results, by one call."""
+        operands = (self.weights, self.index, self.scale)
+        return _bind(self.equation, operands, self.equation.params)
+
+    def array(self) -> jax.Array:
+        """This result."""
+        return self.compute()[self.output]
+
+
+@dataclasses.dataclass(frozen=True)
 class _Convolution:
     """relu(scale · conv(x, weights) + shift + residual), not computed yet.
 
     Attributes:
       equation: the custom call that computes conv(x, weights).
       x: ``[n, h, w, in]``.
-      weights: ``[s]``.
-      index: ``[s]`` flat positions of the weights, channels last.
+      weights: the list of the weights, without the scale.
       scale: ``[out]``, or None for 1.
       shift: ``[out]``.
       residual: of the output's shape, or of size 0 for none.
@@ -43,8 +70,7 @@ class _Convolution:
 
     equation: JaxprEqn
     x: jax.Array
-    weights: jax.Array
-    index: jax.Array
+    weights: _List
     scale: jax.Array | None
     shift: jax.Array
     residual: jax.Array
@@ -72,13 +98,12 @@ class _Convolution:
 
     def compute(self) -> jax.Array:
         """The output, by one call of the kernel."""
-        weights = self.weights
+        lists = self.weights
         if self.scale is not None:
-            channel = self.index % self.shift.size
-            weights = weights * self.scale.at[channel].get(mode="promise_in_bounds")
+            lists = dataclasses.replace(lists, scale=self.scale)
         params = self.equation.params
         attributes = {**dict(params["attributes"]), "relu": np.bool_(self.rectified)}
-        operands = (self.x, weights, self.index, self.shift, self.residual)
+        operands = (self.x, *lists.compute(), self.shift, self.residual)
         changed = {**params, "attributes": tuple(attributes.items())}
         return _bind(self.equation, operands, changed)[0]
 
@@ -110,20 +135,23 @@ def evaluate(fn: Callable[..., Any], *args: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(shape), map(_array, outputs))
 
 
-def _run(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[_Value]) -> list[_Value]:
-    values: dict[Var, _Value] = dict(
+def _run(
+    jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[_Value | _List]
+) -> list[_Value | _List]:
+    values: dict[Var, _Value | _List] = dict(
         zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True)
     )
     read_by = [*jaxpr.outvars, *(a for eqn in jaxpr.eqns for a in eqn.invars)]
     uses = Counter(atom for atom in read_by if isinstance(atom, Var))
 
-    def read(atom: Var | Literal) -> _Value:
+    def read(atom: Var | Literal) -> _Value | _List:
         if isinstance(atom, Literal):
             return atom.val
+        value = values[atom]
         # Folded into each of its readers, it would be convolved once for each.
-        if uses[atom] > 1 and isinstance(values[atom], _Convolution):
-            values[atom] = _array(values[atom])
-        return values[atom]
+        if uses[atom] > 1 and isinstance(value, _Convolution):
+            value = values[atom] = value.compute()
+        return value
 
     for equation in jaxpr.eqns:
         results = _step(equation, [read(atom) for atom in equation.invars])
@@ -131,18 +159,25 @@ def _run(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[_Value]) -> list[_V
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _step(equation: JaxprEqn, operands: list[_Value]) -> Sequence[_Value]:
+def _step(
+    equation: JaxprEqn, operands: list[_Value | _List]
+) -> Sequence[_Value | _List]:
     name, params = equation.primitive.name, equation.params
     if name in _CALLS:
         called = params[_CALLS[name]]
         return _run(called.jaxpr, called.consts, operands)
+    target = params.get("target_name")
+    if target == "ssvi_mean" and isinstance(lists := operands[1], _List):
+        return [_put_off(equation, lists, *(_array(operands[i]) for i in (0, 3, 4)))]
+    values = [v.array() if isinstance(v, _List) else v for v in operands]
     if name in _FOLDS:
-        folded = _fold(equation, operands)
+        folded = _fold(equation, values)
         if folded is not None:
             return [folded]
-    arrays = [_array(value) for value in operands]
-    if params.get("target_name") == "ssvi_mean":
-        return [_put_off(equation, arrays)]
+    arrays = [_array(value) for value in values]
+    if target == "ssvi_list_mean":
+        weights, index, scale = arrays
+        return [_List(equation, weights, index, scale, output) for output in (0, 1)]
     results = _bind(equation, arrays, params)
     if name == "broadcast_in_dim":
         return [_channels(equation, arrays[0], results[0])]
@@ -162,18 +197,25 @@ def _shape(atom: Any) -> tuple[int, ...]:
     return atom.aval.shape
 
 
-def _array(value: _Value) -> jax.Array:
+def _array(value: _Value | _List) -> jax.Array:
     if isinstance(value, _Convolution):
         return value.compute()
+    if isinstance(value, _List):
+        return value.array()
     return value.array if isinstance(value, _Channels) else value
 
 
-def _put_off(equation: JaxprEqn, operands: list[jax.Array]) -> _Convolution:
-    x, weights, index, bias, residual = operands
+def _put_off(
+    equation: JaxprEqn,
+    lists: _List,
+    x: jax.Array,
+    bias: jax.Array,
+    residual: jax.Array,
+) -> _Convolution:
     channels = _shape(equation.outvars[0])[-1]
     shift = bias if bias.size else jnp.zeros(channels, jnp.float32)
     rectified = bool(dict(equation.params["attributes"])["relu"])
-    return _Convolution(equation, x, weights, index, None, shift, residual, rectified)
+    return _Convolution(equation, x, lists, None, shift, residual, rectified)
 
 
 def _channels(equation: JaxprEqn, small: jax.Array, whole: jax.Array) -> _Value:

@@ -8,9 +8,9 @@ copy the whole array first.
 import jax
 import jax.numpy as jnp
 
-from ssvi_jax.ops import sparse
+from ssvi_jax.ops import custom_calls
 
-_NO_WINDOW = sparse.Window((1, 1, 1, 1), (1, 1), ((0, 0), (0, 0)))
+_NO_WINDOW = custom_calls.Window((1, 1, 1, 1), (1, 1), ((0, 0), (0, 0)))
 
 
 def comoment(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -24,7 +24,7 @@ def comoment(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
       float32 ``[channels]`` twice. No gradient is defined.
     """
     channels = (a.shape[-1],)
-    total, product = sparse.call(
+    total, product = custom_calls.call(
         "ssvi_comoment", _NO_WINDOW, [channels, channels], a, b
     )
     return total, product

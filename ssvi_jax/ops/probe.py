@@ -71,12 +71,17 @@ def _conv_gradient(
     order = Layout((0, 1, 2, 3))  # left to itself, XLA transposes to and fro
     x, g = (with_layout_constraint(a.transpose(1, 2, 3, 0), order) for a in (x, g))
     rows, columns = window.padding
-    x = jnp.pad(x, (rows, (0, 0), (0, 0), (0, 0)))
     reach = (shape[0] - 1) * window.dilation[0] + 1
     one_row = Window(window.strides, ((0, 0), columns), window.dilation, 1)
 
+    def row_of(number: jax.Array) -> jax.Array:
+        inside = (number >= 0) & (number < x.shape[0])
+        found = jax.lax.dynamic_index_in_dim(x, number, keepdims=False)
+        return jnp.where(inside, found, 0.0)
+
     def add(total: jax.Array, row: jax.Array) -> tuple[jax.Array, None]:
-        below = jax.lax.dynamic_slice_in_dim(x, row * window.strides[0], reach)
+        first = row * window.strides[0] - rows[0]
+        below = jnp.stack([row_of(first + i) for i in range(reach)])
         patches = make_patches(below.transpose(2, 0, 1, 3), shape[:2], one_row, axis=0)
         part = jax.lax.dynamic_index_in_dim(g, row, keepdims=False).transpose(1, 0, 2)
         # Flat, so that XLA contracts over what lies innermost in both.

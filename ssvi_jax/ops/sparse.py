@@ -2,18 +2,11 @@
 
 The kernels in ``csrc/`` visit the s selected weights and nothing else: x is read
 once, the noise is drawn where it is used, and besides y only ε/(2√v) is kept for the
-gradient. Arrays of images are handed over with the batch innermost (``[h, w, c, n]``);
-XLA keeps that layout through the elementwise operations between two layers. The noise
-of a layer is `noise.normal` of the shape ``(h, w, c, n)``.
+gradient. The noise of a layer is `noise.normal` of the shape ``(h, w, c, n)``.
 """
 
-import ctypes
-import dataclasses
 import functools
-import os
 from collections.abc import Sequence
-from importlib import machinery
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,122 +14,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
-from ssvi_jax.errors import InputError, check_choice
+from ssvi_jax.errors import InputError
+from ssvi_jax.ops.custom_calls import Window, call, why_not
 
-_HANDLERS = (
-    *("ssvi_sample", "ssvi_sample_input", "ssvi_sample_weights"),
-    *("ssvi_mean", "ssvi_mean_input", "ssvi_mean_weights"),
-    *("ssvi_sample_gradients", "ssvi_mean_gradients", "ssvi_comoment"),
-)
-BATCH_LAST = (1, 2, 3, 0)
-"""How axes of ``[batch, rows, columns, channels]`` lie in memory, major to minor."""
+_HEADER, _MAX_TURNS = 4, 8  # of a list's table: kTableHeader and kMaxTurns in csrc/
 
 
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """A kernel's shape and how it slides over the images.
-
-    Attributes:
-      shape: ``(rows, columns, in, out)`` of the kernel.
-      strides: steps between outputs.
-      padding: (low, high) rows of zeros, then columns.
-    """
-
-    shape: tuple[int, int, int, int]
-    strides: tuple[int, int]
-    padding: tuple[tuple[int, int], tuple[int, int]]
-
-    def output_shape(self, x: tuple[int, ...]) -> tuple[int, int, int, int]:
-        """``[batch, rows, columns, out]`` for images of shape `x`."""
-        rows, columns = (
-            (size + sum(pad) - kernel) // stride + 1
-            for size, pad, kernel, stride in zip(
-                x[1:3], self.padding, self.shape[:2], self.strides, strict=True
-            )
-        )
-        return x[0], rows, columns, self.shape[3]
-
-
-@functools.cache
-def library() -> ctypes.CDLL | str:
-    """The compiled kernels with their calls registered, or why there are none."""
-    files = [
-        Path(__file__).with_name("_sparse" + suffix)
-        for suffix in machinery.EXTENSION_SUFFIXES
-    ]
-    found = next((file for file in files if file.exists()), None)
-    if found is None:
-        return (
-            "the sparse kernels were not compiled; with a C++17 compiler installed, "
-            "install ssvi_jax again"
-        )
-    try:
-        loaded = ctypes.CDLL(str(found))
-        for name in _HANDLERS:
-            capsule = jax.ffi.pycapsule(getattr(loaded, name))
-            jax.ffi.register_ffi_target(name, capsule, platform="cpu")
-    except (OSError, AttributeError) as error:
-        return f"the sparse kernels do not load ({error}); install ssvi_jax again"
-    loaded.ssvi_isa.restype = ctypes.c_char_p
-    loaded.ssvi_multiply_adds.restype = ctypes.c_double
-    loaded.ssvi_multiply_adds.argtypes = [ctypes.c_int64]
-    return loaded
-
-
-def available() -> bool:
-    """Whether the compiled kernels can be used on this machine's CPU."""
-    return not isinstance(library(), str)
-
-
-def why_not() -> str:
-    """Why `available` is false, and what to do; an empty string if it is true."""
-    loaded = library()
-    return loaded if isinstance(loaded, str) else ""
-
-
-def instruction_sets() -> list[str]:
-    """Names that ``SSVI_JAX_ISA`` may have on this processor, the best first."""
-    loaded = library()
-    if isinstance(loaded, str):
-        return []
-    names = ("avx512", "avx2", "generic")
-    return [name for name in names if loaded.ssvi_isa(name.encode())]
-
-
-def _attributes(window: Window) -> dict[str, Any]:
-    """Static arguments of every call; the environment is for tests."""
-    isa = os.environ.get("SSVI_JAX_ISA", "")
-    if isa:
-        check_choice("SSVI_JAX_ISA", isa, instruction_sets())
-    low = [pad[0] for pad in window.padding]
-    return {
-        "window": np.array([*window.shape[:2], *window.strides, *low], np.int64),
-        "isa": isa,
-        "threads": np.int64(os.environ.get("SSVI_JAX_THREADS", "0")),
-        "poison": np.bool_("SSVI_JAX_POISON" in os.environ),
-    }
-
-
-def call(
-    name: str,
-    window: Window,
-    outputs: Sequence[tuple[int, ...]],
-    *operands: jax.Array,
-    **attributes: Any,
+def list_mean(
+    mean: jax.Array, index: jax.Array, x: tuple[int, ...], window: Window
 ) -> list[jax.Array]:
-    """One pass: a custom call; arrays of images have the batch innermost."""
+    """The weights in the order in which "ssvi_mean" visits them for images of shape x.
 
-    def layout(shape: tuple[int, ...]) -> tuple[int, ...]:
-        return BATCH_LAST if len(shape) == 4 else tuple(range(len(shape)))
-
-    function = jax.ffi.ffi_call(
-        name,
-        [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in outputs],
-        vmap_method="sequential",
-        input_layouts=[layout(a.shape) for a in operands],
-        output_layouts=[layout(shape) for shape in outputs],
-    )
-    return list(function(*operands, **_attributes(window), **attributes))
+    Its third operand, here of no elements, may be a factor of each output channel.
+    """
+    table = _HEADER + _MAX_TURNS * window.shape[3] + 1
+    shapes = {
+        "x_shape": np.array(x, np.int64),
+        "y_shape": np.array(window.output_shape(x), np.int64),
+    }
+    sizes, none = [(*mean.shape, 3), (table,)], jnp.zeros(0, jnp.float32)
+    operands = (mean, index, none)
+    return call("ssvi_list_mean", window, sizes, *operands, dtype=jnp.int32, **shapes)
 
 
 def _wanted(x: CustomVJPPrimal, *weights: CustomVJPPrimal) -> str:
@@ -203,7 +101,10 @@ def _mean(
 ) -> jax.Array:
     shape = window.output_shape(x.shape)
     none = jnp.zeros((0, 0, 0, 0), jnp.float32)
-    operands = (x, mean, index, bias, none)
+    # Apart from the product: where it does not change, as over the batches of one
+    # network, XLA makes it once.
+    lists = list_mean(mean, index, x.shape, window)
+    operands = (x, *lists, bias, none)
     (y,) = call("ssvi_mean", window, [shape], *operands, relu=np.bool_(False))
     return y
 

@@ -117,7 +117,13 @@ void run_passes(const Machine& machine, const Shape& s) {
   check(slope, "slope");
   const ssvi::Epilogue epilogue{between(0, 1) ? bias.data() : nullptr,
                                 between(0, 1) ? g.data() : nullptr, between(0, 1) == 1};
-  ssvi::mean(machine, s, plain, x.data(), epilogue, y_mean.data());
+  Buffer<ssvi::Entry> entries(index.size(), ssvi::Entry{});
+  Buffer<int32_t> table(ssvi::mean_table(s), 0);
+  Kernel scaled = plain;
+  scaled.scale = between(0, 1) ? bias.data() : nullptr;
+  ssvi::list_mean(machine, s, scaled, entries.data(), table.data());
+  ssvi::mean(machine, s, entries.data(), table.data(), index.size(), x.data(), epilogue,
+             y_mean.data());
   check(y_mean, "y of the mean");
   ssvi::input_gradient(machine, s, sampled, g.data(), slope.data(), x.data(),
                        dx.data());

@@ -32,6 +32,7 @@ using Images = ffi::BufferR4<ffi::F32>;
 using Vector = ffi::BufferR1<ffi::F32>;
 using Index = ffi::BufferR1<ffi::S32>;
 using Key = ffi::BufferR1<ffi::U32>;
+using Table = ffi::BufferR2<ffi::S32>;
 template <typename T>
 using Out = ffi::Result<T>;
 using Window = ffi::Span<const int64_t>;
@@ -43,8 +44,8 @@ struct Options {
   bool poison;
 };
 
-ssvi::Shape make_shape(const Images::Dimensions& x, const Images::Dimensions& y,
-                       const Window& window) {
+template <typename Dimensions>
+ssvi::Shape make_shape(const Dimensions& x, const Dimensions& y, const Window& window) {
   return {x[0],      x[3],      x[1],      x[2],      y[3],      y[1],     y[2],
           window[0], window[1], window[2], window[3], window[4], window[5]};
 }
@@ -89,6 +90,8 @@ ffi::Error guarded(const Options& options, const Window& window, Body&& body) {
     body(machine);
   } catch (const ssvi::BadIndex&) {
     return ffi::Error::InvalidArgument("index: has entries outside of the kernel");
+  } catch (const ssvi::BadList&) {
+    return ffi::Error::InvalidArgument("list: made for images of another shape");
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "out of memory");
   } catch (const std::exception& error) {
@@ -100,6 +103,14 @@ ffi::Error guarded(const Options& options, const Window& window, Body&& body) {
 ssvi::Kernel make_kernel(const Index& index, const float* mean, const float* sigma) {
   return {index.typed_data(), mean, sigma,
           static_cast<int64_t>(index.element_count())};
+}
+
+// A list for the mean pass lies in arrays of int32: three numbers an entry.
+void check_list(const ssvi::Shape& shape, const Table& entries, const Index& table) {
+  static_assert(sizeof(ssvi::Entry) == 3 * sizeof(int32_t));
+  if (entries.dimensions()[1] != 3 ||
+      static_cast<int64_t>(table.element_count()) != ssvi::mean_table(shape))
+    throw ssvi::BadList();
 }
 
 // The data of an optional operand: one of no elements stands for none.
@@ -162,15 +173,31 @@ ffi::Error sample_gradients(ffi::ThreadPool pool, Images g, Images slope, Images
   });
 }
 
-ffi::Error mean(ffi::ThreadPool pool, Images x, Vector mean, Index index, Vector bias,
+ffi::Error list_mean(ffi::ThreadPool pool, Vector mean, Index index, Vector scale,
+                     Out<Table> entries, Out<Index> table, Window x_shape, Window y_shape,
+                     Window window, std::string_view isa, int64_t threads, bool) {
+  return guarded({pool, isa, threads, false}, window, [&](const auto& machine) {
+    const ssvi::Shape shape = make_shape(x_shape, y_shape, window);
+    check_list(shape, *entries, *table);
+    ssvi::Kernel kernel = make_kernel(index, mean.typed_data(), nullptr);
+    kernel.scale = data_or_null(scale);
+    auto* list = reinterpret_cast<ssvi::Entry*>(entries->typed_data());
+    ssvi::list_mean(machine, shape, kernel, list, table->typed_data());
+  });
+}
+
+ffi::Error mean(ffi::ThreadPool pool, Images x, Table entries, Index table, Vector bias,
                 Images residual, Out<Images> y, bool relu, Window window,
                 std::string_view isa, int64_t threads, bool poisoned) {
   return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
     use_huge_pages(y);
     if (poisoned) poison(y);
-    ssvi::mean(machine, make_shape(x.dimensions(), y->dimensions(), window),
-               make_kernel(index, mean.typed_data(), nullptr), x.typed_data(),
-               {data_or_null(bias), data_or_null(residual), relu}, y->typed_data());
+    const ssvi::Shape shape = make_shape(x.dimensions(), y->dimensions(), window);
+    check_list(shape, entries, table);
+    const auto* list = reinterpret_cast<const ssvi::Entry*>(entries.typed_data());
+    ssvi::mean(machine, shape, list, table.typed_data(), entries.dimensions()[0],
+               x.typed_data(), {data_or_null(bias), data_or_null(residual), relu},
+               y->typed_data());
   });
 }
 
@@ -278,12 +305,24 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_sample_gradients, sample_gradients,
                                   .Ret<Vector>()  // dvariance
                                       SSVI_ATTRIBUTES);
 
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_list_mean, list_mean,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Vector>()  // mean
+                                  .Arg<Index>()
+                                  .Arg<Vector>()  // scale, or of no elements
+                                  .Ret<Table>()   // entries
+                                  .Ret<Index>()   // table
+                                  .Attr<Window>("x_shape")
+                                  .Attr<Window>("y_shape")
+                                      SSVI_ATTRIBUTES);
+
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_mean, mean,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<Images>()  // x
-                                  .Arg<Vector>()  // mean
-                                  .Arg<Index>()
+                                  .Arg<Table>()   // entries
+                                  .Arg<Index>()   // table
                                   .Arg<Vector>()  // bias, or of no elements
                                   .Arg<Images>()  // residual, or of no elements
                                   .Ret<Images>()  // y

@@ -1,7 +1,9 @@
 #include "passes.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <vector>
 
 #include "scratch.h"
 
@@ -23,15 +25,17 @@ constexpr int64_t kMaxPartBytes = int64_t{1} << 25;
 
 // A list and its memory.
 struct Lists {
+  std::vector<int32_t> begin;
   List list;
   Lists(const Machine& m, const Plan& plan, const Shape& shape, bool transposed,
         const Kernel& k, bool ranked) {
+    begin.resize(plan.all_groups() + 1);
     const int64_t size = std::max<int64_t>(k.size, 1);
     auto* memory = call_scratch.get<char>(size * (sizeof(Entry) + sizeof(int32_t)));
     auto* entries = reinterpret_cast<Entry*>(memory);
     auto* rank = reinterpret_cast<int32_t*>(entries + size);
-    list = make_list(plan, shape, transposed, k.index, k.mean, k.sigma, k.size, entries,
-                     ranked ? rank : nullptr, m.pool);
+    list = {begin.data(), entries, ranked ? rank : nullptr, k.size};
+    make_list(plan, shape, transposed, k, list, m.pool);
   }
 };
 
@@ -41,10 +45,10 @@ T part(T low, T high, int64_t i, int64_t parts) {
   return static_cast<T>(low + (high - low) * i / parts);
 }
 
-void attach(Gather& g, const Plan& plan, const Lists& lists) {
+void attach(Gather& g, const Plan& plan, const Entry* entries, const int32_t* begin) {
   g.plan = &plan;
-  g.entries = lists.list.entries;
-  g.begin = lists.list.begin.data();
+  g.entries = entries;
+  g.begin = begin;
   const int64_t bytes = 4 * plan.out_channels * plan.out_h * plan.out_w * plan.n;
   // Streaming needs whole vectors at multiples of their size.
   const bool aligned = plan.n % plan.lanes == 0 &&
@@ -55,7 +59,7 @@ void attach(Gather& g, const Plan& plan, const Lists& lists) {
   g.streamed = aligned && bytes > kStreamedBytes;
 }
 
-void run(const Machine& machine, const Plan& plan, const Lists& lists, Gather g) {
+void run(const Machine& machine, const Plan& plan, const Gather& g) {
   const int64_t blocks = plan.image_blocks() * plan.column_blocks();
   const int64_t rows = plan.u_high - plan.u_low;
   const int64_t threads = machine.pool.threads;
@@ -69,7 +73,6 @@ void run(const Machine& machine, const Plan& plan, const Lists& lists, Gather g)
       base >= machine.pool.threads
           ? 1
           : std::min<int64_t>(2 * machine.pool.threads / base + 1, plan.out_channels);
-  attach(g, plan, lists);
   parallel_for(machine.pool, base * channel_parts, [&](int64_t i) {
     const int64_t c = i % channel_parts, r = i / channel_parts % row_parts;
     const int64_t block = i / channel_parts / row_parts;
@@ -154,6 +157,21 @@ class SumParts {
   float* sums_;
 };
 
+// Where the groups begin in the table of a list for `mean`, after its cut.
+constexpr int64_t kTableHeader = 4;
+
+Plan mean_plan(const Machine& machine, const Shape& shape, int64_t size) {
+  Plan plan = forward_plan(shape);
+  const Isa& isa = *machine.isa;
+  cut(plan, {isa.lanes, 1, 1, size, false, false, isa.tile, kEntry});
+  return plan;
+}
+
+std::array<int32_t, kTableHeader> header(const Plan& plan) {
+  return {plan.lanes * plan.images, plan.columns, plan.block,
+          static_cast<int32_t>(plan.channel_block)};
+}
+
 bool empty(const Shape& s) { return s.n == 0 || s.co == 0 || s.p == 0 || s.q == 0; }
 
 }  // namespace
@@ -184,21 +202,38 @@ void sample(const Machine& machine, const Shape& shape, const Kernel& kernel,
   Gather g{};
   g.pass = Pass::kSample;
   g.input = x, g.key = key, g.output = y, g.slope_output = slope;
-  run(machine, plan, lists, g);
+  attach(g, plan, lists.list.entries, lists.list.begin);
+  run(machine, plan, g);
 }
 
-void mean(const Machine& machine, const Shape& shape, const Kernel& kernel,
-          const float* x, const Epilogue& epilogue, float* y) {
+int64_t mean_table(const Shape& shape) {
+  return kTableHeader + kMaxTurns * shape.co + 1;
+}
+
+void list_mean(const Machine& machine, const Shape& shape, const Kernel& kernel,
+               Entry* entries, int32_t* table) {
+  std::fill_n(table, mean_table(shape), 0);
   if (empty(shape)) return;
-  Plan plan = forward_plan(shape);
-  const Isa& isa = *machine.isa;
-  cut(plan, {isa.lanes, 1, 1, kernel.size, false, false, isa.tile, kEntry});
-  const Lists lists(machine, plan, shape, false, kernel, false);
+  const Plan plan = mean_plan(machine, shape, kernel.size);
+  const auto cut = header(plan);
+  std::copy(cut.begin(), cut.end(), table);
+  make_list(plan, shape, false, kernel,
+            {table + kTableHeader, entries, nullptr, kernel.size}, machine.pool);
+}
+
+void mean(const Machine& machine, const Shape& shape, const Entry* entries,
+          const int32_t* table, int64_t size, const float* x, const Epilogue& epilogue,
+          float* y) {
+  if (empty(shape)) return;
+  const Plan plan = mean_plan(machine, shape, size);
+  const auto cut = header(plan);
+  if (!std::equal(cut.begin(), cut.end(), table)) throw BadList();
   Gather g{};
   g.pass = Pass::kMean;
   g.input = x, g.output = y;
   g.bias = epilogue.bias, g.residual = epilogue.residual, g.relu = epilogue.relu;
-  run(machine, plan, lists, g);
+  attach(g, plan, entries, table + kTableHeader);
+  run(machine, plan, g);
 }
 
 void input_gradient(const Machine& machine, const Shape& shape, const Kernel& kernel,
@@ -213,7 +248,8 @@ void input_gradient(const Machine& machine, const Shape& shape, const Kernel& ke
   Gather gather{};
   gather.pass = slope == nullptr ? Pass::kMeanGradient : Pass::kSampleGradient;
   gather.input = g, gather.slope = slope, gather.x = x, gather.output = dx;
-  run(machine, plan, lists, gather);
+  attach(gather, plan, lists.list.entries, lists.list.begin);
+  run(machine, plan, gather);
 }
 
 void weight_gradient(const Machine& machine, const Shape& shape, const int32_t* index,
@@ -229,7 +265,7 @@ void weight_gradient(const Machine& machine, const Shape& shape, const int32_t* 
   cut(plan, {machine.isa->lanes, 1, 1, size, false, true});
   const Lists lists(machine, plan, shape, false, {index, nullptr, nullptr, size}, true);
   const SumParts parts(plan, size, sampled ? 2 : 1, machine.pool.threads);
-  Weights w{&plan, lists.list.entries, lists.list.begin.data(), x, g, slope};
+  Weights w{&plan, lists.list.entries, lists.list.begin, x, g, slope};
   parts.run(machine, plan, [&](const SumParts::Share& share) {
     WeightsTask task{share.block_low,   share.block_high,   share.u_low, share.u_high,
                      share.channel_low, share.channel_high, share.sums};
@@ -257,7 +293,7 @@ void gradients(const Machine& machine, const Shape& shape, const Kernel& kernel,
   Gather gather{};
   gather.pass = sampled ? Pass::kSampleGradient : Pass::kMeanGradient;
   gather.input = g, gather.slope = slope, gather.x = x, gather.output = dx;
-  attach(gather, plan, lists);
+  attach(gather, plan, lists.list.entries, lists.list.begin);
   const SumParts parts(plan, kernel.size, sampled ? 2 : 1, machine.pool.threads);
   parts.run(machine, plan, [&](const SumParts::Share& share) {
     GatherTask task{share.block_low,   share.block_high,   share.u_low, share.u_high,

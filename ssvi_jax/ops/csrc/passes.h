@@ -9,14 +9,6 @@
 
 namespace ssvi {
 
-// The selected weights; sigma and rank-one arrays that a pass does not use are null.
-struct Kernel {
-  const int32_t* index;
-  const float* mean;
-  const float* sigma;
-  int64_t size;
-};
-
 struct Machine {
   const Isa* isa;
   Pool pool;
@@ -36,9 +28,20 @@ struct Epilogue {
   bool relu = false;
 };
 
-// y = conv(x, M) + bias + residual, negative values replaced by 0 with `relu`.
-void mean(const Machine& machine, const Shape& shape, const Kernel& kernel,
-          const float* x, const Epilogue& epilogue, float* y);
+// Numbers in the table that a list for `mean` has besides its entries.
+int64_t mean_table(const Shape& shape);
+
+// The list of the weights that `mean` visits: kernel.size entries and the table.
+void list_mean(const Machine& machine, const Shape& shape, const Kernel& kernel,
+               Entry* entries, int32_t* table);
+
+class BadList {};
+
+// y = conv(x, M) + bias + residual, negative values replaced by 0 with `relu`. Throws
+// BadList on the list of another shape.
+void mean(const Machine& machine, const Shape& shape, const Entry* entries,
+          const int32_t* table, int64_t size, const float* x, const Epilogue& epilogue,
+          float* y);
 
 // dx = convᵀ(g, M) + 2 x convᵀ(g · slope, V), or without slope its first term.
 void input_gradient(const Machine& machine, const Shape& shape, const Kernel& kernel,

@@ -17,8 +17,6 @@ int ceil_div(int64_t a, int64_t b) {
   return static_cast<int>(a >= 0 ? (a + b - 1) / b : -(-a / b));
 }
 
-constexpr int64_t kMaxTurns = 8;
-
 // The share of the L2 cache for packed rows; the rest is for lists and outputs.
 int64_t budget() {
   static const int64_t bytes = [] {
@@ -194,12 +192,12 @@ void cut(Plan& plan, const Use& use) {
   fit(plan, use, turns);
 }
 
-List make_list(const Plan& plan, const Shape& s, bool transposed, const int32_t* index,
-               const float* mean, const float* sigma, int64_t size, Entry* entries,
-               int32_t* rank, const Pool& pool) {
+void make_list(const Plan& plan, const Shape& s, bool transposed, const Kernel& kernel,
+               const List& list, const Pool& pool) {
+  const int64_t size = kernel.size;
   const int64_t taps = s.kh * s.kw, limit = taps * s.ci * s.co;
   const int64_t col_classes = static_cast<int64_t>(plan.cols.size());
-  const int64_t turn_groups = plan.groups(), groups = plan.turns() * turn_groups;
+  const int64_t turn_groups = plan.groups(), groups = plan.all_groups();
   const int64_t step = int64_t{plan.images} * plan.sources * plan.lanes;
   std::vector<int64_t> tap_offset(taps), tap_group(taps);
   for (int64_t t = 0; t < taps; ++t) {
@@ -214,13 +212,14 @@ List make_list(const Plan& plan, const Shape& s, bool transposed, const int32_t*
   const int64_t chunks = size > 16384 && pool.threads > 1 ? 8 : 1;
   std::vector<int32_t> count(chunks * groups, 0);
   std::vector<char> bad(chunks, 0);
-  // Calls visit(position, group, offset) for the non-zeros of a chunk. Runs of one
-  // input channel are found by comparison: divisions would cost as much as the sort.
+  // Calls visit(position, group, offset, output channel of the kernel) for the non-zeros
+  // of a chunk. Runs of one input channel are found by comparison: divisions would cost
+  // as much as the sort.
   auto walk = [&](int64_t chunk, auto&& visit) {
     int64_t row_end = -1, row = 0, base = 0, offset = 0;
     const int64_t end = size * (chunk + 1) / chunks;
     for (int64_t i = size * chunk / chunks; i < end; ++i) {
-      const int64_t flat = index[i];
+      const int64_t flat = kernel.index[i];
       if (flat < row || flat >= row_end) {
         if (flat < 0 || flat >= limit) {
           bad[chunk] = 1;
@@ -240,18 +239,17 @@ List make_list(const Plan& plan, const Shape& s, bool transposed, const int32_t*
       const int64_t co = flat - row;
       if (transposed)
         visit(i, base + co / plan.channel_block * turn_groups,
-              offset + co % plan.channel_block * plan.channel_stride);
+              offset + co % plan.channel_block * plan.channel_stride, co);
       else
-        visit(i, base + co, offset);
+        visit(i, base + co, offset, co);
     }
   };
   parallel_for(pool, chunks, [&](int64_t chunk) {
     int32_t* mine = count.data() + chunk * groups;
-    walk(chunk, [&](int64_t, int64_t group, int64_t) { ++mine[group]; });
+    walk(chunk, [&](int64_t, int64_t group, int64_t, int64_t) { ++mine[group]; });
   });
   for (char flag : bad)
     if (flag) throw BadIndex();
-  List list{std::vector<int32_t>(groups + 1), entries, rank, size};
   int32_t position = 0;
   for (int64_t g = 0; g < groups; ++g) {
     list.begin[g] = position;
@@ -264,15 +262,15 @@ List make_list(const Plan& plan, const Shape& s, bool transposed, const int32_t*
   list.begin[groups] = position;
   parallel_for(pool, chunks, [&](int64_t chunk) {
     int32_t* next = count.data() + chunk * groups;
-    walk(chunk, [&](int64_t i, int64_t group, int64_t offset) {
+    walk(chunk, [&](int64_t i, int64_t group, int64_t offset, int64_t channel) {
       const int32_t at = next[group]++;
-      const float sd = sigma == nullptr ? 0.0f : sigma[i];
-      entries[at] = {static_cast<int32_t>(offset), mean == nullptr ? 0.0f : mean[i],
-                     sd * sd};
-      if (rank != nullptr) rank[at] = static_cast<int32_t>(i);
+      float mean = kernel.mean == nullptr ? 0.0f : kernel.mean[i];
+      if (kernel.scale != nullptr) mean *= kernel.scale[channel];
+      const float sd = kernel.sigma == nullptr ? 0.0f : kernel.sigma[i];
+      list.entries[at] = {static_cast<int32_t>(offset), mean, sd * sd};
+      if (list.rank != nullptr) list.rank[at] = static_cast<int32_t>(i);
     });
   });
-  return list;
 }
 
 int64_t gather_scratch(const Plan& plan) {

@@ -71,10 +71,11 @@ struct Plan {
   __attribute__((always_inline)) int64_t turns() const {
     return (in_channels + channel_block - 1) / channel_block;
   }
-  // Groups of non-zeros of one turn.
+  // Groups of non-zeros of one turn, and of all.
   __attribute__((always_inline)) int64_t groups() const {
     return int64_t{row_classes} * col_classes * out_channels;
   }
+  __attribute__((always_inline)) int64_t all_groups() const { return turns() * groups(); }
   // Floats of the sums of a row of outputs of one class and channel, and of all sums
   // that wait for the next turn: none if there is one turn.
   __attribute__((always_inline)) int64_t row() const {
@@ -104,9 +105,11 @@ struct Use {
 // and memory is read in long runs.
 void cut(Plan& plan, const Use& use);
 
+constexpr int64_t kMaxTurns = 8;
+
 // Non-zeros by (turn, class, output channel), then in the order of the index.
 struct List {
-  std::vector<int32_t> begin;  // of each group, and the end
+  int32_t* begin;  // of each group, and the end: all_groups() + 1 of them
   Entry* entries;
   int32_t* rank;  // entry → its position in the index; null unless asked for
   int64_t size;
@@ -114,11 +117,18 @@ struct List {
 
 class BadIndex {};
 
-// A counting sort of s non-zeros, in parallel over fixed chunks of the index. The
-// entries are written to `entries` (and `rank`), both of s elements. `sigma` may be
-// null. Throws BadIndex on an index outside the kernel.
-List make_list(const Plan& plan, const Shape& s, bool transposed, const int32_t* index,
-               const float* mean, const float* sigma, int64_t size, Entry* entries,
-               int32_t* rank, const Pool& pool);
+// The selected weights; what a pass does not use is null.
+struct Kernel {
+  const int32_t* index;
+  const float* mean;
+  const float* sigma;
+  int64_t size;
+  const float* scale = nullptr;  // of each output channel: multiplied with the means
+};
+
+// A counting sort of the non-zeros into the memory of `list`, in parallel over fixed
+// chunks of the index. Throws BadIndex on an index outside the kernel.
+void make_list(const Plan& plan, const Shape& s, bool transposed, const Kernel& kernel,
+               const List& list, const Pool& pool);
 
 }  // namespace ssvi
