@@ -16,7 +16,8 @@ def configure(*flags, method="ssvi", seed=0, preset="laptop", dataset="cifar10")
 
 def test_methods_are_those_of_the_configuration():
     assert set(options.METHODS) == {"ssvi", *presets.METHODS}
-    assert options.Comparison(methods="all").names == options.METHODS
+    assert options.Comparison(methods="all").names == options.NAMES
+    assert not set(options.METHODS) & options.VARIANTS.keys()
 
 
 def test_names_are_each_there_once_in_the_order_given():
@@ -29,7 +30,7 @@ def test_an_unknown_method_lists_the_known_ones(methods):
     words = r"--methods: got '(who)?', allowed: all, "
     with pytest.raises(InputError, match=words) as e:
         _ = options.Comparison(methods=methods).names
-    assert all(name in str(e.value) for name in options.METHODS)
+    assert all(name in str(e.value) for name in options.NAMES)
 
 
 def test_flags_that_are_not_the_comparisons_are_left_for_the_runs():
@@ -59,17 +60,29 @@ def test_flags_win_but_for_what_defines_a_method():
     assert kept == ["sparsity"]
 
 
-def test_overrides_are_of_one_method_and_flags_win(monkeypatch):
-    monkeypatch.setitem(options.OVERRIDES, "rigl", {"epochs": 7, "momentum": 0.5})
-    found, _ = configure("--momentum", "0.8", method="rigl")
-    assert (found.epochs, found.momentum) == (7, 0.8)
-    assert configure()[0].epochs == 10
+@pytest.mark.parametrize("name", options.VARIANTS)
+def test_a_variant_is_a_method_with_other_values(name):
+    method, changes = options.VARIANTS[name]
+    found, kept = configure("--epochs", "3", method=name, seed=1)
+    assert (found.method, found.epochs, kept) == (method, 3, [])
+    assert found.out == Path("o") / "runs" / f"{name}-1"
+    for field, value in changes.items():
+        assert getattr(found, field) == (
+            getattr(Config, field) if value is None else value
+        )
+    plain, _ = configure("--epochs", "3", method=method, seed=1)
+    assert {
+        field
+        for field, value in found.as_dict().items()
+        if value != plain.as_dict()[field]
+    } == {*changes, "out"}
 
 
-def test_every_override_is_a_field_of_a_known_method():
-    for method, fields in options.OVERRIDES.items():
-        assert method in options.METHODS
-        assert fields.keys() <= Config().as_dict().keys()
+def test_a_variants_own_values_stay_and_others_follow_the_flags():
+    found, kept = configure("--sparsity", "0.9", method="vi_flipout")
+    assert (found.sparsity, kept) == (0.0, ["sparsity"])
+    found, kept = configure("--sparsity", "0.9", method="rank1_sparse")
+    assert (found.sparsity, kept) == (0.9, [])
 
 
 @pytest.mark.parametrize(

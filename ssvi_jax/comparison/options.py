@@ -19,10 +19,20 @@ METHODS: tuple[str, ...] = get_args(
 )
 """Every method that `Config` knows, in its order."""
 
-OVERRIDES: dict[str, dict[str, object]] = {}
-"""Method → fields of `Config` that it has in a comparison and not alone. A flag that is
-given wins. Empty while all methods train the preset's network in the preset's epochs:
-`laptop` is never widened here, so that what differs is the method."""
+DENSE: dict[str, object] = {"sparsity": 0.0, "replacement_rate": 0.0}
+"""What makes SSVI variational inference on all weights."""
+
+VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
+    "vi": ("ssvi", DENSE),
+    "vi_weight_sample": ("ssvi", {**DENSE, "estimator": "weight_sample"}),
+    "vi_flipout": ("ssvi", {**DENSE, "estimator": "flipout"}),
+    "rank1_sparse": ("rank1", {"sparsity": None}),
+}
+"""Name in a comparison → method, and the fields of `Config` that make it another one;
+None: not the method's own value, but what all sparse methods have."""
+
+NAMES = (*METHODS, *VARIANTS)
+"""What can be compared."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +84,10 @@ class Comparison:
           InputError: none, or one that is not known.
         """
         if self.methods == "all":
-            return METHODS
+            return NAMES
         names = [name.strip() for name in self.methods.split(",")]
         for name in names:
-            check_choice("--methods", name, (*METHODS, "all"))
+            check_choice("--methods", name, (*NAMES, "all"))
         return tuple(dict.fromkeys(names))
 
 
@@ -100,14 +110,16 @@ def configure(
     dataset: str,
     out: Path,
 ) -> tuple[Config, list[str]]:
-    """The configuration of one run: defaults, then `OVERRIDES`, then flags.
+    """The configuration of one run: defaults, then flags.
 
-    What `presets.METHODS` gives a method defines it (a deterministic network has no
-    sparsity) and stays, whatever the flags.
+    What `presets.METHODS` and `VARIANTS` give a method defines it (a deterministic
+    network has no sparsity) and stays, whatever the flags. All methods train the
+    preset's network for the preset's epochs: `laptop` is never widened here, so that
+    what differs is the method.
 
     Args:
       flags: flags of `Config` for all runs.
-      method: the run's method.
+      method: the run's method, one of `NAMES`.
       seed: its seed.
       preset: the preset's own name.
       dataset: the data set's own name.
@@ -119,9 +131,13 @@ def configure(
     Raises:
       InputError: a flag that the comparison sets itself, or a bad value.
     """
+    base, changes = VARIANTS.get(method, (method, {}))
+    own = {**presets.METHODS.get(base, {}), **changes}
+    shared = {name: getattr(Config, name) for name in own if own[name] is None}
+    own = {name: value for name, value in own.items() if value is not None}
     default = dataclasses.replace(
-        presets.defaults(preset, dataset, method),
-        **{"figures": False, **OVERRIDES.get(method, {})},
+        presets.defaults(preset, dataset, base),
+        **{"figures": False, **shared, **own},
         seed=seed,
         out=out / "runs" / f"{method}-{seed}",
     )
@@ -135,7 +151,6 @@ def configure(
         raise InputError(
             "--resume: a comparison always continues what is in --out; leave it out."
         )
-    own = {name: getattr(default, name) for name in presets.METHODS.get(method, {})}
     kept = [name for name, value in own.items() if getattr(given, name) != value]
     changes = {**own, "preset": preset, "dataset": dataset}
     return dataclasses.replace(given, **changes), kept

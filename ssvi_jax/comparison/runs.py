@@ -42,7 +42,7 @@ class Run(NamedTuple):
     """A finished and evaluated run.
 
     Attributes:
-      method: its method.
+      method: its name in the comparison.
       seed: its seed.
       values: metric (see `table.METRICS`) → number.
     """
@@ -122,7 +122,8 @@ def run_all(
             if signal := train_run(config, inputs.data):
                 return Outcome(runs, failures, signal)
             shift = evaluate_run(config, options, inputs)
-            runs.append(Run(config.method, config.seed, values(folder, shift)))
+            name = folder.name.removesuffix(f"-{config.seed}")
+            runs.append(Run(name, config.seed, values(folder, shift)))
         except Exception as error:  # another method may do better
             if isinstance(error, InputError):
                 refused.append(error)
