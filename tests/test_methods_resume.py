@@ -30,3 +30,17 @@ def test_resumes_bit_for_bit(method, stop, tmp_path, monkeypatch):
     np.testing.assert_array_equal(
         smoke_run.checkpoint_bytes(tmp_path), smoke_run.checkpoint_bytes(run(method)[0])
     )
+
+
+@pytest.mark.parametrize("method", ["set", "static", "mc_dropout"])
+def test_resumes_as_if_it_had_not_stopped(method, tmp_path, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    smoke_run.tiny_train(whole, method=method)
+    with monkeypatch.context() as patch:
+        signal_at(patch, 30, signal.SIGTERM)
+        assert smoke_run.tiny_train(parts, method=method).step == 30
+    smoke_run.tiny_train(parts, method=method, resume=True)
+    assert smoke_run.events(parts) == smoke_run.events(whole)
+    np.testing.assert_array_equal(
+        smoke_run.checkpoint_bytes(parts), smoke_run.checkpoint_bytes(whole)
+    )
