@@ -83,7 +83,7 @@ def resolve(argv: Sequence[str], *, preset: str, dataset: str) -> Config:
     wide = (
         asked.method in SPARSE_FROM_START
         and asked.model == Config.model
-        and backend.choose(asked.backend, density) == "sparse"
+        and backend.choose(asked.training_backend, density) == "sparse"
         and round(density, 9) <= WIDE_DENSITY
     )
     default = defaults(preset, dataset, asked.method, wide=wide)

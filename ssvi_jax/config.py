@@ -132,6 +132,8 @@ class Config:
     """Gradient estimator."""
     backend: Literal["auto", "xla", "sparse"] = "auto"
     """sparse: compiled CPU kernels that visit kept weights only; auto: by device."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of activations and products in training; on the xla backend only."""
     prior: Literal["gaussian", "scale_mixture", "laplace", "log_uniform"] = "gaussian"
     """Prior of every kept weight; log_uniform has no standard deviation."""
     prior_std: float = 0.1
@@ -233,6 +235,16 @@ class Config:
                 names = get_args(field.type)
                 check_choice(_flag(field.name), getattr(self, field.name), names)
         self._check_severity()
+        if self.precision != "float32" and self.backend == "sparse":
+            raise InputError(
+                f"--precision: got {self.precision} with --backend sparse, allowed: "
+                "float32; use --backend xla, or auto."
+            )
+
+    @property
+    def training_backend(self) -> str:
+        """What `backend` means for training: the sparse kernels are float32 only."""
+        return self.backend if self.precision == "float32" else "xla"
 
     def _check_severity(self):
         severity = self.train_severity

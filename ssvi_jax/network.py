@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ssvi_jax import artifact, members, models, trees
+from ssvi_jax import artifact, members, models, precision, trees
 from ssvi_jax.adapters import Layer, LinenModel
 from ssvi_jax.data.augment import normalize
 from ssvi_jax.dropout import Dropout
@@ -96,14 +96,18 @@ class ImageNetwork:
 
     Args:
       spec: the network's description.
+      training_precision: see `precision.train_in`.
     """
 
-    def __init__(self, spec: NetworkSpec):
+    def __init__(self, spec: NetworkSpec, *, training_precision: str = "float32"):
         self.spec = spec
         self._plain = LinenModel(
             models.build(spec.model, num_classes=spec.num_classes, width=spec.width)
         )
         self._members = None if spec.rank1 is None else Rank1(self._plain, spec.rank1)
+        self._apply = precision.train_in(
+            training_precision, self._members or self._plain
+        )
         self._example = jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32)
 
     @property
@@ -184,8 +188,8 @@ class ImageNetwork:
         x = normalize(x, jnp.array(self.spec.mean), jnp.array(self.spec.std))
         if self.spec.dropout > 0:
             return self._with_dropout(params, model_state, x, train=train, key=key)
-        model = self._members or self._plain
-        return model(params, model_state, x, train=train, key=key, kernels=kernels)
+        options = {"train": train, "key": key, "kernels": kernels}
+        return self._apply(params, model_state, x, **options)
 
     def _with_dropout(self, params, model_state, x, *, train, key):
         rest = {name: v for name, v in model_state.items() if name != _DRAW}
@@ -194,7 +198,8 @@ class ImageNetwork:
             drop = Dropout(self.spec.dropout, key)
         elif _DRAW in model_state:
             drop = Dropout(self.spec.dropout, model_state[_DRAW], is_shared=True)
-        return self._plain(params, rest, x, train=train, key=key, dropout=drop)
+        options = {"train": train, "key": key, "dropout": drop}
+        return self._apply(params, rest, x, **options)
 
 
 def load(path: str | Path) -> tuple[ImageNetwork, Weights, Masks]:

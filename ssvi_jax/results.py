@@ -60,7 +60,7 @@ def finish(config: Config, data: Dataset, trained: Trained, log: RunLog) -> dict
         "preset": config.preset,
         "step": trained.step,
         "train_minutes": trained.seconds / 60,
-        "backend": backend_for(masks, config.backend),
+        "backend": backend_for(masks, config.training_backend),
         "platform": jax.default_backend(),
         "samples": config.samples if is_random(trained.network, weights) else None,
         "members": members if members > 1 else None,

@@ -129,7 +129,7 @@ def build_problem(
         copies=config.members if config.method in ENSEMBLES else None,
         dropout=config.dropout_rate if config.method == "mc_dropout" else 0.0,
     )
-    network = ImageNetwork(spec)
+    network = ImageNetwork(spec, training_precision=config.precision)
     params, model_state = network.init(jax.random.key(config.seed))
     num_data = min(config.train_size or len(data.train_labels), len(data.train_labels))
     plan = Plan.of(config, num_data)
@@ -164,7 +164,7 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
     """
     network, problem, plan = build_problem(config, data)
     method = methods.build(config.method, config, problem)
-    if why := backend.slower_because(config.backend, 1.0 - config.sparsity):
+    if why := backend.slower_because(config.training_backend, 1.0 - config.sparsity):
         print(f"slower on this CPU than it could be: {why}")
     rng = _host_rng(config.seed, 0)
     state, masks = method.init(jax.random.key(config.seed), rng)

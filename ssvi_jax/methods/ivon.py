@@ -177,7 +177,7 @@ def build(config: Config, problem: Problem) -> ssvi.SSVI:
         num_data=problem.num_data,
         prior=priors.GaussianPrior(ivon.prior_std),
         estimator="weight_sample",
-        backend=backend.choose(config.backend, 1.0),
+        backend=backend.choose(config.training_backend, 1.0),
         kl_weight=lambda step: 0.0,
         augment=problem.augment,
     )

@@ -65,7 +65,7 @@ class DenseToSparse:
         self, state: vi.State, masks: Masks, data: vi.Data, batch_index: np.ndarray
     ) -> tuple[vi.State, dict[str, jax.Array]]:
         """One phase on the backend for its density; see `vi.VI.inner_loop`."""
-        name = predict.backend_for(masks, self.config.backend)
+        name = predict.backend_for(masks, self.config.training_backend)
         return self.inferences[name].inner_loop(state, masks, data, batch_index)
 
     @property

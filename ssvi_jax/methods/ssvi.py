@@ -123,7 +123,7 @@ def build(config: Config, problem: Problem, *, points: bool = False) -> SSVI:
         prior=make_prior(config),
         # Of a point, "a sample of the weights" is the plain network.
         estimator="weight_sample" if points else config.estimator,
-        backend=backend.choose(config.backend, density),
+        backend=backend.choose(config.training_backend, density),
         kl_weight=schedules.kl_weight(
             config.kl_scale, problem.total_steps, config.kl_warmup
         ),
