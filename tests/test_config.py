@@ -13,6 +13,7 @@ from ssvi_jax import (
     densities,
     methods,
     models,
+    precision,
     predict,
     presets,
     priors,
@@ -59,6 +60,7 @@ def choices(name):
         ("fast_prior", FAST_PRIORS),
         ("fast_init", INITS),
         ("average", predict.AVERAGES),
+        ("precision", precision.PRECISIONS),
         ("member_batch", ["split", "tile"]),
     ],
 )
@@ -69,7 +71,7 @@ def test_every_choice_is_what_its_registry_has(field, registry):
 def test_no_choice_goes_unchecked():
     """Every Literal is compared with a registry above, or is the method (below)."""
     literals = {name for name in FIELDS if get_origin(FIELDS[name].type) is Literal}
-    assert len(literals) == 18 + 1
+    assert len(literals) == 19 + 1
     assert choices("method") == {"ssvi", *presets.METHODS}
     assert choices("method") > set(presets.SPARSE_FROM_START)
 
