@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
                 "too, allowed: --out and --reference; nothing is trained."
             )
         return _verify(options)
-    names = options.names
+    seeds_of = options.seeds_of
     asked = cli.parse_as(Config, flags)
 
     # Only now: the command line above is refused or explained without waiting for JAX.
@@ -44,7 +44,10 @@ def main(argv: Sequence[str]) -> int:
     runlog.check_writable(options.out)  # before the data is read and prepared
     dataset = data.load(asked.dataset, asked.data_dir, notify=print)
     configs = []
-    for seed, name in itertools.product(range(options.seeds), names):
+    most = max(seeds_of.values())
+    for seed, name in itertools.product(range(most), seeds_of):
+        if seed >= seeds_of[name]:
+            continue
         config, kept = comparison_options.configure(
             flags,
             method=name,
@@ -63,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     if outcome.signal:
         print("stopped and saved; continue with the same command")
         return 128 + outcome.signal
-    comparison = summary.build(outcome, names, flags, inputs)
+    comparison = summary.build(outcome, tuple(seeds_of), flags, inputs)
     print(table.text(comparison))
     for path in report.write(comparison, options.out):
         print(f"wrote {path}")

@@ -16,20 +16,34 @@ def configure(*flags, method="ssvi", seed=0, preset="laptop", dataset="cifar10")
 
 def test_methods_are_those_of_the_configuration():
     assert set(options.METHODS) == {"ssvi", *presets.METHODS}
-    assert options.Comparison(methods="all").names == options.NAMES
+    every = options.Comparison(methods="all", seeds=2).seeds_of
+    assert every == dict.fromkeys(options.NAMES, 2)
+    assert tuple(every) == options.NAMES
     assert not set(options.METHODS) & options.VARIANTS.keys()
 
 
 def test_names_are_each_there_once_in_the_order_given():
-    names = options.Comparison(methods="rigl, ssvi,rigl").names
-    assert names == ("rigl", "ssvi")
+    names = options.Comparison(methods="rigl, ssvi,rigl").seeds_of
+    assert list(names.items()) == [("rigl", 3), ("ssvi", 3)]
+
+
+def test_a_method_may_have_seeds_of_its_own():
+    found = options.Comparison(methods="ssvi:5, rigl,all:1", seeds=2).seeds_of
+    assert (found.pop("ssvi"), found.pop("rigl")) == (5, 2)
+    assert set(found.values()) == {1}
+
+
+@pytest.mark.parametrize("number", ["", "0", "-1", "x", "1.5"])
+def test_a_number_of_seeds_is_one(number):
+    with pytest.raises(InputError, match=r"--methods: got ssvi:.*, allowed: NAME:N"):
+        _ = options.Comparison(methods=f"ssvi:{number}").seeds_of
 
 
 @pytest.mark.parametrize("methods", ["", "ssvi,who", "ssvi,"])
 def test_an_unknown_method_lists_the_known_ones(methods):
     words = r"--methods: got '(who)?', allowed: all, "
     with pytest.raises(InputError, match=words) as e:
-        _ = options.Comparison(methods=methods).names
+        _ = options.Comparison(methods=methods).seeds_of
     assert all(name in str(e.value) for name in options.NAMES)
 
 

@@ -111,7 +111,9 @@ def test_a_network_learns_the_same(tmp_path):
 
 def test_float32_is_the_network_itself():
     assert precision.train_in("float32", tiny.mlp) is tiny.mlp
-    with pytest.raises(InputError, match=r"precision: got 'float16', allowed: bfloat16, float32"):
+    with pytest.raises(
+        InputError, match=r"precision: got 'float16', allowed: bfloat16, float32"
+    ):
         precision.train_in("float16", tiny.mlp)
 
 

@@ -45,9 +45,9 @@ class Comparison:
     """
 
     methods: str = ""
-    """Names separated by commas, or "all"."""
+    """Names separated by commas; "all" stands for the rest. NAME:N has N seeds."""
     seeds: int = 3
-    """Runs of every method: seeds 0, 1, …"""
+    """Runs of every other method: seeds 0, 1, …"""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("results/methods")
     """Folder of the table and figures; runs go to DIR/runs/METHOD-SEED."""
 
@@ -77,18 +77,24 @@ class Comparison:
             raise InputError("--verify: got --write-reference too, allowed: one.")
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The methods asked for, each once.
+    def seeds_of(self) -> dict[str, int]:
+        """The methods asked for, each once, and their numbers of seeds.
 
         Raises:
-          InputError: none, or one that is not known.
+          InputError: none, one that is not known, or no number of seeds.
         """
-        if self.methods == "all":
-            return NAMES
-        names = [name.strip() for name in self.methods.split(",")]
-        for name in names:
+        found: dict[str, int] = {}
+        for part in self.methods.split(","):
+            name, colon, number = part.strip().partition(":")
             check_choice("--methods", name, (*NAMES, "all"))
-        return tuple(dict.fromkeys(names))
+            if colon and not (number.isdecimal() and int(number)):
+                raise InputError(
+                    f"--methods: got {part.strip()}, allowed: NAME:N, N seeds, 1 up."
+                )
+            seeds = int(number) if colon else self.seeds
+            for each in NAMES if name == "all" else (name,):
+                found.setdefault(each, seeds)
+        return found
 
 
 def parse(argv: Sequence[str]) -> tuple[Comparison, list[str]]:
