@@ -5,10 +5,11 @@ Imports nothing heavy, so that a command line can be parsed and refused at once.
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Literal, get_args, get_origin
 
 import tyro
 
+from ssvi_jax import registry
 from ssvi_jax.errors import (
     InputError,
     check_choice,
@@ -46,6 +47,12 @@ TrainCorruption = Literal[
 """`corruptions.NAMES` and "none", written out: that module would import NumPy."""
 
 
+if TYPE_CHECKING:
+    MethodName = str
+else:
+    MethodName = Literal[tuple(registry.METHODS)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Trains a sparse Bayesian network, evaluates it, and writes a run folder.
@@ -60,22 +67,7 @@ class Config:
     """auto: CIFAR-10 if it is there or can be downloaded, else the embedded digits."""
     preset: Literal["auto", "paper", "laptop", "smoke"] = "auto"
     """paper: authors' recipe; laptop: 30 min on 2 cores; auto: by device (GPU, CPU)."""
-    method: Literal[
-        "ssvi",
-        "deterministic",
-        "rigl",
-        "set",
-        "static",
-        "magnitude",
-        "svd",
-        "ivon",
-        "rank1",
-        "batch_ensemble",
-        "ensemble",
-        "ssvi_ensemble",
-        "ssvi_mixture",
-        "mc_dropout",
-    ] = "ssvi"
+    method: MethodName = "ssvi"
     """Point estimates, trained with the same code: deterministic (dense), rigl, set,
     static (sparse), magnitude (dense, then pruned). svd: sparse variational dropout.
     ivon: dense, standard deviations by the Hessian.

@@ -1,5 +1,6 @@
 """Configurations to start from: by preset, by data set, by method."""
 
+from ssvi_jax import registry
 from ssvi_jax.config import Config
 from ssvi_jax.errors import check_choice
 
@@ -34,54 +35,19 @@ DIGITS: dict[str, dict[str, object]] = {
 }
 """What the presets change besides on the embedded digits, 1,797 images of 8 × 8."""
 
-RANK1_METHODS = ("rank1", "batch_ensemble")
+RANK1_METHODS = registry.reading("factors")
 """Methods whose K members share kernels up to rank-1 factors."""
 
-ENSEMBLES = ("ensemble", "ssvi_ensemble", "ssvi_mixture")
+ENSEMBLES = registry.reading("networks")
 """Methods that train K networks of their own."""
 
-SPARSE_FROM_START = ("ssvi", "rigl", "set", "static", "ssvi_ensemble", "ssvi_mixture")
+SPARSE_FROM_START = tuple(
+    name for name, entry in registry.METHODS.items() if entry.sparse_from_start
+)
 """Methods that keep `1 - sparsity` of the weights from the first step on."""
 
-METHODS: dict[str, dict[str, object]] = {
-    "deterministic": {"sparsity": 0.0, "replacement_rate": 0.0},
-    "rigl": {"removal": "mean"},
-    "set": {"removal": "mean", "addition": "random"},
-    "static": {"replacement_rate": 0.0},
-    "magnitude": {"replacement_rate": 0.0, "prune_at": 0.5},
-    "svd": {
-        "sparsity": 0.0,
-        "replacement_rate": 0.0,
-        "prune_at": 0.9,
-        "prior": "log_uniform",
-        "kl_scale": 1.0,
-        "sigma_init": 6.7e-3,
-        "weight_decay": 0.0,
-    },
-    "rank1": {"sparsity": 0.0, "kl_scale": 1.0, "kl_warmup": 0.8, "removal": "mean"},
-    "batch_ensemble": {
-        "sparsity": 0.0,
-        "removal": "mean",
-        "fast_init": "normal",
-        "fast_rate_scale": 0.5,
-    },
-    "ensemble": {"sparsity": 0.0, "replacement_rate": 0.0},
-    "ssvi_ensemble": {},
-    "ssvi_mixture": {},
-    "mc_dropout": {"sparsity": 0.0, "replacement_rate": 0.0},
-    "ivon": {
-        "sparsity": 0.0,
-        "replacement_rate": 0.0,
-        "estimator": "weight_sample",
-        "kl_scale": 1.0,
-        "learning_rate": 0.2,
-        "nesterov": False,
-        "weight_decay": 2e-4,
-    },
-}
-"""What a method changes besides. `svd` starts at log σ² = -10 and has no decay, as the
-prior shrinks the means (Molchanov et al. 2017); `rank1` and `batch_ensemble` as in
-arXiv 2005.07186; `ivon` is at the authors' values for ResNet-20 (arXiv 2402.17641)."""
+METHODS = {name: entry.changes for name, entry in registry.METHODS.items()}
+"""What a method changes besides."""
 
 WIDE_LAPTOP: dict[str, object] = {"width": 3.0, "epochs": 22}
 """What `laptop` changes besides, on larger images, where the sparse kernels compute its

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssvi_jax import artifact, diversity, flops, metrics, posterior, schedules
+from ssvi_jax import artifact, diversity, flops, metrics, posterior, registry, schedules
 from ssvi_jax import masks as masks_lib
 from ssvi_jax import network as network_lib
 from ssvi_jax.adapters import Layer
@@ -201,8 +201,9 @@ def costs(config: Config, trained: Trained) -> dict[str, float]:
     growth = None
     swaps = masks_lib.sparsity(masks) > 0 and config.replacement_rate > 0
     if swaps and config.addition == "gradient":
+        each = registry.METHODS[config.method].gradients_per_batch
         growth = flops.Growth(
-            config.inner_steps, config.grow_batches, config.grow_at_mean
+            config.inner_steps, each * config.grow_batches, config.grow_at_mean
         )
     total = trained.problem.total_steps
     dense_steps = schedules.prune_step(config.prune_at, total, config.inner_steps)

@@ -17,6 +17,7 @@ from ssvi_jax import (
     predict,
     presets,
     priors,
+    registry,
     schedules,
     vi,
 )
@@ -72,7 +73,7 @@ def test_no_choice_goes_unchecked():
     """Every Literal is compared with a registry above, or is the method (below)."""
     literals = {name for name in FIELDS if get_origin(FIELDS[name].type) is Literal}
     assert len(literals) == 19 + 1
-    assert choices("method") == {"ssvi", *presets.METHODS}
+    assert choices("method") == set(registry.METHODS)
     assert choices("method") > set(presets.SPARSE_FROM_START)
 
 
@@ -84,7 +85,7 @@ def test_the_help_names_every_density_rule():
 
 @pytest.mark.parametrize("preset", sorted(presets.PRESETS))
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "digits"])
-@pytest.mark.parametrize("method", ["ssvi", *presets.METHODS])
+@pytest.mark.parametrize("method", presets.METHODS)
 def test_every_preset_resolves(preset, dataset, method):
     got = defaults(preset, dataset, method)
     assert (got.preset, got.dataset, got.method) == (preset, dataset, method)
@@ -95,7 +96,7 @@ def test_every_preset_resolves(preset, dataset, method):
     changed = set(presets.PRESETS[preset])
     if dataset == "digits":
         changed |= set(presets.DIGITS[preset])
-    changed |= {"preset", "dataset", "method"} | presets.METHODS.get(method, {}).keys()
+    changed |= {"preset", "dataset", "method"} | presets.METHODS[method].keys()
     for name in FIELDS:
         if name not in changed:
             assert getattr(got, name) == getattr(Config(), name)

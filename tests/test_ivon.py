@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from method_runs import run, summary_of
 
-from ssvi_jax import data, methods, network, presets, priors, train, vi
+from ssvi_jax import data, methods, network, presets, priors, registry, train, vi
 from ssvi_jax.errors import InputError
 from ssvi_jax.methods import ivon, ssvi
 from ssvi_jax.types import Gaussian
@@ -299,7 +299,7 @@ def test_it_needs_a_prior(problem):
         build(problem, weight_decay=0.0)
 
 
-@pytest.mark.parametrize("field", methods.HESSIAN)
+@pytest.mark.parametrize("field", registry.SETTINGS["hessian"][0])
 def test_its_settings_are_no_other_methods(problem, field):
     settings = smoke_run.tiny_config(**{field: 0.25})
     with pytest.raises(

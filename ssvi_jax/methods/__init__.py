@@ -3,16 +3,18 @@
 `train` knows nothing else of a method. What a method gets to build on is a `Problem`.
 """
 
-from collections.abc import Callable, Iterable
+import importlib
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
 
+from ssvi_jax import registry
 from ssvi_jax.adapters import Layer
 from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError, check_choice
-from ssvi_jax.presets import ENSEMBLES, RANK1_METHODS, defaults
+from ssvi_jax.presets import defaults
 from ssvi_jax.types import ApplyFn, Masks, ModelState, Params
 from ssvi_jax.vi import Augment, Data, State
 
@@ -77,7 +79,7 @@ class Method(Protocol):
         ...
 
 
-PRUNING = ("magnitude", "svd")
+PRUNING = registry.reading("pruning")
 """Methods that are dense at first."""
 
 POSTERIOR = (
@@ -86,22 +88,11 @@ POSTERIOR = (
 )
 """Fields of `Config` that say nothing to a point estimate."""
 
-HESSIAN = ("hess_init", "beta2", "clip_radius")
-"""Fields of `Config` that are IVON's alone."""
-
 SWAPS = (
     *("replacement_rate", "replacement_schedule", "replacement_end"),
     *("removal", "removal_lambda", "addition", "grow_batches"),
 )
 """Fields of `Config` that say nothing where no weight is swapped."""
-
-
-FACTORS = (
-    *("member_batch", "bound", "fast_init", "fast_sign_probability"),
-    *("fast_rate_scale", "fast_posterior", "fast_prior", "fast_prior_scale"),
-    *("fast_sigma_init", "fast_relative_sigma"),
-)
-"""Fields of `Config` that say nothing to a network without rank-1 factors."""
 
 
 def check_unused(config: Config, fields: Iterable[str], why: str) -> None:
@@ -132,46 +123,11 @@ def build(name: str, config: Config, problem: Problem) -> Method:
     Raises:
       InputError: unknown name, or settings that the method does not have.
     """
-    from ssvi_jax.methods import (
-        deterministic,
-        ensemble,
-        ivon,
-        magnitude,
-        mc_dropout,
-        mixture,
-        rank1,
-        rigl,
-        ssvi,
-        svd,
-    )
-
-    methods: dict[str, Callable[[Config, Problem], Method]] = {
-        "ssvi": ssvi.build,
-        "deterministic": deterministic.build,
-        "rank1": rank1.build,
-        "batch_ensemble": rank1.build,
-        "ensemble": ensemble.build,
-        "ssvi_ensemble": ensemble.build_ssvi,
-        "ssvi_mixture": mixture.build,
-        "mc_dropout": mc_dropout.build,
-        "rigl": rigl.build_rigl,
-        "set": rigl.build_set,
-        "static": rigl.build_static,
-        "magnitude": magnitude.build,
-        "svd": svd.build,
-        "ivon": ivon.build,
-    }
-    check_choice("--method", name, methods)
-    if name not in PRUNING:
-        check_unused(config, ["prune_at"], "it does not prune")
-    if name not in RANK1_METHODS:
-        check_unused(config, FACTORS, "its kernels have no rank-1 factors")
-    if name not in (*RANK1_METHODS, *ENSEMBLES):
-        check_unused(config, ["members"], "it has one member")
-    if name not in ENSEMBLES:
-        check_unused(config, ["members_at_once"], "it is one network")
-    if name != "mc_dropout":
-        check_unused(config, ["dropout_rate"], "it drops nothing")
-    if name != "ivon":
-        check_unused(config, HESSIAN, "its standard deviations are no Hessian's")
-    return methods[name](config, problem)
+    check_choice("--method", name, registry.METHODS)
+    entry = registry.METHODS[name]
+    for settings, (fields, why) in registry.SETTINGS.items():
+        if settings not in entry.reads:
+            check_unused(config, fields, why)
+    module, function = entry.build.split(":")
+    found = importlib.import_module(f"{__name__}.{module}")
+    return getattr(found, function)(config, problem)
