@@ -71,18 +71,21 @@ class Growth:
       inner_steps: steps of a phase, M; the dense gradient comes once in it.
       num_batches: batches that it is averaged over.
       at_mean: whether it is taken at the mean network, where one product is enough.
+      num_passes: batches that also pass forward through the mean network.
     """
 
     inner_steps: int
     num_batches: int = 1
     at_mean: bool = False
+    num_passes: int = 0
 
     def __post_init__(self) -> None:
-        """Raises `InputError` for counts below 1."""
-        if self.inner_steps < 1 or self.num_batches < 1:
+        """Raises `InputError` for counts below 1, or of passes below 0."""
+        if self.inner_steps < 1 or self.num_batches < 1 or self.num_passes < 0:
             raise InputError(
-                f"Growth: got inner_steps {self.inner_steps} and num_batches "
-                f"{self.num_batches}, allowed: integers from 1."
+                f"Growth: got inner_steps {self.inner_steps}, num_batches "
+                f"{self.num_batches} and num_passes {self.num_passes}, allowed: "
+                "integers from 1, and from 0 for passes."
             )
 
 
@@ -125,6 +128,7 @@ def train_step_flops(
         return float(batch_size * step)
     through_kept = 2 * (1 if growth.at_mean else products) * forward_flops(layers)
     extra = growth.num_batches * (through_kept + forward_flops(dense(layers)))
+    extra += growth.num_passes * forward_flops(layers)
     return batch_size * (step + extra / growth.inner_steps)
 
 

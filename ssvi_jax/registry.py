@@ -17,14 +17,16 @@ class Entry(NamedTuple):
       changes: fields of `Config` that it changes in every preset.
       reads: names in `SETTINGS`; fields of the others are refused.
       sparse_from_start: whether it keeps `1 - sparsity` of the weights throughout.
-      gradients_per_batch: dense gradients that a swap takes of each of its batches.
+      swap_gradients: dense gradients that a swap takes, over `grow_batches`.
+      swap_passes: forward passes of the mean network besides, likewise.
     """
 
     build: str
     changes: Mapping[str, object] = {}
     reads: tuple[str, ...] = ()
     sparse_from_start: bool = False
-    gradients_per_batch: int = 1
+    swap_gradients: int = 1
+    swap_passes: int = 0
 
 
 SETTINGS: dict[str, tuple[tuple[str, ...], str]] = {

@@ -201,9 +201,12 @@ def costs(config: Config, trained: Trained) -> dict[str, float]:
     growth = None
     swaps = masks_lib.sparsity(masks) > 0 and config.replacement_rate > 0
     if swaps and config.addition == "gradient":
-        each = registry.METHODS[config.method].gradients_per_batch
+        entry = registry.METHODS[config.method]
         growth = flops.Growth(
-            config.inner_steps, each * config.grow_batches, config.grow_at_mean
+            config.inner_steps,
+            entry.swap_gradients * config.grow_batches,
+            config.grow_at_mean,
+            entry.swap_passes * config.grow_batches,
         )
     total = trained.problem.total_steps
     dense_steps = schedules.prune_step(config.prune_at, total, config.inner_steps)

@@ -48,6 +48,8 @@ def test_step_by_hand(estimator, want):
         (Growth(100, at_mean=True), (2 * 2324 + 9296) / 100),
         # Five batches, every 50 steps.
         (Growth(50, num_batches=5), 5 * (2 * 2 * 2324 + 9296) / 50),
+        # And three forward passes besides.
+        (Growth(50, num_passes=3), (2 * 2 * 2324 + 9296 + 3 * 2324) / 50),
     ],
 )
 def test_growth_by_hand(growth, extra):
@@ -150,3 +152,5 @@ def test_bad_arguments_are_refused():
         Growth(0)
     with pytest.raises(InputError, match=r"num_batches 0"):
         Growth(10, num_batches=0)
+    with pytest.raises(InputError, match=r"num_passes -1"):
+        Growth(10, num_passes=-1)
