@@ -70,7 +70,7 @@ class Config:
     method: MethodName = "ssvi"
     """Point estimates, trained with the same code: deterministic (dense), rigl, set,
     static (sparse), magnitude (dense, then pruned). svd: sparse variational dropout.
-    ivon: dense, standard deviations by the Hessian.
+    ivon: dense, standard deviations by the Hessian. masked_bnn: masks sampled by MCMC.
     rank1, batch_ensemble: K members whose kernels differ by rank-1 factors. ensemble,
     ssvi_ensemble: K networks; ssvi_mixture: K posteriors on one mask."""
     model: Literal["convnet", "mlp", "resnet18", "resnet34", "resnet50", "wrn28"] = (
@@ -112,13 +112,15 @@ class Config:
     addition: Literal["gradient", "random"] = "gradient"
     """What decides which weights come."""
     grow_batches: int = 1
-    """Batches that the dense gradient is averaged over."""
+    """Batches that the dense gradient is averaged over; masked_bnn: number of moves."""
     grow_at_mean: bool = False
     """Take that gradient at the mean network instead of the sampled one."""
     growth_init: Literal["mean", "eps"] = "mean"
     """Standard deviation of new weights: the layer's mean, or 1e-6."""
     prune_at: float = 0.0
     """Fraction of the steps that are dense; magnitude: 0.5, svd: 0.9, others: 0."""
+    spike_std: float = 3e-3
+    """masked_bnn: size of weights that enter, and of those likely to leave."""
 
     estimator: Literal["local_reparam", "flipout", "weight_sample"] = "local_reparam"
     """Gradient estimator."""
@@ -270,6 +272,7 @@ _POSITIVE = (
     "inner_steps",
     "grow_batches",
     "removal_lambda",
+    "spike_std",
     "prior_std",
     "sigma_init",
     "hess_init",

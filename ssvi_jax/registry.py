@@ -46,6 +46,7 @@ SETTINGS: dict[str, tuple[tuple[str, ...], str]] = {
         ("hess_init", "beta2", "clip_radius"),
         "its standard deviations are no Hessian's",
     ),
+    "chain": (("spike_std",), "it samples no masks"),
 }
 """Settings of some methods only → fields of `Config`, and why others refuse them."""
 
@@ -62,6 +63,19 @@ METHODS: dict[str, Entry] = {
     ),
     "static": Entry(
         "rigl:build_static", {"replacement_rate": 0.0}, sparse_from_start=True
+    ),
+    "masked_bnn": Entry(
+        "masked_bnn:build",
+        {
+            "replacement_rate": 0.02,
+            "replacement_schedule": "constant",
+            "grow_batches": 10,
+            "grow_at_mean": True,
+        },
+        ("chain",),
+        sparse_from_start=True,
+        swap_gradients=2,
+        swap_passes=2,
     ),
     "magnitude": Entry(
         "magnitude:build", {"replacement_rate": 0.0, "prune_at": 0.5}, ("pruning",)

@@ -13,6 +13,7 @@ from test_resume import signal_at
     ("method", "stop"),
     [
         ("rigl", 30),
+        ("masked_bnn", 30),
         ("ivon", 50),
         ("magnitude", 40),  # the pruning is the next thing to do
         ("magnitude", 50),  # pruned

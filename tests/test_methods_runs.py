@@ -13,7 +13,7 @@ from ssvi_jax.shift import subjects
 from ssvi_jax.shift.evaluation import Evaluation, ImageSet
 from ssvi_jax.types import Gaussian, Point
 
-METHODS = ("rigl", "set", "static", "magnitude", "svd")
+METHODS = ("rigl", "set", "static", "masked_bnn", "magnitude", "svd")
 TOTAL, KEPT = 8832, 442  # weights of the tiny network, round(0.05 · 8832)
 # Biases and their moments, step, key, and the step counters of two schedules.
 REST = 2 * 4 * (64 + 64 + 10) + 4 + 8 + 2 * 4
@@ -56,12 +56,34 @@ def test_masks_move_as_the_method_says():
         overlap[method] = [event["iou_first"] for event in phases[1:]]
         swapped[method] = sum("num_swapped" in event for event in phases)
     assert overlap["static"] == [1.0] * 7
-    assert swapped == {"rigl": 5, "set": 5, "static": 0, "magnitude": 0, "svd": 0}
+    moving, still = ("rigl", "set", "masked_bnn"), ("static", "magnitude", "svd")
+    assert swapped == dict.fromkeys(moving, 5) | dict.fromkeys(still, 0)
     for method in ("rigl", "set"):
         assert 0.4 < overlap[method][-1] < 0.7
     assert overlap["magnitude"] == [1.0] * 3 + [pytest.approx(KEPT / TOTAL)] * 4
     assert overlap["svd"][:-1] == [1.0] * 6
     assert overlap["svd"][-1] < 1  # 90 % of 8 phases: before the last
+
+
+def test_a_masked_network_accepts_moves_and_keeps_its_counts():
+    found = summary_of("masked_bnn")
+    assert found["weights_kept"] == KEPT
+    assert found["test"].keys() == {"mc", "mean"}
+    assert found["test"]["mean"]["accuracy"] > 0.2
+    # A mean, a rho, two moments and an index.
+    assert found["state_bytes"] == KEPT * 20 + REST
+    # 10 moves a phase, each with a dense gradient and a pass before and after it.
+    growth = 20 * (3 * FORWARD + DENSE) / 10
+    assert found["train_step_flops"] == pytest.approx(64 * (6 * FORWARD + growth))
+    phases = smoke_run.events(run("masked_bnn")[0])
+    swaps = [event for event in phases if "acceptance_rate" in event]
+    assert len(swaps) == 5
+    assert 0 < np.mean([event["acceptance_rate"] for event in swaps]) <= 1
+    for event in swaps:
+        assert (event["num_swapped"] > 0) == (event["iou_previous"] < 1)
+    _, weights, masks = network.load(run("masked_bnn")[0] / "model.ssvi")
+    assert {type(packed) for packed in weights.posterior.values()} == {Gaussian}
+    assert sum(int(mask.sum()) for mask in masks.values()) == KEPT
 
 
 def test_sparse_variational_dropout_prunes_noise_and_samples():
