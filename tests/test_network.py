@@ -58,7 +58,7 @@ def test_series_are_normalized_as_they_come():
     x = np.random.default_rng(0).normal(size=(5, 4, 2)).astype(np.float32)
     options = {"train": False, "key": jax.random.key(0)}
     logits, _ = net(params, state, jax.numpy.asarray(x), **options)
-    scaled = (x - np.float32([1.0, -3.0])) / np.float32([2.0, 0.5])
+    scaled = ((x - [1.0, -3.0]) / [2.0, 0.5]).astype(np.float32)
     expected, _ = plain(params, state, jax.numpy.asarray(scaled), **options)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
     assert NetworkSpec.from_json(json.loads(json.dumps(dataclasses.asdict(spec)))) == (

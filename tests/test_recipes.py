@@ -87,7 +87,8 @@ def test_the_wide_resnet_is_that_of_uncertainty_baselines():
     schedule = optimizers.rate(got, got.learning_rate, total_steps=1000)
     epochs = {0.5: 0.05, 1: 0.1, 99: 0.1, 101: 0.02, 199: 0.02, 201: 4e-3, 226: 8e-4}
     for epoch, rate in epochs.items():
-        assert float(schedule(round(4 * epoch))) == pytest.approx(rate, rel=1e-4)
+        got_rate = np.asarray(schedule(round(4 * epoch))).item()
+        assert got_rate == pytest.approx(rate, rel=1e-4)
     # tf.nn.l2_loss halves, and their code doubles: d/dw (1e-4 w²) = 2e-4 w.
     assert got.weight_decay == 2 * 1e-4
 

@@ -100,9 +100,9 @@ def test_steps_learning_rate():
 
 @pytest.mark.parametrize("name", sorted(LEARNING_RATE))
 def test_a_warm_up_multiplies_every_schedule(name):
-    options = {"drops": Drops((0.5,), 0.1)}
-    plain = values(learning_rate(name, 0.2, 40, **options), 50)
-    warm = values(learning_rate(name, 0.2, 40, warmup=0.25, **options), 50)
+    drops = Drops((0.5,), 0.1)
+    plain = values(learning_rate(name, 0.2, 40, drops=drops), 50)
+    warm = values(learning_rate(name, 0.2, 40, warmup=0.25, drops=drops), 50)
     factor = np.minimum(np.arange(50) / 10, 1)
     np.testing.assert_allclose(warm, plain * factor, rtol=1e-5, atol=1e-8)
     assert warm[1] > 0

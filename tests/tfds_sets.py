@@ -76,7 +76,7 @@ def _feature_json(name):
 def write_set(
     root: pathlib.Path,
     path: str,
-    splits: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    splits: Mapping[str, tuple[Sequence[np.ndarray] | np.ndarray, np.ndarray]],
     *,
     file_format: str = "array_record",
     num_shards: int = 2,
