@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from ssvi_jax import cli
 from ssvi_jax.comparison import options as comparison_options
 from ssvi_jax.comparison.options import Comparison
-from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError
 
 
@@ -28,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
             )
         return _verify(options)
     seeds_of = options.seeds_of
-    asked = cli.parse_as(Config, flags)
+    asked = cli.parse(flags)
 
     # Only now: the command line above is refused or explained without waiting for JAX.
     import jax

@@ -72,8 +72,16 @@ class _FlaxModel:
     def layers(
         self, params: Params, model_state: ModelState, x: Example
     ) -> list[Layer]:
-        """The products of one forward pass in the order they run (nothing is run)."""
-        return self._traced(params, model_state, x).calls
+        """The products of one forward pass in the order they run (nothing is run).
+
+        A kernel that is applied several times, as a recurrent one, is one of them.
+        """
+        found: dict[str, Layer] = {}
+        for call in self._traced(params, model_state, x).calls:
+            before = found.get(call.path, call._replace(positions=0))
+            positions = before.positions + call.positions
+            found[call.path] = call._replace(positions=positions)
+        return list(found.values())
 
     def channels(
         self, params: Params, model_state: ModelState, x: Example

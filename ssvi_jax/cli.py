@@ -12,6 +12,7 @@ import tyro
 from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError
 from ssvi_jax.presets import SPARSE_FROM_START, WIDE_DENSITY, defaults
+from ssvi_jax.recipes import RECIPES
 
 T = TypeVar("T")
 
@@ -45,9 +46,15 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
 def parse(argv: Sequence[str]) -> Config:
     """Parses the command line; `auto` values are still unresolved.
 
-    Jax is not imported, so that `--help` and typing errors answer at once.
+    A paper's preset says which method and data set, unless flags do. Jax is not
+    imported, so that `--help` and typing errors answer at once.
     """
-    return parse_as(Config, argv)
+    asked = parse_as(Config, argv)
+    recipe = RECIPES.get(asked.preset)
+    if recipe is None:
+        return asked
+    default = Config(method=recipe.method, dataset=recipe.dataset)  # type: ignore[arg-type]
+    return parse_as(Config, argv, default=default)
 
 
 def parse_as(options: type[T], argv: Sequence[str], *, default: T | None = None) -> T:

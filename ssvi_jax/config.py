@@ -52,6 +52,19 @@ if TYPE_CHECKING:
 else:
     MethodName = Literal[tuple(registry.METHODS)]
 
+Preset = Literal[
+    "auto",
+    "paper",
+    "laptop",
+    "smoke",
+    "ssvi-resnet18-cifar10",
+    "ssvi-resnet18-cifar100",
+    "rank1-wrn28-cifar10",
+    "rank1-wrn28-cifar100",
+    "rank1-lstm-mimic3",
+]
+"""`presets.PRESETS`, `recipes.RECIPES` and "auto", written out for the help."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -63,20 +76,23 @@ class Config:
 
     sparsity: float = 0.95
     """Fraction of kernel weights that are exactly zero, in [0, 1); 0 is dense."""
-    dataset: Literal["auto", "cifar10", "cifar100", "digits"] = "auto"
-    """auto: CIFAR-10 if it is there or can be downloaded, else the embedded digits."""
-    preset: Literal["auto", "paper", "laptop", "smoke"] = "auto"
-    """paper: authors' recipe; laptop: 30 min on 2 cores; auto: by device (GPU, CPU)."""
+    dataset: Literal["auto", "cifar10", "cifar100", "digits", "mimic3"] = "auto"
+    """auto: CIFAR-10 if it is there or can be downloaded, else the embedded digits.
+    mimic3: in-hospital mortality, from the benchmark's folder in --data-dir."""
+    preset: Preset = "auto"
+    """paper: authors' recipe; laptop: 30 min on 2 cores; auto: by device (GPU, CPU).
+    The others are the settings of papers, with method and data set (docs/recipes.md).
+    """
     method: MethodName = "ssvi"
     """Point estimates, trained with the same code: deterministic (dense), rigl, set,
     static (sparse), magnitude (dense, then pruned). svd: sparse variational dropout.
     ivon: dense, standard deviations by the Hessian. masked_bnn: masks sampled by MCMC.
     rank1, batch_ensemble: K members whose kernels differ by rank-1 factors. ensemble,
     ssvi_ensemble: K networks; ssvi_mixture: K posteriors on one mask."""
-    model: Literal["convnet", "mlp", "resnet18", "resnet34", "resnet50", "wrn28"] = (
-        "convnet"
-    )
-    """Architecture; wrn28 with --width 10 is WRN-28-10."""
+    model: Literal[
+        "convnet", "lstm", "mlp", "resnet18", "resnet34", "resnet50", "wrn28"
+    ] = "convnet"
+    """Architecture; wrn28 with --width 10 is WRN-28-10; lstm or mlp for mimic3."""
     width: float = 1.0
     """Factor on all hidden widths; `laptop`: 3 where sparse kernels keep up to 5 %."""
     epochs: int = 10
@@ -183,8 +199,14 @@ class Config:
     """Peak learning rate of means, biases and norms."""
     sigma_learning_rate: float = 0.2
     """Peak learning rate of the standard deviations' parameters."""
-    schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
-    """Learning-rate schedule."""
+    schedule: Literal["onecycle", "cosine", "constant", "steps"] = "onecycle"
+    """Learning-rate schedule; steps: falls at --decay-at."""
+    warmup: float = 0.0
+    """Fraction of the steps over which the rate rises from 0, whatever its schedule."""
+    decay_at: tuple[float, ...] = ()
+    """Rising fractions of the steps at which the rate of `steps` falls."""
+    decay_factor: float = 0.1
+    """What it is multiplied by there."""
     momentum: float = 0.9
     """SGD momentum."""
     nesterov: bool = True
@@ -212,6 +234,7 @@ class Config:
         check_fraction("--prune-at", self.prune_at)
         check_fraction("--dropout-rate", self.dropout_rate)
         check_fraction("--beta2", self.beta2)
+        check_fraction("--warmup", self.warmup)
         for name in _FRACTIONS:
             check_fraction(_flag(name), getattr(self, name), one_allowed=True)
         for name in _POSITIVE:
@@ -229,6 +252,11 @@ class Config:
                 names = get_args(field.type)
                 check_choice(_flag(field.name), getattr(self, field.name), names)
         self._check_severity()
+        if bool(self.decay_at) != (self.schedule == "steps"):
+            raise InputError(
+                f"--decay-at: got {list(self.decay_at)} with --schedule "
+                f"{self.schedule}, allowed: fractions with steps, none with others."
+            )
         if self.precision != "float32" and self.backend == "sparse":
             raise InputError(
                 f"--precision: got {self.precision} with --backend sparse, allowed: "
@@ -251,12 +279,14 @@ class Config:
             )
 
     def as_dict(self) -> dict[str, object]:
-        """Field → JSON value; paths as text."""
-        return {
-            field.name: str(value) if isinstance(value, Path) else value
-            for field in dataclasses.fields(self)
-            for value in [getattr(self, field.name)]
-        }
+        """Field → JSON value; paths as text, tuples as lists."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name, value in values.items():
+            if isinstance(value, Path):
+                values[name] = str(value)
+            elif isinstance(value, tuple):
+                values[name] = list(value)
+        return values
 
 
 _FRACTIONS = (
@@ -283,6 +313,7 @@ _POSITIVE = (
     "fast_prior_scale",
     "fast_sigma_init",
     "fast_rate_scale",
+    "decay_factor",
 )
 _NOT_NEGATIVE = (
     "train_size",

@@ -97,6 +97,24 @@ def detect(in_scores: ArrayLike, out_scores: ArrayLike) -> Detection:
     )
 
 
+def of_two_classes(probs: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """How well p(class 1) tells class 1 from class 0: "auroc" and "auprc".
+
+    Args:
+      probs: ``[n, C]``.
+      labels: integers ``[n]``.
+
+    Returns:
+      The two as in `detect`, fractions; nothing unless there are two classes and each
+      of them has an example.
+    """
+    probs, labels = np.asarray(probs), np.asarray(labels)
+    if probs.shape[1] != 2 or len(np.unique(labels)) != 2:
+        return {}
+    found = detect(probs[labels == 0, 1], probs[labels == 1, 1])
+    return {"auroc": found.auroc, "auprc": found.aupr}
+
+
 def roc_curve(
     in_scores: ArrayLike, out_scores: ArrayLike, max_points: int = MAX_POINTS
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""A registry model on uint8 images, built from a description that fits in a file."""
+"""A registry model on images or series, built from a description in a file."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -31,29 +31,38 @@ class NetworkSpec:
       model: a key of `models.MODELS`.
       width: factor on hidden widths.
       num_classes: number of logits.
-      image_shape: (height, width, channels) of an input.
+      input_shape: (height, width, channels) of an image, (time, features) of a series.
       mean: per channel, of pixels divided by 255, subtracted first.
       std: per channel, likewise, divided by then.
       rank1: the factors of a network of several members; None: an ordinary network.
       copies: K networks of their own, along the first axis of every array (see
         `members`), at least 1; None: an ordinary network, without that axis.
       dropout: rate of dropout in training and in draws (see `dropout`), in [0, 1).
+      pixels: whether inputs are uint8 pixels; else they are float32, and mean and
+        standard deviation are of what comes.
 
     Raises:
-      InputError: `copies` or `dropout` outside of these.
+      InputError: `copies` or `dropout` outside of these, or a model of images for a
+        series.
     """
 
     model: str
     width: float
     num_classes: int
-    image_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     rank1: Rank1Spec | None = None
     copies: int | None = None
     dropout: float = 0.0
+    pixels: bool = True
 
     def __post_init__(self):
+        if len(self.input_shape) == 2 and self.model not in models.OF_SERIES:
+            raise InputError(
+                f"--model: got {self.model}, allowed for series: "
+                f"{', '.join(models.OF_SERIES)}."
+            )
         check_fraction("dropout", self.dropout)
         if self.copies is not None:
             check_positive("copies", self.copies)
@@ -66,16 +75,19 @@ class NetworkSpec:
           InputError: fields are missing, unknown, or of the wrong kind.
         """
         try:
+            # Model files of earlier versions hold images only, and call it so.
+            shape = values.get("input_shape") or values["image_shape"]
             return cls(
                 model=str(values["model"]),
                 width=float(values["width"]),
                 num_classes=int(values["num_classes"]),
-                image_shape=_three(values["image_shape"]),
+                input_shape=_lengths(shape),
                 mean=tuple(float(v) for v in values["mean"]),
                 std=tuple(float(v) for v in values["std"]),
                 rank1=Rank1Spec(**values["rank1"]) if values.get("rank1") else None,
                 copies=int(values["copies"]) if values.get("copies") else None,
                 dropout=float(values.get("dropout", 0.0)),
+                pixels=bool(values.get("pixels", True)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -84,13 +96,15 @@ class NetworkSpec:
             ) from error
 
 
-def _three(values: Any) -> tuple[int, int, int]:
-    height, width, channels = (int(v) for v in values)
-    return height, width, channels
+def _lengths(values: Any) -> tuple[int, ...]:
+    lengths = tuple(int(v) for v in values)
+    if len(lengths) not in (2, 3):
+        raise ValueError("input_shape has 2 or 3 lengths")
+    return lengths
 
 
 class ImageNetwork:
-    """An `ApplyFn` from uint8 images ``[batch, h, w, c]`` to logits.
+    """An `ApplyFn` from uint8 images ``[batch, h, w, c]`` or float32 series to logits.
 
     It is a `types.MemberNetwork` too, of one member unless the description says more.
 
@@ -108,7 +122,7 @@ class ImageNetwork:
         self._apply = precision.train_in(
             training_precision, self._members or self._plain
         )
-        self._example = jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32)
+        self._example = jax.ShapeDtypeStruct((1, *spec.input_shape), jnp.float32)
 
     @property
     def num_members(self) -> int:
@@ -181,11 +195,12 @@ class ImageNetwork:
         key: jax.Array,
         kernels: Mapping[str, PackedKernel] | None = None,
     ) -> tuple[jax.Array, ModelState]:
-        """See `types.ApplyFn`; `x` holds pixels in 0 to 255.
+        """See `types.ApplyFn`; `x` holds pixels in 0 to 255, or series as they come.
 
         Of an ensemble it takes one member's parameters.
         """
-        x = normalize(x, jnp.array(self.spec.mean), jnp.array(self.spec.std))
+        mean, std = jnp.array(self.spec.mean), jnp.array(self.spec.std)
+        x = normalize(x, mean, std, unit=255.0 if self.spec.pixels else 1.0)
         if self.spec.dropout > 0:
             return self._with_dropout(params, model_state, x, train=train, key=key)
         options = {"train": train, "key": key, "kernels": kernels}

@@ -61,10 +61,18 @@ def sgd(
     return optax.partition(groups, partial(label, fast=fast))
 
 
+def rate(config: Config, peak: float, total_steps: int) -> optax.Schedule:
+    """The learning-rate schedule of a configuration, for one of its peak rates."""
+    drops = schedules.Drops(tuple(config.decay_at), config.decay_factor)
+    return schedules.learning_rate(
+        config.schedule, peak, total_steps, warmup=config.warmup, drops=drops
+    )
+
+
 def from_config(config: Config, total_steps: int) -> optax.GradientTransformation:
     """The optimizer that a configuration describes."""
     rates = [
-        schedules.learning_rate(config.schedule, peak, total_steps)
+        rate(config, peak, total_steps)
         for peak in (
             config.learning_rate,
             config.sigma_learning_rate,

@@ -168,7 +168,7 @@ def _accuracy_panel(ax: Axes, events: Sequence[Mapping]) -> None:
 
 def _nll_panel(ax: Axes, events: Sequence[Mapping]) -> None:
     _score_lines(ax, events, "nll")
-    label_axes(ax, "epoch", "NLL (nats per image)")
+    label_axes(ax, "epoch", "NLL (nats per example)")
     ax.set_title("Negative log-likelihood", loc="left")
 
 
@@ -234,7 +234,7 @@ def _confidence_bars(ax: Axes, bins: metrics.Reliability, edges: np.ndarray) -> 
         ax.axvline(mean, color=colour, label=f"{name} {mean:.1%}")
     ax.set_ylim(0, 1.05 * share.max())
     percent_ticks(ax.yaxis)
-    label_axes(ax, "confidence", f"of {bins.count.sum():,} images")
+    label_axes(ax, "confidence", f"of {bins.count.sum():,} examples")
     legend_above(ax, "left")
 
 

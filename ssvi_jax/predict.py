@@ -304,16 +304,17 @@ def _checked(log_probs: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """Predicts classes of images with a trained model, and how sure it is.
+    """Predicts classes of images or series with a trained model, and how sure it is.
 
-    Prints one line an image: the class, its probability, the entropy of the prediction
+    Prints one line an input: the class, its probability, the entropy of the prediction
     and the part of it that is due to uncertain weights (mutual information), in nats.
     """
 
     model: Annotated[Path, tyro.conf.Positional]
     """Model file (model.ssvi) that a run left."""
     images: Annotated[Path, tyro.conf.Positional]
-    """NumPy file of uint8 images [n, height, width, channels], pixels 0 to 255."""
+    """NumPy file: uint8 images [n, height, width, channels], pixels 0 to 255, or
+    float32 series [n, time, features]."""
     samples: int = 10
     """Posterior samples."""
     seed: int = 0
@@ -336,7 +337,8 @@ def main(argv: Sequence[str]) -> int:
     from ssvi_jax import uncertainty
 
     network, weights, masks = network_lib.load(command.model)
-    images = read_images(command.images, network.spec.image_shape)
+    spec = network.spec
+    images = read_inputs(command.images, spec.input_shape, pixels=spec.pixels)
     prediction = predict(
         network,
         weights,
@@ -360,21 +362,27 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def read_images(path: Path, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Reads uint8 images ``[n, *image_shape]`` from a .npy file.
+def read_inputs(path: Path, shape: tuple[int, ...], *, pixels: bool) -> np.ndarray:
+    """Reads inputs ``[n, *shape]`` of a network from a .npy file.
+
+    Args:
+      path: the file.
+      shape: of one input.
+      pixels: whether they are uint8 images; else they are float32.
 
     Raises:
-      InputError: not such a file, or images of another shape or type.
+      InputError: not such a file, or inputs of another shape or type.
     """
     try:
         with path.open("rb") as file:
             images = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InputError(f"images: cannot read {path} as .npy: {error}") from error
-    if images.dtype != np.uint8 or images.shape[1:] != image_shape:
+    dtype, note = ("uint8", ", pixels 0 to 255") if pixels else ("float32", "")
+    if images.dtype != dtype or images.shape[1:] != shape:
         raise InputError(
             f"images: {path} holds {images.dtype} {list(images.shape)}; this model "
-            f"needs uint8 [n, {', '.join(map(str, image_shape))}], pixels 0 to 255."
+            f"needs {dtype} [n, {', '.join(map(str, shape))}]{note}."
         )
     return images
 

@@ -1,22 +1,12 @@
-"""Configurations to start from: by preset, by data set, by method."""
+"""Configurations to start from: by preset or paper, by data set, by method."""
 
 from ssvi_jax import registry
 from ssvi_jax.config import Config
 from ssvi_jax.errors import check_choice
+from ssvi_jax.recipes import PAPER, RECIPES
 
 PRESETS: dict[str, dict[str, object]] = {
-    "paper": {
-        "model": "resnet18",
-        "densities": "uniform",
-        "epochs": 200,
-        "learning_rate": 0.01,
-        "sigma_learning_rate": 0.01,
-        "schedule": "cosine",
-        "nesterov": False,
-        "prior_std": 0.005,
-        "kl_scale": 0.01,
-        "mean_init": 0.01,
-    },
+    "paper": PAPER,
     "laptop": {},
     "smoke": {
         "width": 0.25,
@@ -60,8 +50,11 @@ WIDE_DENSITY = 0.05
 def defaults(preset: str, dataset: str, method: str, *, wide: bool = False) -> Config:
     """The configuration of a resolved preset, data set and method.
 
+    A recipe's own method is set as in its paper; another one gets its training and
+    network.
+
     Args:
-      preset: a key of `PRESETS`, not "auto".
+      preset: a key of `PRESETS` or `RECIPES`, not "auto".
       dataset: a data set's own name, not "auto".
       method: a method's name.
       wide: whether `WIDE_LAPTOP` applies to the laptop preset.
@@ -69,11 +62,14 @@ def defaults(preset: str, dataset: str, method: str, *, wide: bool = False) -> C
     Raises:
       InputError: unknown preset.
     """
-    check_choice("--preset", preset, PRESETS)
-    values = dict(PRESETS[preset])
+    check_choice("--preset", preset, (*PRESETS, *RECIPES))
+    recipe = RECIPES.get(preset)
+    values = dict(recipe.training if recipe else PRESETS[preset])
     if dataset == "digits":
-        values |= DIGITS[preset]
+        values |= DIGITS.get(preset, DIGITS["paper"])
     elif preset == "laptop" and wide:
         values |= WIDE_LAPTOP
     values |= METHODS.get(method, {})
+    if recipe and method == recipe.method:
+        values |= recipe.own
     return Config(preset=preset, dataset=dataset, method=method, **values)  # type: ignore[arg-type]

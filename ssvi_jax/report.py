@@ -9,6 +9,10 @@ _SCORES = (
     ("Brier score", "brier", lambda value: f"{value:.4f}"),
     ("ECE (15 bins)", "ece", lambda value: f"{value:.4f}"),
 )
+_TWO_CLASSES = (
+    ("AUROC", "auroc", lambda value: f"{value:.4f}"),
+    ("AUPRC", "auprc", lambda value: f"{value:.4f}"),
+)
 _LABEL, _COLUMN = 28, 16
 
 
@@ -88,7 +92,8 @@ def _score_rows(summary: Mapping, name: str) -> list[str]:
     clean = "test set, clean" if "test_corrupted" in summary else "test set"
     head = clean if name == "test" else "test set, corrupted"
     rows = [_row(head, *(heads[kind] for kind in kinds))]
-    for label, score, show in _SCORES:
+    two = _TWO_CLASSES if "auroc" in test[kinds[0]] else ()
+    for label, score, show in (*_SCORES, *two):
         values = [test[kind].get(score) for kind in kinds]
         cells = ["-" if value is None else show(value) for value in values]
         rows.append(_row(label, *cells))

@@ -7,7 +7,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssvi_jax import artifact, diversity, flops, metrics, posterior, registry, schedules
+from ssvi_jax import (
+    artifact,
+    detection,
+    diversity,
+    flops,
+    metrics,
+    posterior,
+    registry,
+    schedules,
+)
 from ssvi_jax import masks as masks_lib
 from ssvi_jax import network as network_lib
 from ssvi_jax.adapters import Layer
@@ -129,10 +138,17 @@ def _arrays(prediction: Prediction, sampled: bool) -> dict[str, np.ndarray]:
 def scores(
     prediction: Prediction, sampled: bool, labels: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """Metrics of the average (`mc`; only if `sampled`) and of the mean network."""
-    mc, entropies = prediction.mc_probs, prediction.sample_entropy
-    found = {"mc": metrics.evaluate(mc, labels, entropies)} if sampled else {}
-    return {**found, "mean": metrics.evaluate(prediction.mean_probs, labels)}
+    """Metrics of the average (`mc`; only if `sampled`) and of the mean network.
+
+    Of two classes, AUROC and AUPRC of the second one as well.
+    """
+    entropies = {"mc": prediction.sample_entropy} if sampled else {}
+    kinds = {"mc": prediction.mc_probs} if sampled else {}
+    return {
+        kind: metrics.evaluate(probs, labels, entropies.get(kind))
+        | detection.of_two_classes(probs, labels)
+        for kind, probs in {**kinds, "mean": prediction.mean_probs}.items()
+    }
 
 
 def _layer_costs(masks: Masks, layers: list[Layer]) -> list[flops.LayerCost]:

@@ -4,8 +4,10 @@
 jit; the replacement rate sets how many weights swap on the host and is plain Python.
 """
 
+import itertools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import optax
 
@@ -107,22 +109,48 @@ def _onecycle(peak: float, total_steps: int, peak_fraction: float) -> optax.Sche
     return optax.join_schedules([up, down], [rise])
 
 
-LEARNING_RATE: dict[str, Callable[[float, int, float], optax.Schedule]] = {
-    "cosine": lambda peak, steps, _: optax.cosine_decay_schedule(peak, steps),
-    "onecycle": _onecycle,
-    "constant": lambda peak, steps, _: optax.constant_schedule(peak),
+class Drops(NamedTuple):
+    """Where the learning rate of `steps` falls, and what it is multiplied by there."""
+
+    at: tuple[float, ...] = ()
+    factor: float = 0.1
+
+    def check(self) -> None:
+        """Raises `InputError` unless they are rising fractions of the training."""
+        ends = (0.0, *self.at, 1.0)
+        if not all(low < high for low, high in itertools.pairwise(ends)):
+            raise InputError(
+                f"decay fractions: got {self.at}, allowed: rising, above 0, below 1."
+            )
+        check_positive("decay factor", self.factor)
+
+
+LEARNING_RATE: dict[str, Callable[[float, int, float, Drops], optax.Schedule]] = {
+    "cosine": lambda peak, steps, *_: optax.cosine_decay_schedule(peak, steps),
+    "onecycle": lambda peak, steps, rise, _: _onecycle(peak, steps, rise),
+    "constant": lambda peak, *_: optax.constant_schedule(peak),
+    "steps": lambda peak, steps, _, drops: optax.piecewise_constant_schedule(
+        peak, {round(at * steps): drops.factor for at in drops.at}
+    ),
 }
 
 
 def learning_rate(
-    name: str, peak: float, total_steps: int, peak_fraction: float = 0.3
+    name: str,
+    peak: float,
+    total_steps: int,
+    peak_fraction: float = 0.3,
+    *,
+    warmup: float = 0.0,
+    drops: Drops = Drops(),  # noqa: B008 (immutable)
 ) -> optax.Schedule:
-    """Returns step → learning rate; 0 from `total_steps` on, unless constant.
+    """Returns step → learning rate; 0 from `total_steps` on, unless constant or steps.
 
     * ``cosine``: peak/2 · (1 + cos(π step/total_steps)).
     * ``onecycle``: linear from peak/25 up to the peak, then linear down to 0 (Smith and
       Topin, "Super-Convergence", 2017, arXiv 1708.07120, without its last phase).
     * ``constant``: the peak.
+    * ``steps``: the peak, multiplied by a factor at each of some steps.
 
     Args:
       name: a key of `LEARNING_RATE`.
@@ -130,13 +158,23 @@ def learning_rate(
       total_steps: steps of the whole training.
       peak_fraction: where `onecycle` peaks, as a fraction of the training in [0, 1);
         0 leaves the way up out. The others ignore it.
+      warmup: fraction of the training in [0, 1), to whole steps, over which the rate is
+        multiplied by a factor that rises linearly from 0 to 1.
+      drops: where the rate of `steps` falls. The others ignore it.
 
     Raises:
-      InputError: unknown name, `peak` or `total_steps` not positive, or
-        `peak_fraction` outside [0, 1).
+      InputError: unknown name, `peak` or `total_steps` not positive, a fraction out of
+        its range, or `drops` that do not rise.
     """
     check_choice("learning-rate schedule", name, LEARNING_RATE)
     check_positive("learning rate", peak)
     check_positive("total steps", total_steps)
     check_fraction("peak fraction", peak_fraction)
-    return LEARNING_RATE[name](peak, total_steps, peak_fraction)
+    check_fraction("warm-up fraction", warmup)
+    drops.check()
+    after = LEARNING_RATE[name](peak, total_steps, peak_fraction, drops)
+    warmup_steps = round(warmup * total_steps)
+    if not warmup_steps:
+        return after
+    factor = optax.linear_schedule(0.0, 1.0, warmup_steps)
+    return lambda step: factor(step) * after(step)

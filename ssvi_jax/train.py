@@ -9,7 +9,6 @@ checkpoint repeats an uninterrupted one bit for bit.
 import dataclasses
 import math
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssvi_jax import masks as masks_lib
-from ssvi_jax import methods, metrics, predict, schedules
+from ssvi_jax import methods, metrics, optimizers, predict, schedules
 from ssvi_jax.checkpoint import Checkpoints
 from ssvi_jax.config import NOT_COMPARED, Config
 from ssvi_jax.data import Dataset
-from ssvi_jax.data.augment import crop_and_flip
+from ssvi_jax.data.augment import for_inputs
 from ssvi_jax.data.batches import batch_indices, steps_per_epoch
 from ssvi_jax.data.shifted import check_corruption
 from ssvi_jax.display import Display
@@ -122,12 +121,13 @@ def build_problem(
         model=config.model,
         width=config.width,
         num_classes=data.num_classes,
-        image_shape=data.train_images.shape[1:],
+        input_shape=data.train_images.shape[1:],
         mean=tuple(map(float, data.mean)),
         std=tuple(map(float, data.std)),
         rank1=rank1.spec(config),
         copies=config.members if config.method in ENSEMBLES else None,
         dropout=config.dropout_rate if config.method == "mc_dropout" else 0.0,
+        pixels=data.pixels,
     )
     network = ImageNetwork(spec, training_precision=config.precision)
     params, model_state = network.init(jax.random.key(config.seed))
@@ -140,13 +140,9 @@ def build_problem(
         layers=network.layers(params, model_state),
         num_data=num_data,
         total_steps=plan.total_steps,
-        augment=partial(_augment, pad=data.pad, flip=data.flip),
+        augment=for_inputs(pad=data.pad, flip=data.flip),
     )
     return network, problem, plan
-
-
-def _augment(images, key, *, pad: int, flip: bool):
-    return crop_and_flip(images, key, pad=pad, flip=flip)
 
 
 def train(config: Config, data: Dataset, log: RunLog) -> Trained:
@@ -209,8 +205,8 @@ class Loop:
             jnp.asarray(self.data.train_images[:count]),
             jnp.asarray(self.data.train_labels[:count]),
         )
-        self._rate = schedules.learning_rate(
-            self.config.schedule, self.config.learning_rate, self.plan.total_steps
+        self._rate = optimizers.rate(
+            self.config, self.config.learning_rate, self.plan.total_steps
         )
 
     def restore(self, start: Progress) -> tuple[Progress, float]:

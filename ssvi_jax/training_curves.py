@@ -183,7 +183,7 @@ def _panel(ax: Axes, runs: Sequence[Run], quantity: str) -> None:
     texts = {
         "accuracy": ("Test accuracy", "accuracy"),
         "kl": ("KL to the prior", "KL, all weights"),
-        "nll": ("Test loss", "NLL (nats per image)"),
+        "nll": ("Test loss", "NLL (nats per example)"),
     }
     lines = [
         (curve, colour)

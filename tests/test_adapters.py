@@ -296,3 +296,10 @@ def test_what_is_not_a_flax_module_is_refused(module):
 def test_a_linen_module_needs_an_example_and_a_key(arguments):
     with pytest.raises(InputError, match="x, key: both are needed"):
         adapters.from_flax(nn.Dense(3), **arguments)
+
+
+@pytest.mark.parametrize("module", [LinenShared(), NnxShared()])
+def test_a_shared_layer_is_one_layer_applied_twice(module):
+    x = jnp.ones((2, 4))
+    layers = from_flax(module, x)[0].layers(*from_flax(module, x)[1:], x)
+    assert [(layer.shape, layer.positions) for layer in layers] == [((4, 3), 2)]

@@ -242,7 +242,7 @@ def test_a_set_asked_for_by_name_is_never_replaced(asked, offline, tmp_path):
         ("--sparsity -0.1", "--sparsity: got -0.1, allowed: a number in [0, 1)"),
         ("--sparsity nan", "--sparsity: got nan, allowed: a number in [0, 1)"),
         ("--sparsity many", "could not convert string to float: 'many'"),
-        ("--model vgg", "'vgg' for argument '--model'. Expected one of ('convnet', 'm"),
+        ("--model vgg", "'vgg' for argument '--model'. Expected one of ('convnet', 'l"),
         ("--dataset mnist", "'mnist' for argument '--dataset'"),
         ("--preset fast", "'fast' for argument '--preset'"),
         ("--method x", "'x' for argument '--method'"),

@@ -17,6 +17,7 @@ from ssvi_jax import (
     predict,
     presets,
     priors,
+    recipes,
     registry,
     schedules,
     vi,
@@ -46,7 +47,7 @@ def choices(name):
     [
         ("model", models.MODELS),
         ("dataset", data_lib.NAMES),
-        ("preset", ["auto", *presets.PRESETS]),
+        ("preset", ["auto", *presets.PRESETS, *recipes.RECIPES]),
         ("removal", criteria.REMOVAL),
         ("addition", criteria.ADDITION),
         ("growth_init", GROWTH_INITS),
@@ -126,7 +127,7 @@ def test_the_paper_preset_is_the_authors_recipe():
 
 
 def test_an_unknown_preset_lists_the_known_ones():
-    with pytest.raises(InputError, match="got 'x', allowed: laptop, paper, smoke"):
+    with pytest.raises(InputError, match="got 'x', allowed: laptop, paper, rank1"):
         defaults("x", "digits", "ssvi")
 
 
@@ -138,6 +139,9 @@ def test_an_unknown_preset_lists_the_known_ones():
         ("sparsity", float("nan"), r"\[0, 1\)"),
         ("prune_at", 1.0, r"\[0, 1\)"),
         ("beta2", 1.0, r"\[0, 1\)"),
+        ("warmup", 1.0, r"\[0, 1\)"),
+        ("decay_factor", 0.0, "above 0"),
+        ("decay_at", (0.5,), "fractions with steps, none with others"),
         ("hess_init", 0.0, "above 0"),
         ("clip_radius", -1.0, "0 or more"),
         ("replacement_rate", 1.1, r"\[0, 1\]"),
@@ -157,7 +161,7 @@ def test_an_unknown_preset_lists_the_known_ones():
         ("train_severity", 0, "1 to 5"),
         ("train_severity", 6, "1 to 5"),
         ("train_corruption", "rain", "brightness, contrast, .*none, .*zoom_blur"),
-        ("model", "vgg", "convnet, mlp, resnet18, resnet34, resnet50, wrn28"),
+        ("model", "vgg", "convnet, lstm, mlp, resnet18, resnet34, resnet50, wrn28"),
         ("prior", "horseshoe", "gaussian, laplace, log_uniform, scale_mixture"),
     ],
 )
@@ -203,11 +207,17 @@ def test_every_number_has_a_range():
 
 
 def test_a_configuration_is_json():
-    got = dataclasses.replace(Config(), out=Path("a/b"), data_dir=Path("c"))
+    got = Config(out=Path("a/b"), data_dir=Path("c"), schedule="steps", decay_at=(0.5,))
     values = json.loads(json.dumps(got.as_dict()))
     assert values.keys() == FIELDS.keys()
     assert (values["out"], values["data_dir"], values["sparsity"]) == ("a/b", "c", 0.95)
+    assert values["decay_at"] == got.as_dict()["decay_at"] == [0.5]
     assert Config().as_dict()["out"] is None
+
+
+def test_a_rate_in_steps_says_where():
+    with pytest.raises(InputError, match=r"--decay-at: got \[\] with --schedule steps"):
+        Config(schedule="steps")
 
 
 def test_what_a_continuation_may_change_exists():

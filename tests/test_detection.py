@@ -282,6 +282,22 @@ def test_two_points_are_no_curve():
         detection.roc_curve([1.0], [2.0], max_points=2)
 
 
+def test_two_classes_are_told_apart_by_the_second_probability():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 60)
+    second = np.clip(rng.normal(0.4 + 0.2 * labels, 0.2), 0, 1)
+    probs = np.stack([1 - second, second], axis=1)
+    got = detection.of_two_classes(probs, labels)
+    pairs = [
+        (a > b) + (a == b) / 2 for a in second[labels == 1] for b in second[labels == 0]
+    ]
+    assert got["auroc"] == pytest.approx(np.mean(pairs))
+    expected = sk.average_precision_score(labels, second)
+    assert got["auprc"] == pytest.approx(expected)
+    assert detection.of_two_classes(probs, np.zeros(60, int)) == {}
+    assert detection.of_two_classes(np.full((60, 3), 1 / 3), labels) == {}
+
+
 def test_predictions_that_are_none_are_refused():
     with pytest.raises(InputError, match="no probabilities"):
         detection.scores([[0.5, 0.6]])

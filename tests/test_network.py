@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import smoke_run
 
-from ssvi_jax import artifact, data, network, train, trees
+from ssvi_jax import artifact, data, models, network, train, trees
+from ssvi_jax.adapters import LinenModel
 from ssvi_jax.errors import InputError
 from ssvi_jax.network import ImageNetwork, NetworkSpec
 
@@ -25,7 +26,7 @@ def test_a_description_survives_json():
 
 @pytest.mark.parametrize(
     "damage",
-    [{"model": None}, {"image_shape": [8, 8]}, {"width": "wide"}, {"mean": 3}],
+    [{"model": None}, {"input_shape": [8, 8, 1, 1]}, {"width": "wide"}, {"mean": 3}],
 )
 def test_a_wrong_description_is_shown(damage):
     values = dataclasses.asdict(SPEC) | damage
@@ -49,6 +50,36 @@ def test_pixels_are_normalized_before_the_model():
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_series_are_normalized_as_they_come():
+    spec = NetworkSpec("mlp", 0.25, 2, (4, 2), (1.0, -3.0), (2.0, 0.5), pixels=False)
+    plain = LinenModel(models.build("mlp", num_classes=2, width=0.25))
+    net = ImageNetwork(spec)
+    params, state = net.init(jax.random.key(0))
+    x = np.random.default_rng(0).normal(size=(5, 4, 2)).astype(np.float32)
+    options = {"train": False, "key": jax.random.key(0)}
+    logits, _ = net(params, state, jax.numpy.asarray(x), **options)
+    scaled = ((x - [1.0, -3.0]) / [2.0, 0.5]).astype(np.float32)
+    expected, _ = plain(params, state, jax.numpy.asarray(scaled), **options)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+    assert NetworkSpec.from_json(json.loads(json.dumps(dataclasses.asdict(spec)))) == (
+        spec
+    )
+
+
+def test_files_of_earlier_versions_are_of_images():
+    values = dataclasses.asdict(SPEC)
+    values["image_shape"] = values.pop("input_shape")
+    del values["pixels"]
+    assert NetworkSpec.from_json(values) == SPEC
+
+
+@pytest.mark.parametrize("model", ["convnet", "resnet18", "wrn28"])
+def test_a_model_of_images_is_refused_for_series(model):
+    words = f"--model: got {model}, allowed for series: lstm, mlp"
+    with pytest.raises(InputError, match=words):
+        dataclasses.replace(SPEC, model=model, input_shape=(48, 76))
+
+
 def test_layers_are_in_the_order_they_run():
     net = ImageNetwork(dataclasses.replace(SPEC, model="convnet"))
     layers = net.layers(*jax.eval_shape(net.init, jax.random.key(0)))
@@ -62,7 +93,7 @@ def test_layers_are_in_the_order_they_run():
 def test_the_network_of_a_configuration_knows_its_data():
     digits = data.load("digits")
     spec = train.build_problem(smoke_run.tiny_config(), digits)[0].spec
-    assert spec.image_shape == (8, 8, 1)
+    assert spec.input_shape == (8, 8, 1)
     assert spec.num_classes == 10
     np.testing.assert_allclose(spec.mean, digits.train_images.mean() / 255, rtol=1e-5)
     np.testing.assert_allclose(spec.std, digits.train_images.std() / 255, rtol=1e-5)
@@ -91,9 +122,9 @@ def test_a_model_file_gives_back_what_was_trained(smoke):
     [
         ({"width": 0.5}, "not those of mlp at width 0.5"),
         ({"num_classes": 7}, "not those of mlp"),
-        ({"image_shape": [8, 8, 3]}, "not those of mlp"),
+        ({"input_shape": [8, 8, 3]}, "not those of mlp"),
         ({"model": "convnet"}, "not those of convnet"),
-        ({"model": "other"}, "model: got 'other', allowed: convnet, mlp"),
+        ({"model": "other"}, "model: got 'other', allowed: convnet, lstm"),
         ({"std": None}, "needed: the fields of NetworkSpec"),
     ],
 )

@@ -76,6 +76,14 @@ def test_sigmas_have_a_rate_of_their_own_and_no_decay(sigma_rate, nesterov):
         np.testing.assert_allclose(values[-1][name], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_configuration_says_where_rates_rise_and_fall():
+    config = Config(schedule="steps", warmup=0.2, decay_at=(0.5, 0.8), decay_factor=0.1)
+    schedule = optimizers.rate(config, 0.4, total_steps=10)
+    got = [np.asarray(schedule(step)).item() for step in range(10)]
+    expected = [0.0, 0.2, 0.4, 0.4, 0.4, 0.04, 0.04, 0.04, 0.004, 0.004]
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
 def test_a_configuration_sets_rates_schedule_momentum_and_decay():
     config = Config(
         learning_rate=0.2,

@@ -91,6 +91,15 @@ def test_a_run_on_corrupted_images_shows_both_test_sets():
     assert table[8:] == ROWS[3:]
 
 
+def test_two_classes_have_two_more_rows():
+    scores = SCORES | {"auroc": 0.85312, "auprc": 0.4812}
+    summary = SUMMARY | {"test": {"mc": scores, "mean": scores | {"auroc": 0.8}}}
+    rows = [" ".join(r.split()) for r in report.summary_table(summary).splitlines()]
+    assert "AUROC 0.8531 0.8000" in rows
+    assert "AUPRC 0.4812 0.4812" in rows
+    assert not any("AU" in line for line in report.summary_table(SUMMARY).splitlines())
+
+
 def test_what_is_missing_is_left_out():
     assert words(report.summary_table({"dataset": "digits"})) == ["digits"]
     scores = {"mc": {"accuracy": 0.5, "nll": None}}

@@ -11,6 +11,7 @@ from ssvi_jax.errors import InputError
 from ssvi_jax.schedules import (
     LEARNING_RATE,
     REPLACEMENT,
+    Drops,
     kl_weight,
     learning_rate,
     prune_step,
@@ -90,6 +91,23 @@ def test_constant_learning_rate():
     np.testing.assert_allclose(values(learning_rate("constant", 0.2, 10), 20), 0.2)
 
 
+def test_steps_learning_rate():
+    drops = Drops((0.4, 0.8, 0.9), 0.2)
+    got = values(learning_rate("steps", 0.1, 50, drops=drops), 60)
+    expected = [0.1 * 0.2 ** sum(t >= at for at in (20, 40, 45)) for t in range(60)]
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(LEARNING_RATE))
+def test_a_warm_up_multiplies_every_schedule(name):
+    drops = Drops((0.5,), 0.1)
+    plain = values(learning_rate(name, 0.2, 40, drops=drops), 50)
+    warm = values(learning_rate(name, 0.2, 40, warmup=0.25, drops=drops), 50)
+    factor = np.minimum(np.arange(50) / 10, 1)
+    np.testing.assert_allclose(warm, plain * factor, rtol=1e-5, atol=1e-8)
+    assert warm[1] > 0
+
+
 @pytest.mark.parametrize("name", sorted(LEARNING_RATE))
 def test_learning_rate_of_one_step_is_positive(name):
     assert values(learning_rate(name, 0.2, 1), 1)[0] > 0
@@ -109,6 +127,23 @@ def test_learning_rate_of_one_step_is_positive(name):
         (lambda: learning_rate("cosine", 0.0, 9), "learning rate: got 0.0"),
         (lambda: learning_rate("cosine", 0.1, 0), "total steps: got 0"),
         (lambda: learning_rate("onecycle", 0.1, 9, 1.0), "peak fraction: got 1.0"),
+        (lambda: learning_rate("cosine", 0.1, 9, warmup=1.0), "warm-up fraction: got"),
+        (
+            lambda: learning_rate("steps", 0.1, 9, drops=Drops((0.5, 0.5))),
+            r"decay fractions: got \(0.5, 0.5\), allowed: rising, above 0, below 1",
+        ),
+        (
+            lambda: learning_rate("steps", 0.1, 9, drops=Drops((0.0,))),
+            "decay fractions: got",
+        ),
+        (
+            lambda: learning_rate("steps", 0.1, 9, drops=Drops((math.nan,))),
+            "decay fractions: got",
+        ),
+        (
+            lambda: learning_rate("steps", 0.1, 9, drops=Drops((0.5,), 0.0)),
+            "decay factor: got 0.0",
+        ),
     ],
 )
 def test_bad_input(call, message):

@@ -16,14 +16,16 @@ def example_proto(image, label, *, name="cifar10", id_=b"train_00000"):
     """One serialized example; sets without ids get none."""
     from tensorflow_datasets.proto import tf_example_pb2
 
-    png = io.BytesIO()
-    Image.fromarray(image).save(png, "PNG")
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, "JPEG" if name == "imagenet2012" else "PNG")
     # The class is made by protobuf at import.
     example = tf_example_pb2.Example()  # pyright: ignore[reportAttributeAccessIssue]
     feature = example.features.feature
-    feature["image"].bytes_list.value.append(png.getvalue())
+    feature["image"].bytes_list.value.append(encoded.getvalue())
     feature["label"].int64_list.value.append(int(label))
-    if name != "cifar10_corrupted":
+    if name == "imagenet2012":
+        feature["file_name"].bytes_list.value.append(id_)
+    elif name != "cifar10_corrupted":
         feature["id"].bytes_list.value.append(id_)
     if name == "cifar100":
         feature["coarse_label"].int64_list.value.append(int(label) // 5)
@@ -52,16 +54,17 @@ def _feature_json(name):
         python = classes + "class_label_feature.ClassLabel"
         return {"pythonClassName": python, "classLabel": {"numClasses": str(count)}}
 
+    image = {"dtype": "uint8", "shape": {"dimensions": ["32", "32", "3"]}}
+    if name == "imagenet2012":
+        image["shape"]["dimensions"] = ["-1", "-1", "3"]
+        image["encodingFormat"] = "jpeg"
     features = {
-        "image": {
-            "pythonClassName": classes + "image_feature.Image",
-            "image": {"dtype": "uint8", "shape": {"dimensions": ["32", "32", "3"]}},
-        },
-        "label": label(100 if name == "cifar100" else 10),
+        "image": {"pythonClassName": classes + "image_feature.Image", "image": image},
+        "label": label({"cifar100": 100, "imagenet2012": 1000}.get(name, 10)),
     }
     if name != "cifar10_corrupted":
         text = {"pythonClassName": classes + "text_feature.Text", "text": {}}
-        features["id"] = text
+        features["file_name" if name == "imagenet2012" else "id"] = text
     if name == "cifar100":
         features["coarse_label"] = label(20)
     return {
@@ -73,7 +76,7 @@ def _feature_json(name):
 def write_set(
     root: pathlib.Path,
     path: str,
-    splits: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    splits: Mapping[str, tuple[Sequence[np.ndarray] | np.ndarray, np.ndarray]],
     *,
     file_format: str = "array_record",
     num_shards: int = 2,

@@ -1,4 +1,4 @@
-"""Data sets in memory: real CIFAR-10 and CIFAR-100, and the embedded real digits."""
+"""Data sets in memory: CIFAR-10, CIFAR-100, MIMIC-III, and the embedded real digits."""
 
 import os
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssvi_jax.data import cifar, digits, download
+from ssvi_jax.data import cifar, digits, download, mimic
 from ssvi_jax.data.dataset import Dataset, channel_moments, stratified_split
 from ssvi_jax.data.download import NotPreparedError
 from ssvi_jax.errors import check_choice, check_fraction
 
 __all__ = ["NAMES", "Dataset", "NotPreparedError", "load"]
 
-NAMES = ("auto", "cifar10", "cifar100", "digits")
+NAMES = ("auto", "cifar10", "cifar100", "digits", "mimic3")
 
 
 class _Raw(NamedTuple):
@@ -33,13 +33,15 @@ def load(
     """Loads a data set, preparing it first where that is needed and possible.
 
     Args:
-      name: ``"cifar10"``, ``"cifar100"``, ``"digits"``, or ``"auto"``: CIFAR-10 where
-        it is prepared or can be downloaded, else the digits. A set asked for by name
-        is never replaced by another.
+      name: ``"cifar10"``, ``"cifar100"``, ``"digits"``, ``"mimic3"`` (see
+        `ssvi_jax.data.mimic`), or ``"auto"``: CIFAR-10 where it is prepared or can be
+        downloaded, else the digits. A set asked for by name is never replaced by
+        another.
       data_dir: folder that holds the sets prepared by TFDS; without it $TFDS_DATA_DIR,
         then ``~/tensorflow_datasets``. The digits need none.
       validation: fraction in [0, 1) of the official training set that is set aside,
-        class by class, to choose models with: 5,000 of CIFAR's 50,000 by default.
+        class by class, to choose models with: 5,000 of CIFAR's 50,000 by default. Of
+        MIMIC-III it is a fraction of the patients.
       split_seed: seed of that choice. It is not the run's seed: runs that differ in
         seed alone must be compared on the same validation images.
       notify: called with one line before a download, and when "auto" takes the digits.
@@ -50,6 +52,8 @@ def load(
     """
     check_choice("dataset", name, NAMES)
     check_fraction("validation", validation)
+    if name == "mimic3":
+        return mimic.load(data_dir, validation, split_seed)
     if name == "auto":
         raw = _read_auto(data_dir, notify)
     elif name == "digits":

@@ -22,10 +22,14 @@ class Corruption(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images and labels of three disjoint splits, with what augmentation may do.
+    """Inputs and labels of three disjoint splits, with what augmentation may do.
+
+    The inputs are images unless `pixels` says otherwise; then the fields named images
+    hold float32 ``[n, time, features]``.
 
     Attributes:
-      name: ``"cifar10"``, ``"cifar100"`` or ``"digits"``; never ``"auto"``.
+      name: ``"cifar10"``, ``"cifar100"``, ``"digits"`` or ``"mimic3"``; never
+        ``"auto"``.
       train_images: uint8 ``[n, h, w, c]``, pixels in 0 to 255.
       train_labels: int32 ``[n]``, classes from 0.
       val_images: uint8 ``[v, h, w, c]``, taken out of the official training set.
@@ -33,12 +37,14 @@ class Dataset:
       test_images: uint8 ``[t, h, w, c]``.
       test_labels: int32 ``[t]``.
       num_classes: number of classes.
-      mean: float32 ``[c]``, mean of the training pixels divided by 255.
-      std: float32 ``[c]``, their standard deviation, also in units of 255.
+      mean: float32 ``[c]``, mean of the training pixels divided by 255, or of the
+        features, ``[features]``.
+      std: float32, their standard deviation, likewise.
       source: one sentence on where the images came from, for the results.
       pad: pixels of zeros around an image before a random crop of its own size.
       flip: whether a mirrored image keeps its class (a mirrored 3 is no digit).
       corruption: what `shifted.corrupt_training` did; None: the images are clean.
+      pixels: whether the inputs are images.
     """
 
     name: str
@@ -55,6 +61,7 @@ class Dataset:
     pad: int
     flip: bool
     corruption: Corruption | None = None
+    pixels: bool = True
 
 
 def stratified_split(

@@ -96,11 +96,6 @@ def read(
     Raises:
       Exception: damaged data; call it inside `naming_damage`.
     """
-    # TFDS's own decoder of an example takes as long again as Pillow for the pixels.
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    # Protobuf makes the class at import, so a type checker cannot see it.
-    parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]
     places = range(size) if rows is None else rows.tolist()
     images = np.empty((size if keep is None else keep, *shape), np.uint8)
     labels = np.empty(size, np.int32)
@@ -110,7 +105,7 @@ def read(
         count += 1
         if count > size:
             continue  # counted for the message
-        feature, row = parse(record).features.feature, places[count - 1]
+        feature, row = features(record), places[count - 1]
         labels[row] = feature["label"].int64_list.value[0]
         if "id" in feature:
             ids[row] = feature["id"].bytes_list.value[0]
@@ -120,6 +115,36 @@ def read(
     _check_size(split, count, size)
     names = [ids[row] for row in range(size)] if len(ids) == size else []
     return Records(images, labels, names)
+
+
+def features(record: bytes) -> Any:
+    """What a serialized example holds: name → feature, images still encoded."""
+    # TFDS's own decoder of an example takes as long again as Pillow for the pixels.
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    # Protobuf makes the class at import, so a type checker cannot see it.
+    example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+    return example.FromString(record).features.feature
+
+
+def random_access(info: Any, split: str) -> Any:
+    """The records of a split in array_record, to be read in any order.
+
+    Returns:
+      Has a length, and ``__getitems__`` of a list of rows gives bytes.
+
+    Raises:
+      Exception: damaged data, or another format; call it inside `naming_damage`.
+    """
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    paths = _paths(info, split)
+    _check_files(paths)
+    if info.file_format.value != "array_record":
+        raise ValueError(f"format {info.file_format.value}, needed is array_record")
+    source = ArrayRecordDataSource([str(path) for path in paths])
+    _check_size(split, len(source), info.splits[split].num_examples)
+    return source
 
 
 def _decoded(png: bytes, split: str, shape: tuple[int, ...]) -> np.ndarray:

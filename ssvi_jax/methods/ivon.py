@@ -28,8 +28,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ssvi_jax import optimizers, priors, subspace, vi
 from ssvi_jax import posterior as posterior_lib
-from ssvi_jax import priors, schedules, subspace, vi
 from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError, check_fraction, check_positive
 from ssvi_jax.methods import POSTERIOR, SWAPS, Problem, check_unused, ssvi
@@ -161,8 +161,8 @@ def build(config: Config, problem: Problem) -> ssvi.SSVI:
     check_unused(config, ("nesterov",), "its momentum is an average")
     check_positive("--weight-decay", config.weight_decay)
     ivon = Ivon(
-        learning_rate=schedules.learning_rate(
-            config.schedule, config.learning_rate, problem.total_steps
+        learning_rate=optimizers.rate(
+            config, config.learning_rate, problem.total_steps
         ),
         ess=problem.num_data,
         hess_init=config.hess_init,

@@ -1,9 +1,10 @@
 """The networks of the experiments: plain flax.linen modules, found by name.
 
 They know nothing of masks or posteriors: any other linen model serves as well. All
-take images ``[batch, height, width, channels]`` (or any ``[batch, ...]`` for the MLP)
-and return logits ``[batch, num_classes]``. Sorted kernel paths are in the order in
-which the network applies them, within a residual block the shortcut last.
+take images ``[batch, height, width, channels]`` (the MLP and the LSTM also series
+``[batch, time, features]``) and return logits ``[batch, num_classes]``. Sorted kernel
+paths are in the order in which the network first applies them, within a residual block
+the shortcut last.
 """
 
 import numbers
@@ -12,12 +13,13 @@ from collections.abc import Callable
 from flax import linen as nn
 
 from ssvi_jax.errors import InputError, check_choice, check_positive
-from ssvi_jax.models import bottleneck, convnet, mlp, resnet, wide_resnet
+from ssvi_jax.models import bottleneck, convnet, lstm, mlp, resnet, wide_resnet
 
-__all__ = ["MODELS", "build"]
+__all__ = ["MODELS", "OF_SERIES", "build"]
 
 MODELS: dict[str, Callable[[int, float], nn.Module]] = {
     "convnet": convnet.convnet,
+    "lstm": lstm.lstm,
     "mlp": mlp.mlp,
     "resnet18": resnet.resnet18,
     "resnet34": resnet.resnet34,
@@ -25,6 +27,9 @@ MODELS: dict[str, Callable[[int, float], nn.Module]] = {
     "wrn28": wide_resnet.wrn28,
 }
 """Model name → function of (num_classes, width)."""
+
+OF_SERIES = ("lstm", "mlp")
+"""Models that take a series ``[batch, time, features]``."""
 
 
 def build(name: str, *, num_classes: int, width: float = 1.0) -> nn.Module:

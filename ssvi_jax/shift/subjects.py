@@ -137,9 +137,9 @@ def load(source: Source, data: Dataset) -> Subject:
     else:
         network, weights, masks = network_lib.load(source.path)
     spec, shape = network.spec, data.test_images.shape[1:]
-    if (spec.image_shape, spec.num_classes) != (shape, data.num_classes):
+    if (spec.input_shape, spec.num_classes) != (shape, data.num_classes):
         raise InputError(
-            f"{source.path}: this model takes images {list(spec.image_shape)} of "
+            f"{source.path}: this model takes images {list(spec.input_shape)} of "
             f"{spec.num_classes} classes, but {data.name} has {list(shape)} of "
             f"{data.num_classes}. Choose --dataset, or another model."
         )
