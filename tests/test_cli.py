@@ -137,8 +137,8 @@ def test_resolved_names_replace_auto():
 @pytest.mark.parametrize(
     ("flags", "dataset", "runs", "width", "epochs"),
     [
-        ([], "cifar10", "sparse", 2.0, 22),
-        ([], "cifar100", "sparse", 2.0, 22),
+        ([], "cifar10", "sparse", 3.0, 22),
+        ([], "cifar100", "sparse", 3.0, 22),
         ([], "cifar10", "xla", 1.0, 10),
         ([], "digits", "sparse", 0.5, 30),
         (["--width", "1.5"], "cifar10", "sparse", 1.5, 22),
@@ -146,7 +146,7 @@ def test_resolved_names_replace_auto():
         (["--model", "resnet18"], "cifar10", "sparse", 1.0, 10),
         (["--method", "deterministic"], "cifar10", "sparse", 1.0, 10),
         (["--method", "magnitude"], "cifar10", "sparse", 1.0, 10),
-        (["--method", "rigl"], "cifar10", "sparse", 2.0, 22),
+        (["--method", "rigl"], "cifar10", "sparse", 3.0, 22),
     ],
 )
 def test_the_laptop_network_is_wide_where_the_sparse_kernels_compute_it(
