@@ -67,7 +67,7 @@ METHODS: dict[str, Entry] = {
     "masked_bnn": Entry(
         "masked_bnn:build",
         {
-            "replacement_rate": 0.02,
+            "replacement_rate": 0.01,
             "replacement_schedule": "constant",
             "grow_batches": 10,
             "grow_at_mean": True,

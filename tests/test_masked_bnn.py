@@ -67,8 +67,18 @@ def test_a_move_sees_the_likelihood_and_gradient_of_the_mean_network(method, dig
             rtol=1e-4,
             atol=1e-7,
         )
+    # One batch guides, the other judges.
+    path = "dense1/kernel"
+    found = [
+        method.evaluate(state, kept, arrays(digits), (ROWS[i], ROWS[j]), layers, path)
+        for i, j in ((0, 0), (0, 1), (1, 1))
+    ]
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    np.testing.assert_array_equal(found[1][0], found[2][0])
+    assert (found[0][0] != found[1][0]).any()
+    assert (found[1][1] != found[2][1]).any()
     # A small step along the score raises the likelihood of the batch as it says.
-    path, step = "dense1/kernel", 1e-3
+    step = 1e-3
     layer = layers[path]
     nll, score = method.evaluate(
         state, kept, arrays(digits), (ROWS[0], ROWS[0]), layers, path
