@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import small_data
@@ -30,6 +32,12 @@ def open_any(dataset, *, folder=None, extra=False, limit=0, seed=3, notify=None)
         seed=seed,
         notify=notify or (lambda line: None),
     )
+
+
+def test_series_have_no_corruptions():
+    series = dataclasses.replace(small_data.make(name="mimic3"), pixels=False)
+    with pytest.raises(InputError, match="got mimic3, allowed: data sets of images"):
+        open_any(series)
 
 
 def test_without_files_corruptions_are_made():

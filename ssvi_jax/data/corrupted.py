@@ -14,6 +14,7 @@ from ssvi_jax import corruptions
 from ssvi_jax.data import cifar, official, prepared_cells
 from ssvi_jax.data.cells import Cells, check_cell, check_limit, how_many
 from ssvi_jax.data.dataset import Dataset
+from ssvi_jax.errors import InputError
 
 __all__ = ["Cells", "GeneratedCells", "open_cells"]
 
@@ -76,10 +77,15 @@ def open_cells(
       notify: called with a line on whatever a reader of the results must know.
 
     Raises:
-      InputError: what is there is damaged or does not fit the data set, or a negative
-        `limit`.
+      InputError: what is there is damaged or does not fit the data set, a negative
+        `limit`, or a data set that is not of images.
     """
     check_limit(limit)
+    if not dataset.pixels:
+        raise InputError(
+            f"dataset: got {dataset.name}, allowed: data sets of images; corruptions "
+            "are made of pixels."
+        )
     if corruptions_dir is not None:
         return official.open_folder(
             corruptions_dir.expanduser(),

@@ -55,8 +55,9 @@ def _run(inputs: jax.Array, again: nn.Dense) -> jax.Array:
     """
     hidden = cell = jnp.zeros((len(inputs), inputs.shape[2] // 4), inputs.dtype)
     states = []
-    for step in range(inputs.shape[1]):
-        gates = inputs[:, step] + again(hidden)
+    # Split, not indexed: the gradient of an index is an array of the whole series.
+    for step in jnp.split(inputs, inputs.shape[1], axis=1):
+        gates = jnp.squeeze(step, 1) + again(hidden)
         new, forget, write, read = jnp.split(gates, 4, axis=-1)
         cell = nn.sigmoid(forget) * cell + nn.sigmoid(write) * jnp.tanh(new)
         hidden = nn.sigmoid(read) * jnp.tanh(cell)
