@@ -56,20 +56,13 @@ class NnxNet(nnx.Module):
 
 CASES: dict[str, dict] = {
     "local_reparam": {},
-    "flipout": {"estimator": "flipout"},
-    "nnx": {"library": "nnx"},
-    "dense": {"is_bayesian": lambda path, leaf: False},
+    "flipout": {"estimator": "flipout", "library": "nnx"},
 }
 if custom_calls.available():
     CASES["sparse"] = {"backend": "sparse"}
-    CASES["sparse points"] = {
-        "estimator": "weight_sample",
-        "points": True,
-        "backend": "sparse",
-    }
 
 
-def problem(images, labels, *, library="linen", points=False, **options):
+def problem(images, labels, *, library="linen", **options):
     """A VI of one device, a function that makes its state, and its masks."""
     module = NnxNet(nnx.Rngs(0)) if library == "nnx" else Net()
     x = jnp.asarray(images[:1])
@@ -84,10 +77,9 @@ def problem(images, labels, *, library="linen", points=False, **options):
     )
     rng = np.random.default_rng(0)
     shapes = inference.kernel_shapes(params)
-    masks = masks_lib.create(shapes, sparsity=0.4, rng=rng) if shapes else {}
-    sigma_init = None if points else (0.2, 0.0)
+    masks = masks_lib.create(shapes, sparsity=0.4, rng=rng)
     operands = (jax.random.key(1), params, model_state, masks)
-    return inference, partial(inference.init, *operands, sigma_init=sigma_init), masks
+    return inference, partial(inference.init, *operands, sigma_init=(0.2, 0.0)), masks
 
 
 def results(inference, init, masks, dataset, rows):
