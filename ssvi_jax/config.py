@@ -271,8 +271,8 @@ class Config:
         number, which = self.num_processes, self.process_id
         if self.coordinator is None and (number, which) != (1, 0):
             raise InputError(
-                f"--num-processes, --process-id: got {number}, {which} without "
-                "--coordinator; say where the first process is."
+                f"--num-processes, --process-id: got {number}, {which}, allowed "
+                "without --coordinator: 1, 0; say with it where the first process is."
             )
         if not 0 <= which < number:
             raise InputError(
