@@ -8,6 +8,7 @@ the digits; see results/ for the numbers to expect.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ssvi_jax import cli
 
@@ -19,26 +20,32 @@ def main(argv: Sequence[str]) -> int:
     # Only now: the command line above is refused or explained without waiting for JAX.
     import jax
 
-    from ssvi_jax import data, plots, report, results, runlog, train
+    from ssvi_jax import data, plots, processes, report, results, runlog, train
     from ssvi_jax.data import shifted
 
-    if asked.out is not None:
+    processes.start(asked.coordinator, asked.num_processes, asked.process_id)
+    first = processes.is_first()
+    say = print if first else (lambda text: None)
+    if first and asked.out is not None:
         runlog.check_writable(asked.out)  # before the data is read and prepared
     preset = asked.preset
     if preset == "auto":
         preset = "laptop" if jax.default_backend() == "cpu" else "paper"
-        print(f"preset: {preset}, because JAX runs on {jax.default_backend()}")
-    dataset = data.load(asked.dataset, asked.data_dir, notify=print)
+        say(f"preset: {preset}, because JAX runs on {jax.default_backend()}")
+    dataset = data.load(asked.dataset, asked.data_dir, notify=say)
     config = cli.resolve(argv, preset=preset, dataset=dataset.name)
     dataset = shifted.corrupt_training(
         dataset, config.train_corruption, config.train_severity, seed=config.seed
     )
-    with runlog.RunLog(config.out or train.default_folder(config)) as log:
-        print(f"data: {dataset.source}\nrun folder: {log.folder}")
+    folder = processes.agreed(str(config.out or runlog.default_folder(config)))
+    with runlog.RunLog(Path(folder), silent=not first) as log:
+        say(f"data: {dataset.source}\nrun folder: {log.folder}")
         trained = train.train(config, dataset, log)
     if trained.signal:
-        print(f"stopped and saved at step {trained.step}; continue with --resume")
+        say(f"stopped and saved at step {trained.step}; continue with --resume")
         return 128 + trained.signal
+    if not first:
+        return 0  # and at the exit JAX waits for the first process
     summary = results.finish(config, dataset, trained, log)
     print(report.summary_table(summary))
     if config.figures:

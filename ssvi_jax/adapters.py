@@ -138,7 +138,7 @@ class LinenModel(_FlaxModel):
         def interceptor(next_fun, args, kwargs, context):
             if batch_norm.takes(products, context, args, kwargs):
                 return batch_norm.apply(context.module, args[0])
-            with _own_product(context, products):
+            with batch_norm.over_shards(context), _own_product(context, products):
                 return next_fun(*args, **kwargs)
 
         with nn.intercept_methods(interceptor):
@@ -217,6 +217,7 @@ class NnxModel(_FlaxModel):
 
 def _own_products(module: nnx.Module, products: Products) -> None:
     for path, layer in nnx.iter_modules(module):
+        batch_norm.name_axis(layer)
         if isinstance(layer, (nnx.Linear, nnx.LinearGeneral)):
             name = "dot_general"
         elif isinstance(layer, nnx.Conv) and layer.mask is None:

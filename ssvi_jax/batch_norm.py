@@ -1,18 +1,22 @@
-"""Linen's batch norm in training, between layers that the sparse kernels compute.
+"""Flax's batch norms in training: between sparse layers, and in shards of a batch.
 
-The same numbers as `flax.linen.BatchNorm` gives, by sums in the kernels' memory layout
-(see `ops.norm`). Anything unusual (an axis name, a mask, another type, other axes) and
-evaluation, which sums nothing, are left to linen.
+Between layers that the sparse kernels compute, linen's is replaced: the same numbers as
+`flax.linen.BatchNorm` gives, by sums in the kernels' memory layout (see `ops.norm`).
+Anything unusual (an axis name, a mask, another type, other axes) and evaluation, which
+sums nothing, are left to linen. In a shard (see `ops.shard`) statistics are those of
+the whole batch, whoever computes them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
-from ssvi_jax.ops import norm
+from ssvi_jax.ops import norm, shard
 from ssvi_jax.products import Products
 
 
@@ -56,3 +60,33 @@ def apply(module: Any, x: jax.Array) -> jax.Array:
     means.value = module.momentum * means.value + rest * mean
     variances.value = module.momentum * variances.value + rest * variance
     return y
+
+
+@contextmanager
+def over_shards(context: Any) -> Iterator[None]:
+    """Makes linen's batch norm take the statistics of all shards, for one call of it.
+
+    A batch norm that names an axis itself is left alone.
+    """
+    module = context.module
+    if (
+        not shard.is_shard()
+        or not isinstance(module, nn.BatchNorm)
+        or context.method_name != "__call__"
+        or module.axis_name is not None
+    ):
+        yield
+        return
+    # Linen modules are frozen; this is undone before anyone else can look.
+    object.__setattr__(module, "axis_name", shard.AXIS)
+    try:
+        yield
+    finally:
+        object.__setattr__(module, "axis_name", None)
+
+
+def name_axis(layer: nnx.Module) -> None:
+    """The same for a layer of an nnx module; for good, so give it a copy."""
+    is_norm = isinstance(layer, nnx.BatchNorm)
+    if is_norm and shard.is_shard() and layer.axis_name is None:
+        layer.axis_name = shard.AXIS

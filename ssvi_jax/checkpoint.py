@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -85,10 +86,11 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
-            create=not read_only,
+            create=False,
             lightweight_initialize=True,
             save_root_metadata=False,
             preservation_policy=self._policy,
+            multiprocessing_options=_this_process_alone(),
         )
         try:
             if not read_only:
@@ -339,6 +341,18 @@ def _no_write(folder: Path, error: Exception) -> str:
     return (
         f"{folder}: a checkpoint could not be written ({_first_line(error)}). Earlier "
         "checkpoints are untouched. Free space or choose a folder that is writable."
+    )
+
+
+def _this_process_alone() -> ocp.options.MultiprocessingOptions:
+    """Without it Orbax waits for other processes, which call nothing here."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=index,
+        active_processes={index},
+        barrier_sync_key_prefix=str(index),
     )
 
 

@@ -19,6 +19,7 @@ from ssvi_jax.errors import (
 
 NOT_COMPARED = frozenset(
     {"out", "resume", "data_dir", "preset", "samples", "figures", "average"}
+    | {"devices", "coordinator", "num_processes", "process_id"}
 )
 """Fields that may differ between a run and its continuation."""
 
@@ -220,6 +221,15 @@ class Config:
     """What predictions average over samples and members."""
     test_every: int = 0
     """Also evaluate the test set every so many epochs, for curves only; 0: never."""
+    devices: int = 1
+    """Devices of each process that share a batch; 0: all that it has."""
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    """With several processes: a free port of the first one's host. Not needed under
+    SLURM (srun) and Open MPI (mpirun)."""
+    num_processes: int = 1
+    """How many processes there are, with --coordinator."""
+    process_id: int = 0
+    """Which of them this one is, from 0, with --coordinator."""
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of sets prepared by TFDS (else $TFDS_DATA_DIR, ~/tensorflow_datasets)."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -262,6 +272,7 @@ class Config:
                 f"--precision: got {self.precision} with --backend sparse, allowed: "
                 "float32; use --backend xla, or auto."
             )
+        self._check_processes()
 
     @property
     def training_backend(self) -> str:
@@ -276,6 +287,23 @@ class Config:
             raise InputError(
                 f"--train-severity: got {severity} without a corruption; name one with "
                 "--train-corruption, or leave the severity out."
+            )
+
+    def _check_processes(self):
+        number, which = self.num_processes, self.process_id
+        if self.coordinator is None and (number, which) != (1, 0):
+            raise InputError(
+                f"--num-processes, --process-id: got {number}, {which}, allowed "
+                "without --coordinator: 1, 0; say with it where the first process is."
+            )
+        if not 0 <= which < number:
+            raise InputError(
+                f"--process-id: got {which}, allowed: 0 to {number - 1}, one less than "
+                "--num-processes."
+            )
+        if self.coordinator is not None and ":" not in self.coordinator:
+            raise InputError(
+                f"--coordinator: got {self.coordinator}, allowed: HOST:PORT."
             )
 
     def as_dict(self) -> dict[str, object]:
@@ -324,6 +352,7 @@ _NOT_NEGATIVE = (
     "weight_decay",
     "test_every",
     "members_at_once",
+    "devices",
 )
 
 

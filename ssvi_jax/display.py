@@ -21,14 +21,15 @@ class Display:
     Args:
       total_steps: length of the bar.
       epochs: for the epoch lines.
+      silent: show nothing, as in a process that is not the first of several.
     """
 
-    def __init__(self, total_steps: int, epochs: int):
+    def __init__(self, total_steps: int, epochs: int, *, silent: bool = False):
         self._epochs = epochs
         self._total = total_steps
         self._step, self._phase_steps, self._phase_seconds = 0, 0, 0.0
         self._started = 0.0
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False, soft_wrap=True, quiet=silent)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -30,15 +30,19 @@ class RunLog:
 
     Args:
       folder: the run folder, created if need be.
+      silent: writes nothing, as in a process that is not the first of several.
 
     Raises:
       InputError: the folder cannot be created or written.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, silent: bool = False):
         self.folder = folder
         self.metrics_path = folder / "metrics.jsonl"
+        self._silent = silent
         self._made: list[Path] = []
+        if silent:
+            return
         try:
             self._made = [p for p in (folder, *folder.parents) if not p.exists()]
             folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +81,8 @@ class RunLog:
 
     def start(self, config: Config, data_source: str) -> None:
         """Begins a run at step 0: writes config.json, drops what was logged before."""
+        if self._silent:
+            return
         about = {"data_source": data_source, **environment()}
         self.write_json("config.json", {"config": config.as_dict(), **about})
         self.metrics_path.unlink(missing_ok=True)
@@ -88,13 +94,15 @@ class RunLog:
 
     def append(self, event: Mapping[str, Any]) -> None:
         """Adds one line to metrics.jsonl."""
+        if self._silent:
+            return
         path = self.metrics_path
         with _writing(path), path.open("a") as file:
             file.write(json.dumps(event, allow_nan=False) + "\n")
 
     def truncate(self, step: int) -> None:
         """Drops what was logged after `step` (and a half-written last line)."""
-        if not self.metrics_path.exists():
+        if self._silent or not self.metrics_path.exists():
             return
         kept = []
         for line in self.metrics_path.read_text().splitlines():
@@ -120,6 +128,27 @@ class RunLog:
         with _writing(path):
             temporary.write_bytes(content)
             os.replace(temporary, path)
+
+
+def default_folder(config: Config) -> Path:
+    """A free folder under runs/, or with `config.resume` the newest one of that name.
+
+    For example runs/cifar10-ssvi-s95, then runs/cifar10-ssvi-s95-2; with corrupted
+    training images runs/cifar10-ssvi-s95-gaussian_noise-3.
+    """
+    percent = f"{100 * config.sparsity:g}".replace(".", "_")
+    by_hand = config.densities.endswith(".json")
+    kept = Path(config.densities).stem if by_hand else f"s{percent}"
+    base = Path("runs") / f"{config.dataset}-{config.method}-{kept}"
+    if config.train_corruption != "none":
+        shift = f"{config.train_corruption}-{config.train_severity}"
+        base = base.with_name(f"{base.name}-{shift}")
+    newest, number = base, 1
+    free = base
+    while free.exists():
+        number += 1
+        newest, free = free, base.with_name(f"{base.name}-{number}")
+    return newest if config.resume else free
 
 
 def check_writable(folder: Path) -> None:

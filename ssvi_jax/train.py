@@ -9,7 +9,8 @@ checkpoint repeats an uninterrupted one bit for bit.
 import dataclasses
 import math
 import time
-from pathlib import Path
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,8 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssvi_jax import masks as masks_lib
-from ssvi_jax import methods, metrics, optimizers, predict, schedules
-from ssvi_jax.checkpoint import Checkpoints
+from ssvi_jax import (
+    methods,
+    metrics,
+    optimizers,
+    parallel,
+    predict,
+    processes,
+    schedules,
+)
+from ssvi_jax.checkpoint import Checkpoints, Restored
 from ssvi_jax.config import NOT_COMPARED, Config
 from ssvi_jax.data import Dataset
 from ssvi_jax.data.augment import for_inputs
@@ -152,21 +161,23 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
       config: a resolved configuration.
       data: the data set; only its training and validation parts are read, unless
         `config.test_every` asks for test curves.
-      log: the run folder.
+      log: the run folder; of several processes (see `processes`) the first writes.
 
     Raises:
       InputError: settings that do not fit together, a folder with another run in it,
-        or a loss that is not finite (the last good checkpoint stays).
+        or a loss that is not finite (the last good checkpoint stays); or processes that
+        do not train the same network.
     """
     network, problem, plan = build_problem(config, data)
-    method = methods.build(config.method, config, problem)
-    if why := backend.slower_because(config.training_backend, 1.0 - config.sparsity):
+    method = parallel.spread(methods.build(config.method, config, problem), config)
+    first = processes.is_first()
+    why = backend.slower_because(config.training_backend, 1.0 - config.sparsity)
+    if why and first:
         print(f"slower on this CPU than it could be: {why}")
-    rng = _host_rng(config.seed, 0)
-    state, masks = method.init(jax.random.key(config.seed), rng)
+    state, masks = method.init(jax.random.key(config.seed), _host_rng(config.seed, 0))
     progress = Progress(state, masks, masks)
     with (
-        Display(plan.total_steps, config.epochs) as display,
+        Display(plan.total_steps, config.epochs, silent=not first) as display,
         Interrupt(display.say) as interrupt,
         Checkpoints(
             log.folder / "checkpoints",
@@ -174,13 +185,15 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
             ignore=NOT_COMPARED,
             any_size=is_packed,
             notify=display.say,
-        ) as checkpoints,
+        )
+        if first
+        else nullcontext() as checkpoints,
     ):
         loop = Loop(config, data, method, plan, log, checkpoints, display)
         progress, seconds = loop.restore(progress)
         progress, seconds = loop.run(progress, seconds, interrupt)
         step = int(progress.state.step)
-        if not interrupt.requested:
+        if checkpoints is not None and not interrupt.requested:
             best = checkpoints.restore(progress, best=True)
             if best is not None:
                 step, progress = best.step, best.tree
@@ -189,28 +202,36 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
 
 @dataclasses.dataclass(eq=False)
 class Loop:
-    """The parts that one training works with; see `train`."""
+    """The parts of one training; only the first process has checkpoints."""
 
     config: Config
     data: Dataset
     method: methods.Method
     plan: Plan
     log: RunLog
-    checkpoints: Checkpoints
+    checkpoints: Checkpoints | None
     display: Display
 
     def __post_init__(self):
         count = self.config.train_size or None
-        self._train_data = (
-            jnp.asarray(self.data.train_images[:count]),
-            jnp.asarray(self.data.train_labels[:count]),
-        )
+        images, labels = self.data.train_images, self.data.train_labels
+        self._train_data = jnp.asarray(images[:count]), jnp.asarray(labels[:count])
         self._rate = optimizers.rate(
             self.config, self.config.learning_rate, self.plan.total_steps
         )
 
     def restore(self, start: Progress) -> tuple[Progress, float]:
         """The newest checkpoint with `resume`, else the start; and its seconds."""
+        found = processes.from_first(partial(self._find, start), start, is_packed)
+        if found is None:
+            self.log.start(self.config, self.data.source)
+            return start, 0.0
+        self.log.truncate(found.step)
+        self.display.say(f"resumed at step {found.step} of {self.plan.total_steps}")
+        return found.tree, float(found.extra["seconds"])
+
+    def _find(self, start: Progress) -> Restored | None:
+        assert self.checkpoints is not None
         resume, steps = self.config.resume, self.checkpoints.steps
         if self.log.has_summary and not steps:
             raise InputError(
@@ -223,14 +244,9 @@ class Loop:
                 f"{steps}); add --resume to continue it, or choose another folder."
             )
         found = self.checkpoints.restore(start) if resume else None
-        if found is None:
-            if resume:
-                self.display.say("--resume: no checkpoint there yet, starting anew")
-            self.log.start(self.config, self.data.source)
-            return start, 0.0
-        self.log.truncate(found.step)
-        self.display.say(f"resumed at step {found.step} of {self.plan.total_steps}")
-        return found.tree, float(found.extra["seconds"])
+        if resume and found is None:
+            self.display.say("--resume: no checkpoint there yet, starting anew")
+        return found
 
     def run(
         self, progress: Progress, seconds: float, interrupt: Interrupt
@@ -240,6 +256,7 @@ class Loop:
         step = int(progress.state.step)
         while step < self.plan.total_steps and not interrupt.requested:
             progress, phase = self.phase(progress, step)
+            interrupt.requested = self._agree(progress.masks, interrupt.requested)
             before, step = step, step + self.plan.inner_steps
             seconds = time.perf_counter() - start
             ends_epoch = self.plan.epochs_done(step) > self.plan.epochs_done(before)
@@ -340,8 +357,14 @@ class Loop:
         self, progress: Progress, step: int, seconds: float, score: float | None
     ) -> None:
         """Writes a checkpoint in the background; a failure tells what is kept."""
-        extra = {"seconds": seconds}
-        self.checkpoints.save(step, progress, extra, score=score)
+        if self.checkpoints is not None:
+            self.checkpoints.save(step, progress, {"seconds": seconds}, score=score)
+
+    def _agree(self, masks: Masks, signal: int) -> int:
+        """The signal to stop for, if any, once all processes are found to be alike."""
+        values = {"data": self.data.source, **self.config.as_dict()}
+        settings = {k: v for k, v in values.items() if k not in NOT_COMPARED}
+        return processes.check_same(settings, masks, signal)
 
     def _rows(self, step: int, num_steps: int) -> np.ndarray:
         return batch_indices(
@@ -361,7 +384,7 @@ class Loop:
             if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.weights)):
                 return
             where = f"the weights after step {step + len(bad)}"
-        steps = self.checkpoints.steps
+        steps = self.checkpoints.steps if self.checkpoints else []
         kept = f"checkpoint {steps[-1]} is kept" if steps else "no checkpoint yet"
         raise InputError(
             f"the loss or a weight is not finite at {where}; {kept}. Lower "
@@ -373,24 +396,3 @@ def _host_rng(seed: int, step: int) -> np.random.Generator:
     return np.random.default_rng(
         np.random.SeedSequence(seed, spawn_key=(_HOST_STREAM, step))
     )
-
-
-def default_folder(config: Config) -> Path:
-    """A free folder under runs/, or with `config.resume` the newest one of that name.
-
-    For example runs/cifar10-ssvi-s95, then runs/cifar10-ssvi-s95-2; with corrupted
-    training images runs/cifar10-ssvi-s95-gaussian_noise-3.
-    """
-    percent = f"{100 * config.sparsity:g}".replace(".", "_")
-    by_hand = config.densities.endswith(".json")
-    kept = Path(config.densities).stem if by_hand else f"s{percent}"
-    base = Path("runs") / f"{config.dataset}-{config.method}-{kept}"
-    if config.train_corruption != "none":
-        shift = f"{config.train_corruption}-{config.train_severity}"
-        base = base.with_name(f"{base.name}-{shift}")
-    newest, number = base, 1
-    free = base
-    while free.exists():
-        number += 1
-        newest, free = free, base.with_name(f"{base.name}-{number}")
-    return newest if config.resume else free

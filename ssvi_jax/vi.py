@@ -27,6 +27,7 @@ from ssvi_jax import posterior as posterior_lib
 from ssvi_jax import priors, trees
 from ssvi_jax.errors import InputError, check_choice, check_positive, check_rows
 from ssvi_jax.forward import forward
+from ssvi_jax.ops import shard
 from ssvi_jax.types import (
     ApplyFn,
     Masks,
@@ -250,6 +251,9 @@ class VI:
     ) -> tuple[State, dict[str, jax.Array]]:
         """One optimizer step; pure, to be called inside jit.
 
+        The batch may be one shard of it (see `ops.shard`): what comes back is the same
+        on all of them.
+
         Args:
           state: the training state.
           subspace: the selected coordinates, `masks.to_subspace(masks)`.
@@ -264,9 +268,10 @@ class VI:
         if self.augment is not None:
             batch = (self.augment(batch[0], key_augment), batch[1])
         trainable = Trainable(state.posterior, state.params)
-        grads, (metrics, model_state) = jax.grad(self.negative_elbo, has_aux=True)(
+        found = jax.grad(self.negative_elbo, has_aux=True)(
             trainable, state.model_state, subspace, batch, key_loss, state.step
         )
+        grads, (metrics, model_state) = shard.mean(found)
         updates, opt_state = self.tx.update(grads, state.opt_state, trainable)
         trainable = cast(Trainable, optax.apply_updates(trainable, updates))
         state = State(*trainable, model_state, opt_state, state.step + 1, state.key)
@@ -335,6 +340,17 @@ class VI:
 
     @partial(jax.jit, static_argnames=("self", "estimator"))
     def _dense_gradient(self, state, subspace, data, batch_index, estimator):
+        return self.growth(state, subspace, data, batch_index, estimator)
+
+    def growth(
+        self,
+        state: State,
+        subspace: Subspace,
+        data: Data,
+        batch_index: jax.Array,
+        estimator: str,
+    ) -> dict[str, jax.Array]:
+        """What `dense_gradient` does; pure, to be called inside jit."""
         key = jax.random.fold_in(
             jax.random.fold_in(state.key, state.step), _GROWTH_STREAM
         )
@@ -365,7 +381,7 @@ class VI:
         zeros = {path: jnp.zeros(shape) for path, shape in subspace.shapes}
         number = batch_index.shape[0]
         total, _ = jax.lax.scan(body, zeros, (batch_index, jnp.arange(number)))
-        return jax.tree.map(lambda g: jnp.abs(g) / number, total)
+        return jax.tree.map(lambda g: jnp.abs(g) / number, shard.mean(total))
 
     def sample(self, state: State, masks: Masks, key: jax.Array) -> Params:
         """Full parameters with one draw of the posterior; pruned weights are 0."""

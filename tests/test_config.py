@@ -144,6 +144,8 @@ def test_an_unknown_preset_lists_the_known_ones():
         ("decay_at", (0.5,), "fractions with steps, none with others"),
         ("hess_init", 0.0, "above 0"),
         ("clip_radius", -1.0, "0 or more"),
+        ("devices", -1, "0 or more"),
+        ("coordinator", "host", "HOST:PORT"),
         ("replacement_rate", 1.1, r"\[0, 1\]"),
         ("replacement_end", -1.0, r"\[0, 1\]"),
         ("kl_warmup", 2.0, r"\[0, 1\]"),
@@ -247,3 +249,16 @@ def test_densities_that_are_none(tmp_path, content):
     path.mkdir()
     with pytest.raises(InputError, match="--densities: cannot read"):
         read_densities(str(path))
+
+
+@pytest.mark.parametrize(("number", "which"), [(2, 0), (1, 1)])
+def test_processes_without_a_coordinator_are_refused(number, which):
+    said = f"got {number}, {which}, allowed without --coordinator: 1, 0"
+    with pytest.raises(InputError, match=said):
+        Config(num_processes=number, process_id=which)
+
+
+@pytest.mark.parametrize("process_id", [-1, 2])
+def test_a_process_that_is_not_one_of_them_is_refused(process_id):
+    with pytest.raises(InputError, match=r"--process-id: got .*, allowed: 0 to 1"):
+        Config(coordinator="host:1", num_processes=2, process_id=process_id)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import smoke_run
 
-from ssvi_jax import data, densities, masks, posterior, train
+from ssvi_jax import data, densities, masks, posterior, runlog, train
 from ssvi_jax.errors import InputError
 from ssvi_jax.methods import deterministic, ssvi
 
@@ -290,12 +290,12 @@ def test_default_folders_are_free_or_the_newest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = smoke_run.tiny_config()
     folder = Path("runs/digits-ssvi-s95")
-    assert train.default_folder(config) == folder
-    assert train.default_folder(smoke_run.tiny_config(resume=True)) == folder
+    assert runlog.default_folder(config) == folder
+    assert runlog.default_folder(smoke_run.tiny_config(resume=True)) == folder
     for name in ("digits-ssvi-s95", "digits-ssvi-s95-2"):
         (Path("runs") / name).mkdir(parents=True)
-    assert train.default_folder(config) == Path("runs/digits-ssvi-s95-3")
-    resumed = train.default_folder(smoke_run.tiny_config(resume=True))
+    assert runlog.default_folder(config) == Path("runs/digits-ssvi-s95-3")
+    resumed = runlog.default_folder(smoke_run.tiny_config(resume=True))
     assert resumed == Path("runs/digits-ssvi-s95-2")
 
 
@@ -315,4 +315,6 @@ def test_default_folders_are_free_or_the_newest(tmp_path, monkeypatch):
 )
 def test_default_folders_say_what_ran(changes, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert train.default_folder(smoke_run.tiny_config(**changes)) == Path("runs") / name
+    assert (
+        runlog.default_folder(smoke_run.tiny_config(**changes)) == Path("runs") / name
+    )

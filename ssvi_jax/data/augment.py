@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from ssvi_jax.ops import shard
+
 
 def crop_and_flip(
     images: jax.Array, key: jax.Array, *, pad: int, flip: bool
@@ -19,7 +21,8 @@ def crop_and_flip(
     mapped `dynamic_slice` takes four times as long.
 
     Args:
-      images: ``[b, h, w, c]``, any dtype; uint8 moves the fewest bytes.
+      images: ``[b, h, w, c]``, any dtype; uint8 moves the fewest bytes. They may be a
+        shard of a batch (see `ops.shard`), whose images are moved as in the whole one.
       key: random key; each image draws its own offsets and its own mirror bit.
       pad: largest shift in pixels; 0 leaves the images where they are.
       flip: whether images are mirrored left to right with probability 1/2.
@@ -29,10 +32,16 @@ def crop_and_flip(
     """
     num_images, height, width, _ = images.shape
     offset_key, flip_key = jax.random.split(key)
-    offsets = jax.random.randint(offset_key, (2, num_images, 1), 0, 2 * pad + 1)
+    offsets = shard.rows(
+        lambda count: jax.random.randint(offset_key, (2, count, 1), 0, 2 * pad + 1),
+        num_images,
+        axis=1,
+    )
     columns = jnp.broadcast_to(jnp.arange(width), (num_images, width))
     if flip:
-        mirrored = jax.random.bernoulli(flip_key, 0.5, (num_images, 1))
+        mirrored = shard.rows(
+            lambda count: jax.random.bernoulli(flip_key, 0.5, (count, 1)), num_images
+        )
         columns = jnp.where(mirrored, columns[:, ::-1], columns)
     rows = offsets[0] + jnp.arange(height)[None, :]
     columns = offsets[1] + columns

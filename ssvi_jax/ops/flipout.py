@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax
 
+from ssvi_jax.ops import shard
 from ssvi_jax.types import PackedKernel
 
 
@@ -39,5 +40,9 @@ def sample(
 
 def _signs(key: jax.Array, like: jax.Array) -> jax.Array:
     """±1 for each example and channel, to be broadcast over positions."""
-    shape = (*like.shape[:-1][:1], *(like.ndim - 2) * (1,), like.shape[-1])
-    return jax.random.rademacher(key, shape, like.dtype)
+
+    def draw(*examples: int) -> jax.Array:
+        shape = (*examples, *(like.ndim - 2) * (1,), like.shape[-1])
+        return jax.random.rademacher(key, shape, like.dtype)
+
+    return draw() if like.ndim == 1 else shard.rows(draw, len(like))

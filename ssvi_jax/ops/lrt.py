@@ -5,13 +5,14 @@ mean ``x·M`` and variance ``x²·V`` (Kingma, Salimans and Welling, "Variationa
 and the local reparameterization trick", 2015, equation 6).
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from ssvi_jax.ops import backend, flipout, noise, products
+from ssvi_jax.ops import backend, flipout, noise, products, shard
 from ssvi_jax.ops.packing import unpack
 from ssvi_jax.types import PackedKernel
 
@@ -64,7 +65,7 @@ def lrt_dense(x: jax.Array, kernel: PackedKernel, key: jax.Array) -> jax.Array:
         return m
     last = m.ndim - 1
     v = products.dense(jnp.square(x), variance[0])
-    return _noisy(m, v, key, (last, *range(last)))
+    return _noisy(m, v, key, (last, *range(last)), last)
 
 
 def lrt_conv(
@@ -106,15 +107,22 @@ def lrt_conv(
         return backend.conv(x, kernel, key, window)
     m, *v = products.conv_powers(x, unpack(kernel), window)
     last = m.ndim - 1
-    return _noisy(m, v[0], key, (*range(1, last + 1), 0)) if v else m
+    return _noisy(m, v[0], key, (*range(1, last + 1), 0), 1) if v else m
 
 
 def _noisy(
-    m: jax.Array, v: jax.Array, key: jax.Array, order: tuple[int, ...]
+    m: jax.Array, v: jax.Array, key: jax.Array, order: tuple[int, ...], examples: int
 ) -> jax.Array:
     """Adds noise whose positions are counted with the axes in this order.
 
-    It is the order in which the sparse kernels hold their results: batch last.
+    It is the order in which the sparse kernels hold their results: batch last. The last
+    `examples` axes count the examples, of the whole batch where this is a shard of it.
     """
-    epsilon = noise.normal(key, tuple(m.shape[axis] for axis in order), m.dtype)
+    shape = tuple(m.shape[axis] for axis in order)
+    if shard.is_shard():
+        flat = math.prod(shape[:-examples]), math.prod(shape[-examples:])
+        drawn = noise.normal(key, flat, m.dtype, *shard.place(flat[1]))
+        epsilon = drawn.reshape(shape)
+    else:
+        epsilon = noise.normal(key, shape, m.dtype)
     return perturb(m, v, epsilon.transpose([order.index(a) for a in range(m.ndim)]))

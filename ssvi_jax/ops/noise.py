@@ -55,7 +55,12 @@ def threefry(
     return x, y
 
 
-def words(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, ...]:
+def words(
+    key: jax.Array,
+    shape: tuple[int, ...],
+    whole: int | None = None,
+    first: jax.typing.ArrayLike = 0,
+) -> tuple[jax.Array, ...]:
     """The two uniform uint32 words that each flat position is drawn from.
 
     Positions p and p + 16, with p mod 32 below 16, share the block with counter
@@ -65,13 +70,20 @@ def words(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, ...]:
     Args:
       key: a JAX random key of any implementation.
       shape: shape of the results, of fewer than 2**32 elements.
+      whole: length of the last axis of a larger array, of the same axes before it, that
+        this is a part of; positions are counted in that one. None: there is none.
+      first: where in that axis the part begins.
 
     Returns:
       First word, second word, and which of the pair's numbers a position takes: 0 or 1.
     """
-    assert math.prod(shape) < 2**32, f"32-bit positions cannot number {shape}"
+    number = math.prod(shape if whole is None else (*shape[:-1], whole))
+    assert number < 2**32, f"32-bit positions cannot number {shape}"
     seeds = jax.random.bits(key, (2,), jnp.uint32)
     position = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    if whole is not None:
+        row = position // np.uint32(max(shape[-1], 1))
+        position += row * np.uint32(whole - shape[-1]) + jnp.uint32(first)
     counter = ((position >> 5) << 4) | (position & 15)
     first, second = threefry((seeds[0], seeds[1]), counter)
     return first, second, (position >> 4) & 1
@@ -108,9 +120,13 @@ def to_normal(first: jax.Array, second: jax.Array, which: jax.Array) -> jax.Arra
     return jnp.where((quarter & 2) == 0, size, -size)
 
 
-@partial(jax.jit, static_argnames=("shape", "dtype"))
+@partial(jax.jit, static_argnames=("shape", "dtype", "whole"))
 def normal(
-    key: jax.Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32
+    key: jax.Array,
+    shape: tuple[int, ...],
+    dtype: jax.typing.DTypeLike = jnp.float32,
+    whole: int | None = None,
+    first: jax.typing.ArrayLike = 0,
 ) -> jax.Array:
     """Independent N(0, 1) numbers; the one at a flat position depends on nothing else.
 
@@ -118,5 +134,7 @@ def normal(
       key: a JAX random key of any implementation.
       shape: shape of the result, of fewer than 2**32 elements.
       dtype: floating type of the result; the numbers are made in float32.
+      whole: see `words`, for a part of a larger array.
+      first: likewise.
     """
-    return to_normal(*words(key, shape)).astype(dtype)
+    return to_normal(*words(key, shape, whole, first)).astype(dtype)

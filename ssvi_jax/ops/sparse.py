@@ -2,7 +2,8 @@
 
 The kernels in ``csrc/`` visit the s selected weights and nothing else: x is read
 once, the noise is drawn where it is used, and besides y only ε/(2√v) is kept for the
-gradient. The noise of a layer is `noise.normal` of the shape ``(h, w, c, n)``.
+gradient. The noise of a layer is `noise.normal` of the shape ``(h, w, c, n)``, with the
+n of the whole batch where the images are a shard of it (see `shard`).
 """
 
 import functools
@@ -15,6 +16,7 @@ import numpy as np
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from ssvi_jax.errors import InputError
+from ssvi_jax.ops import shard
 from ssvi_jax.ops.custom_calls import Window, call, why_not
 
 _HEADER, _MAX_TURNS = 4, 8  # of a list's table: kTableHeader and kMaxTurns in csrc/
@@ -220,7 +222,9 @@ def lrt_conv(
     """
     window = _window(shape, strides, padding)
     _check(x, index, window, mean=mean, sigma=sigma)
-    words = jax.random.bits(key, (2,), jnp.uint32)
+    words = jnp.concatenate(
+        [jax.random.bits(key, (2,), jnp.uint32), jnp.uint32(shard.place(x.shape[0]))]
+    )
     return _sample(x, mean, sigma, index, words, window)
 
 

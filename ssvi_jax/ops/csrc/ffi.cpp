@@ -122,6 +122,8 @@ const float* data_or_null(const Buffer& buffer) {
 ffi::Error sample(ffi::ThreadPool pool, Images x, Vector mean, Vector sigma,
                   Index index, Key key, Out<Images> y, Out<Images> slope, Window window,
                   std::string_view isa, int64_t threads, bool poisoned) {
+  if (key.element_count() != 4)
+    return ffi::Error::InvalidArgument("key: needs two seeds, images, the first image");
   return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
     use_huge_pages(y), use_huge_pages(slope);
     if (poisoned) poison(y), poison(slope);

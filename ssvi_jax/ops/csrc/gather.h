@@ -95,13 +95,20 @@ struct Stage {
   bool paired;
 };
 
+// The position of the noise of the output at `at`: counted in the whole batch, whose
+// number of images and first image here follow the seeds in the key.
+SSVI_INLINE uint32_t noise_position(const Gather& g, int64_t at) {
+  const int64_t n = g.plan->n, whole = g.key[2];
+  return static_cast<uint32_t>(whole == n ? at : at + at / n * (whole - n) + g.key[3]);
+}
+
 static void finish_sample(const Gather& g, const Vector* vectors, int count,
                           int64_t base, const float* m, const float* v, bool paired) {
   vf epsilon[kPair];
   const int step = paired ? kPair : 1;
   for (int t = 0; t < count; t += step) {
     if (vectors[t].live == 0) continue;
-    const uint32_t position = static_cast<uint32_t>(base + vectors[t].offset);
+    const uint32_t position = noise_position(g, base + vectors[t].offset);
     if (paired)
       normal_pair(g.key, position, epsilon);
     else
@@ -240,7 +247,8 @@ static void gather_block(const Gather& g, const GatherTask& task, int64_t block,
   s.waiting = turns == 1 ? nullptr : waiting;
   s.other = g.pass == Pass::kMean ? g.residual : g.x;
   s.both = plan.sources == 2 ? kBothTables.sampled : kBothTables.plain;
-  s.paired = g.pass == Pass::kSample && plan.n % 32 == 0 && plan.images % kPair == 0 &&
+  s.paired = g.pass == Pass::kSample && plan.n % 32 == 0 &&
+             (g.key[2] | g.key[3]) % 32 == 0 && plan.images % kPair == 0 &&
              kPair <= kMaxTile;
   s.sums = g.pass == Pass::kSample           ? kTables.sample
            : g.pass == Pass::kSampleGradient ? kTables.gradient

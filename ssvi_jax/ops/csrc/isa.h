@@ -21,7 +21,7 @@ struct Gather {
   const float* bias;      // kMean, may be null
   const float* residual;  // kMean: added to the output, may be null
   bool relu;              // kMean: negative outputs become 0
-  const uint32_t* key;    // kSample
+  const uint32_t* key;    // kSample: four numbers, see passes.h
   float* output;          // y, or dx
   float* slope_output;    // kSample
   bool streamed;          // outputs are too large for the cache: write around it

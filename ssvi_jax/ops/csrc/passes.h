@@ -17,7 +17,8 @@ struct Machine {
 // Best instruction set of this processor, or the one named; null if it has none such.
 const Isa* find_isa(const char* name);
 
-// y = conv(x, M) + sqrt(conv(x², V)) · ε and slope = ε / (2 sqrt(conv(x², V))).
+// y = conv(x, M) + sqrt(conv(x², V)) · ε and slope = ε / (2 sqrt(conv(x², V))). The key
+// has two seeds, the images of the batch that these are a part of, and the first one.
 void sample(const Machine& machine, const Shape& shape, const Kernel& kernel,
             const float* x, const uint32_t* key, float* y, float* slope);
 

@@ -1,0 +1,117 @@
+"""What crosses the wire in data-parallel training, and a model of how it scales.
+
+    python benchmarks/scaling.py
+
+Messages are counted in the program that JAX makes of the inner loop for 8 devices (it
+is not compiled or run); times are a model of counted numbers and of the rates below,
+**not measurements**. The tables of docs/scaling.md are this output.
+"""
+
+import os
+
+FLAGS = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+
+from ssvi_jax import flops, parallel, traffic, trees, vi  # noqa: E402
+from ssvi_jax import masks as masks_lib  # noqa: E402
+from ssvi_jax.network import ImageNetwork, NetworkSpec  # noqa: E402
+from ssvi_jax.optimizers import sgd  # noqa: E402
+
+NETWORKS = {
+    "ResNet-50": NetworkSpec(
+        "resnet50", 1.0, 1000, (224, 224, 3), (0.5,) * 3, (0.25,) * 3
+    ),
+    "WRN-28-10": NetworkSpec("wrn28", 10.0, 10, (32, 32, 3), (0.5,) * 3, (0.25,) * 3),
+}
+SPARSITY, BATCH, PHASE = 0.95, 128, 100
+"""… of each device, and M."""
+
+FLOPS_PER_SECOND = 89e12
+"""What the H100 of results/benchmarks/gpu.json reaches in a ResNet-18 step."""
+
+LINKS = {8: (450e9, 10e-6), 64: (50e9, 30e-6)}
+"""Devices → bytes/s in each direction and seconds a message: NVLink 4 in a host of 8,
+400 Gbit/s for each device between hosts."""
+
+
+class Counted:
+    """One network: weights, FLOPs and messages of a step and of a swap."""
+
+    def __init__(self, spec: NetworkSpec):
+        network = ImageNetwork(spec)
+        params, model_state = jax.eval_shape(network.init, jax.random.key(0))
+        layers = network.layers(params, model_state)
+        inference = vi.VI(network, sgd(0.1), num_data=50_000)
+        shapes = inference.kernel_shapes(params)
+        masks = masks_lib.create(shapes, SPARSITY, np.random.default_rng(0))
+        subspace = masks_lib.to_subspace(masks)
+
+        def init(params, model_state):
+            return inference.init(jax.random.key(0), params, model_state, masks)
+
+        state = jax.eval_shape(init, params, model_state)
+        sharded = parallel.ShardedVI.of(inference, parallel.Devices(8))
+        images = jax.ShapeDtypeStruct((BATCH * 8, *spec.image_shape), np.uint8)
+        labels = jax.ShapeDtypeStruct((BATCH * 8,), np.int32)
+        rows = jax.ShapeDtypeStruct((2, BATCH * 8), np.int32)
+        operands = (state, subspace, (images, labels), rows)
+        loop = sharded.sharded_steps.lower(sharded, *operands)
+        growth = sharded.sharded_growth.lower(sharded, *operands, "local_reparam")
+        self.step = traffic.messages(loop.as_text("hlo"))
+        self.swap = traffic.messages(growth.as_text("hlo"))
+        self.weights = sum(mask.size for mask in masks.values())
+        self.kept = sum(int(mask.sum()) for mask in masks.values())
+        self.rest = sum(leaf.size for leaf in trees.flatten(state.params).values())
+        dense = [
+            flops.LayerCost(layer.path, size, size, layer.positions)
+            for layer in layers
+            for size in [int(np.prod(layer.shape))]
+        ]
+        self.flops = flops.train_step_flops(dense, batch_size=BATCH)
+
+
+def seconds(counted: Counted, devices: int, messages: list[tuple[str, int]]) -> float:
+    """A step of `BATCH` examples a device: products, then a ring for each message."""
+    total = counted.flops / FLOPS_PER_SECOND
+    if devices == 1:
+        return total
+    bandwidth, latency = LINKS[devices]
+    sent = sum(number for _, number in messages)
+    return total + 2 * (1 - 1 / devices) * sent / bandwidth + latency * len(messages)
+
+
+def main() -> None:
+    """Prints both tables in Markdown."""
+    found = {name: Counted(spec) for name, spec in NETWORKS.items()}
+    print("| | weights | a step | of it batch norm | dense VI | a swap |")
+    print("|---|---|---|---|---|---|")
+    for name, c in found.items():
+        step, swap = (sum(n for _, n in m) for m in (c.step, c.swap))
+        gradient = max(number for _, number in c.step)
+        dense = step + 8 * (c.weights - c.kept)
+        print(
+            f"| {name} | {c.weights / 1e6:.1f} M | {step / 1e6:.2f} MB "
+            f"({step / dense:.3f}) | {(step - gradient) / 1e6:.2f} MB | "
+            f"{dense / 1e6:.1f} MB | {swap / 1e6:.1f} MB |"
+        )
+    print("\n| | devices | packed | efficiency | dense VI's messages | efficiency |")
+    print("|---|---|---|---|---|---|")
+    for name, c in found.items():
+        extra = ("all-reduce", 8 * (c.weights - c.kept))
+        for devices in (1, *LINKS):
+            packed = seconds(c, devices, c.step)
+            packed += (seconds(c, devices, c.swap) - seconds(c, 1, [])) / PHASE
+            dense = seconds(c, devices, [*c.step, extra])
+            rates = [seconds(c, 1, []) / t for t in (packed, dense)]
+            print(
+                f"| {name} | {devices} | {packed * 1e3:.1f} ms | {rates[0]:.3f} | "
+                f"{dense * 1e3:.1f} ms | {rates[1]:.3f} |"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Runs of several processes on this machine: the same run as that of one."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import smoke_run
+
+from ssvi_jax import processes, runlog
+from ssvi_jax.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+FLAGS = [
+    *("--dataset", "digits", "--preset", "smoke", "--no-figures", "--epochs", "1"),
+    *("--train-size", "320", "--batch-size", "32", "--inner-steps", "5"),
+]
+NET = {
+    "convnet": ["--model", "convnet", "--width", ".1"],
+    "mlp": ["--model", "mlp", "--width", ".25"],
+}
+
+
+def together(number, command, *, devices=1):
+    """Runs a command in several processes; their (exit code, output, errors)."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    xla = f"--xla_force_host_platform_device_count={devices}"
+    env = {**os.environ, "XLA_FLAGS": f"{xla} --xla_backend_optimization_level=0"}
+    where = ["--coordinator", f"127.0.0.1:{port}", "--num-processes", str(number)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, *command, *where, "--process-id", str(i)],
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(number)
+    ]
+    try:
+        outputs = [process.communicate(timeout=120) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    # Gloo prints a line of its own.
+    printed = [re.sub(r"\[Gloo\] .*\n", "", out) for out, _ in outputs]
+    return [
+        (process.returncode, out, errors)
+        for process, out, (_, errors) in zip(running, printed, outputs, strict=True)
+    ]
+
+
+def train(number, folder, *flags, devices=1):
+    """experiments/cifar10.py in several processes."""
+    command = ["experiments/cifar10.py", *FLAGS, *flags, "--out", str(folder)]
+    done = together(number, [*command, "--devices", str(devices)], devices=devices)
+    for code, _, errors in done:
+        assert code == 0, errors
+    assert "val acc" in done[0][1]
+    assert [out for _, out, _ in done[1:]] == [""] * (number - 1)
+
+
+def same_run(folder, alone):
+    """Whether both folders hold the same run, up to rounding."""
+    files = [sorted(p.name for p in f.iterdir()) for f in (folder, alone)]
+    assert files[0] == files[1]
+    ours, theirs = (smoke_run.events(f) for f in (folder, alone))
+    assert [e["step"] for e in ours] == [e["step"] for e in theirs]
+    for ours_, theirs_ in zip(ours, theirs, strict=True):
+        flat = [flattened(event) for event in (ours_, theirs_)]
+        assert flat[0] == pytest.approx(flat[1], rel=0.02, abs=0.01)
+
+
+def flattened(event, prefix=""):
+    found = {}
+    for name, value in event.items():
+        if isinstance(value, dict):
+            found |= flattened(value, f"{prefix}{name}.")
+        elif name != "event":
+            found[prefix + name] = value
+    return found
+
+
+def run_alone(folder, *flags):
+    outcome = smoke_run.command(*FLAGS, *flags, "--out", folder)
+    assert (outcome.code, outcome.err) == (0, "")
+
+
+def stop_after(monkeypatch, step):
+    append = runlog.RunLog.append
+
+    def send(self, event):
+        append(self, event)
+        if event["event"] == "phase" and event["step"] == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(runlog.RunLog, "append", send)
+
+
+def test_two_processes_continue_what_one_began(tmp_path, monkeypatch):
+    flags = NET["convnet"]
+    run_alone(tmp_path / "alone", *flags)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        stopped = smoke_run.command(*FLAGS, *flags, "--out", tmp_path / "together")
+    assert stopped.code == 128 + signal.SIGTERM
+    train(2, tmp_path / "together", *flags, "--resume", devices=2)
+    same_run(tmp_path / "together", tmp_path / "alone")
+
+
+def test_four_processes_are_as_one(tmp_path):
+    run_alone(tmp_path / "alone", *NET["mlp"])
+    train(4, tmp_path / "together", *NET["mlp"])
+    same_run(tmp_path / "together", tmp_path / "alone")
+
+
+DIFFERENT = """
+import sys
+import numpy as np
+from ssvi_jax import cli, config, processes
+
+def main(argv):
+    asked = cli.parse(argv)
+    processes.start(asked.coordinator, asked.num_processes, asked.process_id)
+    masks = {"a/kernel": np.arange(12).reshape(3, 4) % 5 == 0}
+    assert processes.agreed(f"of {asked.process_id}") == "of 0"
+    assert processes.check_same({}, masks, asked.process_id) == 1
+    masks["a/kernel"][2, 3] ^= asked.process_id == 1
+    processes.check_same({}, masks)
+
+cli.run(main)
+"""
+
+
+def test_masks_that_differ_stop_every_process():
+    for code, out, errors in together(2, ["-c", DIFFERENT]):
+        assert (code, out) == (2, "")
+        assert "error: masks: those of process 1 differ from those of process 0" in (
+            errors
+        )
+        assert "Traceback" not in errors
+
+
+def test_hashes_know_shapes_names_and_bits():
+    mask = np.arange(12).reshape(3, 4) % 5 == 0
+    other = mask.copy()
+    other[2, 3] ^= True
+    changed = [{"a": other}, {"b": mask}, {"a": mask.reshape(4, 3)}, {}]
+    found = [processes.hash_masks(masks) for masks in ({"a": mask}, *changed)]
+    assert len(set(found)) == len(found)
+    assert processes.hash_masks({"a": mask.copy()}) == found[0]
+
+
+def test_a_process_alone_asks_nobody(monkeypatch):
+    def refuse(*args):
+        raise AssertionError
+
+    monkeypatch.setattr(processes.multihost_utils, "process_allgather", refuse)
+    monkeypatch.setattr(processes.multihost_utils, "broadcast_one_to_all", refuse)
+    assert processes.check_same({}, {}, 15) == 15
+    assert processes.agreed("x") == "x"
+    assert processes.from_first(lambda: None, None) is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, False),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False),  # an interactive shell
+        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+    ],
+)
+def test_launchers_are_noticed(environment, expected, monkeypatch):
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    asked = []
+    monkeypatch.setattr(
+        processes.jax.distributed, "initialize", lambda *a, **k: asked.append(a)
+    )
+    processes.start(None, 1, 0)
+    assert asked == [(None, None, None)] * expected
+
+
+def test_processes_that_do_not_meet_are_told_what_to_give(monkeypatch):
+    def fail(*args, **kwargs):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(processes.jax.distributed, "initialize", fail)
+    with pytest.raises(InputError, match=r"--coordinator: got host:1, .* HOST:PORT"):
+        processes.start("host:1", 2, 0)
