@@ -55,7 +55,7 @@ class Counted:
 
         state = jax.eval_shape(init, params, model_state)
         sharded = parallel.ShardedVI.of(inference, parallel.Devices(8))
-        images = jax.ShapeDtypeStruct((BATCH * 8, *spec.image_shape), np.uint8)
+        images = jax.ShapeDtypeStruct((BATCH * 8, *spec.input_shape), np.uint8)
         labels = jax.ShapeDtypeStruct((BATCH * 8,), np.int32)
         rows = jax.ShapeDtypeStruct((2, BATCH * 8), np.int32)
         operands = (state, subspace, (images, labels), rows)
