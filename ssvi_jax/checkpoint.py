@@ -89,6 +89,9 @@ class Checkpoints:
             lightweight_initialize=True,
             save_root_metadata=False,
             preservation_policy=self._policy,
+            # Else threads wait for a folder that cannot be made, and keep the process
+            # from ending for minutes.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         )
         try:
             if not read_only:
