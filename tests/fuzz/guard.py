@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
       kind: "refused", "accepted", or "finding": neither a clear refusal nor an answer.
       text: the refusal, or what was found.
       seconds: wall clock.
-      megabytes: rise of the resident memory's peak; 0 where the system does not tell.
+      megabytes: rise of the resident memory's peak over that of all earlier inputs.
     """
 
     kind: str
@@ -93,11 +93,11 @@ def call(read: Callable[[], object], size: int) -> Outcome:
         that of a command line, and anything else a finding.
       size: bytes of the input.
     """
-    before = _reset_peak()
+    before = _peak()
     begin = time.perf_counter()
     kind, text = _ending(read)
     seconds = time.perf_counter() - begin
-    megabytes = max(0.0, (_memory("VmHWM") - before) / 1024)
+    megabytes = _peak() - before
     limit = LIMIT_MEGABYTES + LIMIT_TIMES * size / 2**20
     if kind != "finding" and megabytes > limit:
         kind, text = "finding", f"{megabytes:.0f} MB, allowed: {limit:.0f}"
@@ -153,18 +153,12 @@ def _watch_dog() -> None:
         _fed = time.monotonic()
 
 
-def _reset_peak() -> int:
-    """Makes the peak of the resident memory (Linux) what it is now, in kB."""
-    try:
+def reset_peak() -> None:
+    """Makes the peak of the resident memory what it is now, where that can be done."""
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return _memory("VmHWM")
-    return _memory("VmRSS")
 
 
-def _memory(name: str) -> int:
-    try:
-        text = Path("/proc/self/status").read_text()
-    except OSError:
-        return 0
-    return int(text.split(f"{name}:")[1].split()[0])
+def _peak() -> float:
+    """Of the resident memory, in megabytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

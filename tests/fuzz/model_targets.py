@@ -94,15 +94,16 @@ def targets(folder: Path) -> list[Target]:
 
     def forged(name: str, inputs: int, read: Any, part: str | None) -> Target:
         def make(edits: Sequence[Edit]) -> Input:
-            header, coded = contents[edits[0].value % len(contents)]
+            (header, coded), _ = mutate.chosen(edits, contents)
             header, coded = dict(header), dict(coded)
-            if part is not None:
+            if not edits:
+                pass
+            elif part is not None:
                 header[part] = mutate.of_json(header[part], edits)
             elif edits[0].value & 4:
                 header = mutate.of_json(header, edits)
             else:
-                stream = sorted(coded)[edits[0].kind % len(coded)]
-                other = sorted(coded)[edits[-1].kind % len(coded)]
+                stream, other = mutate.chosen(edits, sorted(coded))
                 coded[stream] = mutate.of_bytes(coded[stream], edits, coded[other])
             data = forge(header, coded)
             path.write_bytes(data)

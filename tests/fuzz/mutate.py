@@ -53,6 +53,13 @@ def draw(rng: np.random.Generator) -> list[Edit]:
     ]
 
 
+def chosen(edits: Sequence[Edit], seeds: Sequence[Any]) -> tuple[Any, Any]:
+    """What to edit, and what to splice from; the first where there are no edits."""
+    if not edits:
+        return seeds[0], seeds[0]
+    return seeds[edits[0].value % len(seeds)], seeds[edits[-1].kind % len(seeds)]
+
+
 def of_bytes(data: bytes, edits: Sequence[Edit], other: bytes = b"") -> bytes:
     """Bytes with changes; `other` is what splices come from."""
     for edit in edits:

@@ -70,6 +70,7 @@ def fuzz(target: Target, seed: int, inputs: int) -> dict[str, Any]:
     findings: dict[str, list[int]] = {}
     seconds = megabytes = 0.0
     begin = time.perf_counter()
+    guard.reset_peak()
     for number in range(inputs):
         made = target.make(drawn(seed, target.name, number))
         outcome = guard.call(made.read, made.size)
@@ -92,7 +93,9 @@ def main(argv: Sequence[str]) -> int:
     """The command; 1 if anything was found."""
     options = cli.parse_as(Options, argv)
     log = runlog.RunLog(options.out)
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))  # stays if the process dies
+    memory = Path("/dev/shm")
+    where = memory if memory.is_dir() else None
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir=where))  # stays if we die
     print(f"inputs lie in {folder}", flush=True)
     chosen = [t for t in all_targets(folder) if options.only in t.name]
     guard.install(memory_limit=MEMORY_LIMIT)

@@ -25,7 +25,7 @@ class Target(NamedTuple):
     Attributes:
       name: what it reads.
       inputs: how many the long mode gives it.
-      make: makes an input of edits.
+      make: makes an input of edits; of none a valid one.
     """
 
     name: str
@@ -43,8 +43,8 @@ def of_file(
     """A reader of the file at `path`; `read` is told the bytes that lie there."""
 
     def make(edits: Sequence[Edit]) -> Input:
-        seed, other = edits[0].value % len(seeds), edits[-1].kind % len(seeds)
-        data = mutate.of_bytes(seeds[seed], edits, seeds[other])
+        seed, other = mutate.chosen(edits, seeds)
+        data = mutate.of_bytes(seed, edits, other)
         path.write_bytes(data)
         return Input(lambda: read(data), len(data))
 
@@ -59,7 +59,7 @@ def of_json(
 
     def make(edits: Sequence[Edit]) -> Input:
         data = mutate.of_bytes(text, edits)
-        if edits[0].value & 2:
+        if edits and edits[0].value & 2:
             data = json.dumps(mutate.of_json(seed, edits)).encode()
         path.write_bytes(data)
         return Input(read, len(data))
