@@ -23,7 +23,7 @@ FLAGS = [
 ]
 PHASE_STEPS = 10
 DISK_SIZE = "24m"
-LIMIT_SECONDS = 120.0
+LIMIT_SECONDS = 600.0
 HANGS = 124
 """Code of a process that does not end."""
 
