@@ -108,7 +108,8 @@ def _deflate(data: bytes) -> bytes:
 
 def _replace(path: Path, content: bytes) -> None:
     """Writes beside the file, then renames: no half-written file under its name."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # One name for all: what a killed process leaves is replaced by the next.
+    unfinished = path.with_name(f".{path.name}.tmp")
     try:
         with unfinished.open("wb") as file:
             file.write(content)

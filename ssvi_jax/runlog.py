@@ -7,7 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -92,14 +92,17 @@ class RunLog:
         with _writing(path), path.open("a") as file:
             file.write(json.dumps(event, allow_nan=False) + "\n")
 
-    def truncate(self, step: int) -> int:
+    def truncate(
+        self, step: int, notify: Callable[[str], object] = lambda text: None
+    ) -> None:
         """Drops what was logged after `step`, and whatever follows a damaged line.
 
-        Returns:
-          The last step that is logged; 0: none is.
+        Args:
+          step: of the checkpoint that the run goes on from.
+          notify: is told if the log does not reach as far as that.
         """
         if not self.metrics_path.exists():
-            return 0
+            return
         kept, last = [], 0
         for line in self.metrics_path.read_bytes().split(b"\n"):
             try:
@@ -111,7 +114,11 @@ class RunLog:
             kept.append(line + b"\n")
             last = event["step"]
         self._replace(self.metrics_path.name, b"".join(kept))
-        return last
+        if last < step:
+            notify(
+                f"{self.metrics_path} was damaged: what was logged after step {last} "
+                "is lost"
+            )
 
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes an .npz file `name` in one step."""

@@ -100,11 +100,6 @@ class Plan:
         per_epoch = steps_per_epoch(num_data, config.batch_size)
         phases = math.ceil(config.epochs * per_epoch / config.inner_steps)
         total = phases * config.inner_steps
-        if total >= 2**31:  # steps are counted in int32
-            raise InputError(
-                f"--epochs: got {config.epochs} of {per_epoch} steps, allowed: fewer "
-                f"than 2^31 steps in all."
-            )
         prune_step = schedules.prune_step(config.prune_at, total, config.inner_steps)
         return cls(per_epoch, config.inner_steps, total, prune_step)
 
@@ -237,12 +232,7 @@ class Loop:
                 self.display.say("--resume: no checkpoint there yet, starting anew")
             self.log.start(self.config, self.data.source)
             return start, 0.0
-        logged = self.log.truncate(found.step)
-        if logged < found.step:
-            self.display.say(
-                f"{self.log.metrics_path} was damaged: it lacks what was logged after "
-                f"step {logged}"
-            )
+        self.log.truncate(found.step, notify=self.display.say)
         self.display.say(f"resumed at step {found.step} of {self.plan.total_steps}")
         return found.tree, float(found.extra["seconds"])
 

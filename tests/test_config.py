@@ -224,7 +224,10 @@ def test_densities_are_a_rule_or_a_file(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [None, b"{", b"[1]", b"3", b"\xff", b'{"a": "x"}', b'{"a": true}', b'{"a": null}'],
+    [
+        *(None, b"{", b"[1]", b"3", b"\xff", b'{"a": "x"}', b'{"a": true}'),
+        *(b'{"a": null}', b'{"a": NaN}', b'{"a": 1e999}', b"[" * 100_000),
+    ],
 )
 def test_densities_that_are_none(tmp_path, content):
     path = tmp_path / "d.json"
@@ -236,3 +239,22 @@ def test_densities_that_are_none(tmp_path, content):
     path.mkdir()
     with pytest.raises(InputError, match="--densities: cannot read"):
         read_densities(str(path))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("epochs", 1.5, "--epochs: got '1.5', allowed: a whole number"),
+        ("epochs", True, "--epochs: got 'True', allowed: a whole number"),
+        ("epochs", 10**30, "--epochs: got '1000.*, allowed: a whole number up to"),
+        ("width", "1", "--width: got '1', allowed: a finite number"),
+        ("width", 10**400, "--width: got '1000.*, allowed: a finite number"),
+        ("kl_scale", None, "--kl-scale: got 'None', allowed: a finite number"),
+        ("sparsity", [0.5], r"--sparsity: got '\[0.5\]', allowed: a finite number"),
+        ("nesterov", 1, "--nesterov: got '1', allowed: true or false"),
+        ("densities", 3, "--densities: got '3', allowed: text"),
+    ],
+)
+def test_values_of_another_kind_as_a_file_may_hold_them(field, value, words):
+    with pytest.raises(InputError, match=words):
+        Config(**{field: value})

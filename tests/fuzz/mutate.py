@@ -124,7 +124,7 @@ def of_json(values: Any, edits: Sequence[Edit]) -> Any:
         elif kind == 1 and isinstance(container, dict):
             container[str(value)[:100]] = container[key]
         elif kind == 2 and isinstance(container[key], int | float):
-            container[key] = container[key] * (-1, 2, 1000, 0.5)[edit.value % 4]
+            container[key] = container[key] * (-1, 2, 1000, -3)[edit.value % 4]
         else:
             container[key] = value
     return root[0]

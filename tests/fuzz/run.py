@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ssvi_jax import cli, runlog
+from ssvi_jax import cli, json_text, runlog
 from ssvi_jax.errors import InputError
 
 from . import array_targets, guard, model_targets, mutate, setting_targets
@@ -40,6 +40,8 @@ class Options:
     """Seed of the mutations."""
     only: str = ""
     """Only targets with this in their name."""
+    resume: bool = False
+    """Keep the results that are in --out, and do the targets that are not."""
     out: Path = Path("runs/fuzz")
     """Folder of fuzz.json and fuzz.md."""
 
@@ -99,8 +101,11 @@ def main(argv: Sequence[str]) -> int:
     print(f"inputs lie in {folder}", flush=True)
     chosen = [t for t in all_targets(folder) if options.only in t.name]
     guard.install(memory_limit=MEMORY_LIMIT)
+    before = options.out / "fuzz.json"
     found: dict[str, Any] = {}
-    for target in chosen:
+    if options.resume and before.exists():
+        found = json_text.parse(before.read_bytes())["targets"]
+    for target in (target for target in chosen if target.name not in found):
         inputs = max(1, round(options.scale * target.inputs))
         found[target.name] = fuzz(target, options.seed, inputs)
         print(target.name, json.dumps(found[target.name]), flush=True)

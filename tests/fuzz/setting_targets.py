@@ -121,7 +121,7 @@ COMMANDS = {
     ),
     "experiments/corruptions.py": (
         ShiftConfig,
-        "--run a b --model c --ood photos noise --images 10 --samples 3 --extra",
+        "--run a --run b --model c --ood photos --ood noise --images 10 --samples 3",
     ),
     "experiments/methods.py": (
         Comparison,
