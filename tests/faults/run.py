@@ -35,6 +35,8 @@ class Options:
     """Seed of what happens and when."""
     minutes: float = 0.0
     """Begin no further fault after so many minutes; 0: no limit."""
+    compiled: Path | None = None
+    """Folder of compiled programs, kept for the next time."""
     out: Path = Path("runs/faults")
     """Folder of faults.json and faults.md."""
 
@@ -53,7 +55,8 @@ def main(argv: Sequence[str]) -> int:
     begin = time.perf_counter()
     with contextlib.ExitStack() as stack:
         name = stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-"))
-        world = strike.prepare(stack.enter_context(strike.Children(Path(name))))
+        children = strike.Children(Path(name), options.compiled)
+        world = strike.prepare(stack.enter_context(children))
         print(f"undisturbed run: {world.extent}", flush=True)
         kinds = list(plans.KINDS)
         if not strike.can_mount(world.undisturbed):

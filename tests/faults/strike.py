@@ -41,15 +41,19 @@ class Children:
     """Processes that train, one at a time; see `child`. Use as a context manager.
 
     Args:
-      folder: temporary; gets their output and what they compile.
+      folder: temporary; gets their output.
+      compiled: folder of compiled programs, kept for the next time; default: one
+        inside `folder`.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, compiled: Path | None = None):
         self.folder = folder
         environment = os.environ | {
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+            "JAX_COMPILATION_CACHE_DIR": str(
+                (compiled or folder / "compiled").absolute()
+            ),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
