@@ -139,7 +139,7 @@ def command(name: str) -> Target:
         argv = [word.replace("\0", "") for word in words]  # no shell can pass it on
         return Input(lambda: check_config(_parsed(options, argv)), len(str(argv)))
 
-    return Target(f"command line of {name}", 3000, make)
+    return Target(f"command line of {name}", 500, make)
 
 
 def _parsed(options: type, argv: list[str]) -> Any:
