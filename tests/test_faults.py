@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from faults import plans, strike
 
+# The two undisturbed runs that all share take most of the time.
+pytestmark = pytest.mark.slow
+
 QUICK = [kind for kind in plans.KINDS if kind not in plans.NEED_MOUNT]
 
 
