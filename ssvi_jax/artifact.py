@@ -233,6 +233,8 @@ def _pack_positions(
 def _unpack(header: dict[str, Any], coded: Mapping[str, bytes]) -> Artifact:
     """Rebuilds everything from a verified header and its coded streams."""
     tables = header["arrays"]
+    if not all(isinstance(header[part], dict) for part in ("config", "metadata")):
+        raise TypeError("a configuration that is no object")
     groups = {group: _unpack_group(group, tables[group], coded) for group in tables}
     mean, rho, layers = groups["mean"], groups["rho"], header["layers"]
     # Checked before any position is decoded: the values bound the memory needed.
@@ -240,8 +242,9 @@ def _unpack(header: dict[str, Any], coded: Mapping[str, bytes]) -> Artifact:
     if mean.keys() != paths or not rho.keys() <= paths:
         raise ValueError("values without positions, or positions without values")
     for path, _, count, _ in layers:
-        if {mean[path].shape, rho.get(path, mean[path]).shape} != {(count,)}:
-            raise ValueError("not as many values as positions")
+        for values in (mean[path], rho.get(path, mean[path])):
+            if values.shape != (count,) or values.dtype != np.float32:
+                raise ValueError("not one float32 a position")
     shapes, index = _unpack_positions(layers, coded["positions"])
     posterior: Posterior = {
         path: Gaussian(jnp.array(mean[path]), jnp.array(rho[path]))
@@ -253,9 +256,9 @@ def _unpack(header: dict[str, Any], coded: Mapping[str, bytes]) -> Artifact:
         Weights(posterior, _nested(groups["params"]), _nested(groups["model_state"])),
         {path: jnp.array(positions) for path, positions in index.items()},
         shapes,
-        dict(header["config"]),
-        dict(header["metadata"]),
-        header["half"],
+        header["config"],
+        header["metadata"],
+        bool(header["half"]),
     )
 
 
@@ -265,7 +268,10 @@ def _unpack_group(
     """Path → array of one group, in its original dtype."""
     sizes: dict[str, int] = {}
     for _, dtype, stored, shape in rows:
-        if not {dtype, stored} <= _DTYPES:
+        if dtype not in _DTYPES or (dtype, stored) not in (
+            (dtype, dtype),
+            ("float32", "float16"),
+        ):
             raise ValueError("an unknown dtype")
         sizes[stored] = sizes.get(stored, 0) + _size(shape)
     values = {}
@@ -278,6 +284,8 @@ def _unpack_group(
         start = starts[stored]
         starts[stored] += _size(shape)
         array = values[stored][start : starts[stored]]
+        if not np.isfinite(array).all():
+            raise ValueError("a value that is not finite")
         named[path] = array.astype(dtype).reshape(shape)
     return named
 

@@ -11,7 +11,8 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -91,6 +92,9 @@ class Checkpoints:
             save_root_metadata=False,
             preservation_policy=self._policy,
             multiprocessing_options=_this_process_alone(),
+            # Else threads wait for a folder that cannot be made, and keep the process
+            # from ending for minutes.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         )
         try:
             if not read_only:
@@ -209,17 +213,17 @@ class Checkpoints:
         Raises:
           InputError: the save under way could not be written.
         """
-        try:
+        with self._advice():
             self._manager.wait_until_finished()
-        except Exception as error:  # a full disk arrives as OSError or ValueError
-            raise InputError(_no_write(self._folder, error)) from error
 
     def close(self) -> None:
         """Waits, then frees Orbax's threads. Raises like `wait`."""
         try:
             self.wait()
         finally:
-            self._manager.close()
+            # Orbax repeats here, without advice, what a failed save has raised.
+            with self._advice():
+                self._manager.close()
 
     def _start(self, step: int, data: np.ndarray, meta: dict[str, Any]) -> None:
         """Hands one checkpoint to Orbax.
@@ -232,9 +236,15 @@ class Checkpoints:
         args = ocp.args.Composite(
             state=ocp.args.PyTreeSave({"bytes": data}), meta=ocp.args.JsonSave(meta)
         )
-        try:
+        with self._advice():
             self._manager.save(step, args=args, force=True)
-        except Exception as error:
+
+    @contextmanager
+    def _advice(self) -> Iterator[None]:
+        """Turns whatever Orbax raises into `InputError`."""
+        try:
+            yield
+        except Exception as error:  # a full disk arrives as OSError or ValueError
             raise InputError(_no_write(self._folder, error)) from error
 
     def _read(self, step: int) -> tuple[dict[str, Any], np.ndarray]:

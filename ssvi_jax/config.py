@@ -4,6 +4,7 @@ Imports nothing heavy, so that a command line can be parsed and refused at once.
 """
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args, get_origin
 
@@ -240,6 +241,8 @@ class Config:
     """Draw the figures at the end."""
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _check_kind(_flag(field.name), field.type, getattr(self, field.name))
         check_fraction("--sparsity", self.sparsity)
         check_fraction("--prune-at", self.prune_at)
         check_fraction("--dropout-rate", self.dropout_rate)
@@ -354,6 +357,30 @@ _NOT_NEGATIVE = (
     "members_at_once",
     "devices",
 )
+
+
+def _check_kind(flag: str, kind: object, got: object) -> None:
+    """Raises `InputError` for a value of another kind, as a file may hold it."""
+    if isinstance(got, bool):  # which Python counts among the numbers
+        good = kind not in (int, float, str)
+    elif kind is float and isinstance(got, int):
+        good = abs(got) <= sys.float_info.max
+    elif kind is int:
+        good = isinstance(got, int) and abs(got) <= _MAX_INT
+    else:
+        good = kind not in _KINDS or isinstance(got, kind)  # type: ignore[arg-type]
+    if not good:
+        what = _KINDS[kind]  # type: ignore[index]
+        raise InputError(f"{flag}: got {str(got)[:100]!r}, allowed: {what}.")
+
+
+_MAX_INT = 2**32
+_KINDS: dict[type, str] = {
+    bool: "true or false",
+    int: f"a whole number up to {_MAX_INT:,}",
+    float: "a finite number",
+    str: "text",
+}
 
 
 def _flag(name: str) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from ssvi_jax import json_text
 from ssvi_jax.errors import InputError
 
 _FORMAT = 1
@@ -73,7 +74,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     coded = {name: array.tobytes() for name, array in streams.items()}
     if metadata.get("sha256") != _digest(metadata[_KEY], coded):
         raise ValueError("its checksum is wrong")
-    header = json.loads(metadata[_KEY])
+    header = json_text.parse(metadata[_KEY])
     if header["format"] != _FORMAT:
         raise InputError(
             f"{path}: format {header['format']}, this version reads {_FORMAT}. Install "
@@ -107,7 +108,8 @@ def _deflate(data: bytes) -> bytes:
 
 def _replace(path: Path, content: bytes) -> None:
     """Writes beside the file, then renames: no half-written file under its name."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # One name for all: what a killed process leaves is replaced by the next.
+    unfinished = path.with_name(f".{path.name}.tmp")
     try:
         with unfinished.open("wb") as file:
             file.write(content)

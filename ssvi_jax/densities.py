@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ssvi_jax import json_text
 from ssvi_jax.errors import InputError, check_choice, check_fraction
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -175,7 +176,7 @@ def read_densities(rule: str) -> str | dict[str, float]:
     if not rule.endswith(".json"):
         return rule
     try:
-        values = json.loads(Path(rule).read_text())
+        values = json_text.parse(Path(rule).read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"--densities: cannot read {rule}: {error}") from error
     if not isinstance(values, dict) or not all(

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from ssvi_jax.rank1 import Rank1, Rank1Spec
 from ssvi_jax.types import Masks, ModelState, PackedKernel, Params, Subspace, Weights
 
 _MEMBERS_STREAM = 0x6D656D62  # separates the factors' initialization from the kernels'
+
+_MAX_WHOLE = 2**31 - 1
 
 _DRAW = "dropout_draw"
 """Where the running statistics of one forward pass hold the key of what it drops."""
@@ -42,8 +45,7 @@ class NetworkSpec:
         standard deviation are of what comes.
 
     Raises:
-      InputError: `copies` or `dropout` outside of these, or a model of images for a
-        series.
+      InputError: a value that is none of these, or a model of images for a series.
     """
 
     model: str
@@ -66,6 +68,15 @@ class NetworkSpec:
         check_fraction("dropout", self.dropout)
         if self.copies is not None:
             check_positive("copies", self.copies)
+        for length in self.input_shape:
+            check_positive("input_shape", length)
+        for name in ("mean", "std"):
+            moments = getattr(self, name)
+            if len(moments) != self.input_shape[-1] or not all(map(isfinite, moments)):
+                raise InputError(
+                    f"{name}: got {moments}, allowed: a finite number for each of "
+                    f"{self.input_shape[-1]} channels."
+                )
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "NetworkSpec":
@@ -80,27 +91,33 @@ class NetworkSpec:
             return cls(
                 model=str(values["model"]),
                 width=float(values["width"]),
-                num_classes=int(values["num_classes"]),
+                num_classes=_whole(values["num_classes"]),
                 input_shape=_lengths(shape),
                 mean=tuple(float(v) for v in values["mean"]),
                 std=tuple(float(v) for v in values["std"]),
                 rank1=Rank1Spec(**values["rank1"]) if values.get("rank1") else None,
-                copies=int(values["copies"]) if values.get("copies") else None,
+                copies=_whole(values["copies"]) if values.get("copies") else None,
                 dropout=float(values.get("dropout", 0.0)),
                 pixels=bool(values.get("pixels", True)),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise InputError(
-                f"network: got {dict(values)}, needed: the fields of NetworkSpec "
-                f"({error})."
+                f"network: got {str(dict(values))[:500]}, needed: the fields of "
+                f"NetworkSpec ({str(error)[:200]})."
             ) from error
 
 
 def _lengths(values: Any) -> tuple[int, ...]:
-    lengths = tuple(int(v) for v in values)
+    lengths = tuple(map(_whole, values))
     if len(lengths) not in (2, 3):
         raise ValueError("input_shape has 2 or 3 lengths")
     return lengths
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value > _MAX_WHOLE:
+        raise TypeError(f"got {value!r}, allowed: a whole number up to {_MAX_WHOLE}")
+    return value
 
 
 class ImageNetwork:
@@ -225,12 +242,19 @@ def load(path: str | Path) -> tuple[ImageNetwork, Weights, Masks]:
     """
     file = artifact.load(path)
     network = ImageNetwork(NetworkSpec.from_json(file.config))
-    params, model_state = jax.eval_shape(network.init, jax.random.key(0))
-    expected = _shapes({"params": params, "state": model_state})
+    try:
+        params, model_state = jax.eval_shape(network.init, jax.random.key(0))
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(
+            f"{path}: no network can be built as it says ({str(error)[:200]}); the "
+            "file was put together wrongly."
+        ) from error
+    expected = _leaves({"params": params, "state": model_state})
     saved = file.weights
-    found = _shapes({"params": saved.params, "state": saved.model_state})
+    found = _leaves({"params": saved.params, "state": saved.model_state})
+    kernels = {f"params/{path}": (s, "float32") for path, s in file.shapes.items()}
     # Compared before the masks are made: a hostile file may claim any shape.
-    if found | {f"params/{path}": s for path, s in file.shapes.items()} != expected:
+    if found | kernels != expected:
         raise InputError(
             f"{path}: its weights are not those of {network.spec.model} at width "
             f"{network.spec.width:g}; the file was put together wrongly."
@@ -244,5 +268,7 @@ def load(path: str | Path) -> tuple[ImageNetwork, Weights, Masks]:
     return network, weights, masks
 
 
-def _shapes(tree: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {path: tuple(leaf.shape) for path, leaf in trees.flatten(tree).items()}
+def _leaves(tree: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Path → shape and dtype."""
+    flat = trees.flatten(tree).items()
+    return {path: (tuple(leaf.shape), str(leaf.dtype)) for path, leaf in flat}

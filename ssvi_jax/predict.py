@@ -17,8 +17,8 @@ import numpy as np
 import tyro
 
 from ssvi_jax import masks as masks_lib
+from ssvi_jax import npy, trees
 from ssvi_jax import posterior as posterior_lib
-from ssvi_jax import trees
 from ssvi_jax.errors import InputError, check_choice
 from ssvi_jax.ops import backend as backend_lib
 from ssvi_jax.ops import fold
@@ -374,8 +374,7 @@ def read_inputs(path: Path, shape: tuple[int, ...], *, pixels: bool) -> np.ndarr
       InputError: not such a file, or inputs of another shape or type.
     """
     try:
-        with path.open("rb") as file:
-            images = np.lib.format.read_array(file, allow_pickle=False)
+        images = np.array(npy.open_npy(path))
     except (OSError, ValueError) as error:
         raise InputError(f"images: cannot read {path} as .npy: {error}") from error
     dtype, note = ("uint8", ", pixels 0 to 255") if pixels else ("float32", "")

@@ -1,12 +1,12 @@
 """Reads back what a run left in its folder; knows the file names and nothing else."""
 
-import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from ssvi_jax import json_text
 from ssvi_jax.errors import InputError
+from ssvi_jax.npy import read_npz
 
 
 def read_events(run_dir: str | Path) -> list[dict]:
@@ -49,27 +49,28 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
       InputError: if the file is missing or damaged.
     """
     try:
-        # NumPy leaves a file that it opened itself open when it cannot read it.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return dict(stored)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        return read_npz(path)
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: damaged or not an npz file ({error}). Evaluate the run again."
         ) from error
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> bytes:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(
             f"run_dir: {path} is missing. Give the folder that a run left (its --out)."
         ) from error
 
 
-def _parse(text: str, where: str) -> dict:
+def _parse(text: bytes, where: str) -> dict:
     try:
-        return json.loads(text)
+        values = json_text.parse(text)
+        if not isinstance(values, dict):
+            raise ValueError("a list or a single value")
+        return values
     except ValueError as error:
         raise InputError(
             f"{where}: not JSON ({error}). Resume or repeat the run to write it anew."

@@ -7,7 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +15,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from ssvi_jax import __version__
+from ssvi_jax import __version__, json_text
 from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError
 
@@ -100,20 +100,33 @@ class RunLog:
         with _writing(path), path.open("a") as file:
             file.write(json.dumps(event, allow_nan=False) + "\n")
 
-    def truncate(self, step: int) -> None:
-        """Drops what was logged after `step` (and a half-written last line)."""
+    def truncate(
+        self, step: int, notify: Callable[[str], object] = lambda text: None
+    ) -> None:
+        """Drops what was logged after `step`, and whatever follows a damaged line.
+
+        Args:
+          step: of the checkpoint that the run goes on from.
+          notify: is told if the log does not reach as far as that.
+        """
         if self._silent or not self.metrics_path.exists():
             return
-        kept = []
-        for line in self.metrics_path.read_text().splitlines():
+        kept, last = [], 0
+        for line in self.metrics_path.read_bytes().split(b"\n"):
             try:
-                event = json.loads(line)
-            except ValueError:
+                event = json_text.parse(line)
+                if event["step"] > step:
+                    break
+            except (ValueError, TypeError, LookupError):
                 break
-            if event["step"] > step:
-                break
-            kept.append(line + "\n")
-        self._replace(self.metrics_path.name, "".join(kept).encode())
+            kept.append(line + b"\n")
+            last = event["step"]
+        self._replace(self.metrics_path.name, b"".join(kept))
+        if last < step:
+            notify(
+                f"{self.metrics_path} was damaged: what was logged after step {last} "
+                "is lost"
+            )
 
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes an .npz file `name` in one step."""

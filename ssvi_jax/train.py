@@ -226,7 +226,7 @@ class Loop:
         if found is None:
             self.log.start(self.config, self.data.source)
             return start, 0.0
-        self.log.truncate(found.step)
+        self.log.truncate(found.step, notify=self.display.say)
         self.display.say(f"resumed at step {found.step} of {self.plan.total_steps}")
         return found.tree, float(found.extra["seconds"])
 

@@ -113,6 +113,14 @@ HOSTILE = {
     "path through a leaf": lambda h: h["arrays"]["params"][1].__setitem__(
         0, h["arrays"]["params"][0][0] + "/x"
     ),
+    "other dtype on the way": lambda h: h["arrays"]["params"][0].__setitem__(
+        1, "float64"
+    ),
+    "weights that are no floats": lambda h: h["arrays"]["mean"][0].__setitem__(
+        slice(1, 3), ["int32", "int32"]
+    ),
+    "configuration of pairs": lambda h: h.__setitem__("config", [["name", "mlp"]]),
+    "a number that is none": lambda h: h["config"].__setitem__("width", float("nan")),
     "no arrays": lambda h: h.pop("arrays"),
     "no layers": lambda h: h.__setitem__("layers", 3),
     "a list": lambda h: [1],
@@ -164,3 +172,30 @@ def test_a_newer_format_is_refused(content, tmp_path):
     path = tmp_path / "model.ssvi"
     newer = forge(path, lambda header: header.__setitem__("format", 2))
     assert_refused(path, newer, "format 2, this version reads 1")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(content, tmp_path, value):
+    path = tmp_path / "model.ssvi"
+    header, _ = container.read(path)
+    size = sum(row[2] for row in header["layers"])
+    planes = artifact._byte_planes(np.full(size, value, np.float32))
+    forged = forge(
+        path, lambda header: None, {"mean/float32": container._deflate(planes)}
+    )
+    assert_refused(path, forged, "a value that is not finite")
+
+
+def test_what_a_killed_process_left_is_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "model.ssvi"
+
+    def killed(self, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            artifact.save(path, *example(), config=CONFIG)
+    assert not path.exists()
+    artifact.save(path, *example(), config=CONFIG)
+    assert list(tmp_path.iterdir()) == [path]

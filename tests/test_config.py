@@ -237,7 +237,10 @@ def test_densities_are_a_rule_or_a_file(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [None, b"{", b"[1]", b"3", b"\xff", b'{"a": "x"}', b'{"a": true}', b'{"a": null}'],
+    [
+        *(None, b"{", b"[1]", b"3", b"\xff", b'{"a": "x"}', b'{"a": true}'),
+        *(b'{"a": null}', b'{"a": NaN}', b'{"a": 1e999}', b"[" * 100_000),
+    ],
 )
 def test_densities_that_are_none(tmp_path, content):
     path = tmp_path / "d.json"
@@ -262,3 +265,22 @@ def test_processes_without_a_coordinator_are_refused(number, which):
 def test_a_process_that_is_not_one_of_them_is_refused(process_id):
     with pytest.raises(InputError, match=r"--process-id: got .*, allowed: 0 to 1"):
         Config(coordinator="host:1", num_processes=2, process_id=process_id)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("epochs", 1.5, "--epochs: got '1.5', allowed: a whole number"),
+        ("epochs", True, "--epochs: got 'True', allowed: a whole number"),
+        ("epochs", 10**30, "--epochs: got '1000.*, allowed: a whole number up to"),
+        ("width", "1", "--width: got '1', allowed: a finite number"),
+        ("width", 10**400, "--width: got '1000.*, allowed: a finite number"),
+        ("kl_scale", None, "--kl-scale: got 'None', allowed: a finite number"),
+        ("sparsity", [0.5], r"--sparsity: got '\[0.5\]', allowed: a finite number"),
+        ("nesterov", 1, "--nesterov: got '1', allowed: true or false"),
+        ("densities", 3, "--densities: got '3', allowed: text"),
+    ],
+)
+def test_values_of_another_kind_as_a_file_may_hold_them(field, value, words):
+    with pytest.raises(InputError, match=words):
+        Config(**{field: value})

@@ -109,6 +109,29 @@ def test_pickle_refused_by_name_is_allowed():
     assert pickle_uses(ast.parse("np.load(f, allow_pickle=False)")) == []
 
 
+def loads_that_do_not_refuse(tree: ast.AST) -> list[str]:
+    """Calls of NumPy's readers that do not say that they refuse pickles."""
+    return [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith(("np.load", "numpy.load", "read_array"))
+        and "allow_pickle" not in {keyword.arg for keyword in node.keywords}
+    ]
+
+
+@per_file([path for path in SOURCES if "tests" not in path.relative_to(ROOT).parts])
+def test_arrays_are_loaded_without_pickles(path):
+    assert loads_that_do_not_refuse(ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize("source", ["np.load(f)", "numpy.load(f, mmap_mode='r')"])
+def test_a_load_that_allows_pickles_would_be_seen(source):
+    assert len(loads_that_do_not_refuse(ast.parse(source))) == 1
+    refusing = source.replace(")", ", allow_pickle=False)")
+    assert loads_that_do_not_refuse(ast.parse(refusing)) == []
+
+
 # What the source must have -----------------------------------------------------------
 
 

@@ -151,6 +151,27 @@ def test_truncation_drops_later_events_and_half_a_line(tmp_path, tail, step, kep
     assert smoke_run.events(tmp_path)[-1] == {"step": 99}
 
 
+@pytest.mark.parametrize(
+    "line", [b"\x83\xff", b"[1]", b"3", b'{"stop": 1}', b'{"step": "x"}', b"[" * 9999]
+)
+def test_a_damaged_line_is_dropped_with_what_follows_and_told(tmp_path, line):
+    log, said = RunLog(tmp_path), []
+    rest = "\n".join(LINES[2:]).encode()
+    log.metrics_path.write_bytes(LINES[0].encode() + b"\n" + line + b"\n" + rest)
+    log.truncate(30, said.append)
+    assert log.metrics_path.read_text() == LINES[0] + "\n"
+    assert said == [
+        f"{log.metrics_path} was damaged: what was logged after step 10 is lost"
+    ]
+
+
+def test_a_whole_log_is_no_news(tmp_path):
+    log, said = RunLog(tmp_path), []
+    log.metrics_path.write_text("\n".join(LINES) + '\n{"step": 40, "los')
+    log.truncate(30, said.append)
+    assert said == []
+
+
 def test_without_a_log_there_is_nothing_to_truncate(tmp_path):
     log = RunLog(tmp_path)
     log.truncate(10)

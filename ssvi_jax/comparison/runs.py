@@ -5,7 +5,6 @@ shift inside. What a folder holds is never done again, so a comparison continues
 wherever it was stopped, and a method that fails leaves the others alone.
 """
 
-import json
 import statistics
 import time
 import traceback
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ssvi_jax import plots, results, run_files, train
+from ssvi_jax import json_text, plots, results, run_files, train
 from ssvi_jax.comparison.options import Comparison
 from ssvi_jax.config import Config
 from ssvi_jax.data import Dataset, shifted
@@ -77,7 +76,7 @@ def check_same(configs: Iterable[Config]) -> None:
         if not path.exists():
             continue
         try:
-            saved = json.loads(path.read_text())["config"]
+            saved = json_text.parse(path.read_bytes())["config"]
             before = {**Config().as_dict(), **saved}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
@@ -265,7 +264,7 @@ def _folder(config: Config) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return json_text.parse(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: damaged ({error}); delete {path.parent} to evaluate again."

@@ -1,14 +1,13 @@
 """What a comparison says of its methods: means and standard errors over seeds."""
 
 import datetime
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssvi_jax import runlog
+from ssvi_jax import json_text, runlog
 from ssvi_jax.comparison.runs import Outcome, Run
 from ssvi_jax.errors import InputError
 from ssvi_jax.shift.inputs import Inputs
@@ -89,7 +88,7 @@ def read_methods(path: Path, advice: str) -> dict[str, Any]:
       InputError: it is missing, not JSON, or has no methods.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json_text.parse(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); {advice}.") from error
     methods = content.get("methods") if isinstance(content, Mapping) else None

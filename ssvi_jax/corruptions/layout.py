@@ -12,6 +12,7 @@ import numpy as np
 
 from ssvi_jax.corruptions import SEVERITIES, corrupt_any
 from ssvi_jax.errors import InputError
+from ssvi_jax.npy import open_npy
 
 _BATCH_SIZE = 250
 
@@ -49,7 +50,7 @@ def read_labels(path: Path, num_images: int) -> np.ndarray:
 
 def _open(path: Path, argument: str) -> np.ndarray:
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
+        array = open_npy(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{argument}: cannot read {path} as .npy: {error}") from error
     if array.size == 0:

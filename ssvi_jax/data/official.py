@@ -6,6 +6,7 @@ the same n at severity 2, and so on; ``labels.npy``: ``[5 n]``. The official n i
 """
 
 import dataclasses
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ssvi_jax.corruptions import BENCHMARK, EXTRA, NAMES, SEVERITIES
 from ssvi_jax.data.cells import check_cell, how_many
 from ssvi_jax.data.dataset import Dataset
 from ssvi_jax.errors import InputError
+from ssvi_jax.npy import open_npy
 
 LABELS = "labels.npy"
 
@@ -115,24 +117,22 @@ def _check_folder(folder: Path) -> None:
 
 def _open(path: Path) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return open_npy(path)
     except FileNotFoundError as error:
         raise InputError(
             f"corruptions_dir: {path} is missing; put the file of that name beside the "
             "images, it comes with them."
         ) from error
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, OSError) as error:
+        if zipfile.is_zipfile(path):
+            raise InputError(
+                f"corruptions_dir: {path} is an archive of arrays (.npz); allowed: one "
+                "array, as np.save writes it."
+            ) from error
         raise InputError(
             f"corruptions_dir: {path} is damaged or holds no plain array ({error}); "
             "download or unpack it again."
         ) from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise InputError(
-            f"corruptions_dir: {path} is an archive of arrays (.npz); allowed: one "
-            "array, as np.save writes it."
-        )
-    return array
 
 
 def _open_images(path: Path, shape: tuple[int, ...]) -> np.ndarray:

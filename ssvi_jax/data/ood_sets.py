@@ -1,8 +1,6 @@
 """Images of other kinds than a model was trained on, from disk or made to its shape."""
 
 import math
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ import numpy as np
 from ssvi_jax.data import cifar, records
 from ssvi_jax.data.download import NotPreparedError
 from ssvi_jax.errors import InputError
+from ssvi_jax.npy import read_npz
 
 NUM_MADE = 1000
 """Images of the sets that are made here, of which there is no natural number."""
@@ -159,24 +158,17 @@ def npz(path: Path) -> tuple[np.ndarray, str]:
         uint8 ``[n, h, w, c]`` with n at least 1.
     """
     try:
-        # Opened here, because np.load leaves a damaged archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            key = _image_key(path, list(arrays))
-            images = arrays[key]
-            if not isinstance(images, np.ndarray):
-                raise ValueError(f"{key} is no array")
+        found = read_npz(path, lambda names: [_image_key(path, names)])
     except FileNotFoundError as error:
         raise InputError(f"ood: {path} is not there; check the path.") from error
     except InputError:
         raise
-    except (
-        *(ValueError, EOFError, OSError, KeyError, RuntimeError, TypeError),
-        *(zipfile.BadZipFile, zlib.error),
-    ) as error:
+    except (ValueError, OSError) as error:
         raise InputError(
             f"ood: {path} is damaged or no .npz file ({error}); allowed: a file that "
             "np.savez wrote, with an array of images."
         ) from error
+    ((key, images),) = found.items()
     if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
         raise InputError(
             f"ood: {path}: {key} is {images.dtype} {list(images.shape)}; allowed: "

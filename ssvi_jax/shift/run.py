@@ -4,7 +4,6 @@ Every set is read once, predicted by all models, and dropped before the next is 
 """
 
 import datetime
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ssvi_jax import runlog
+from ssvi_jax import json_text, runlog
 from ssvi_jax.corruptions import SEVERITIES
 from ssvi_jax.errors import InputError
 from ssvi_jax.shift import results as shift_results
@@ -66,8 +65,8 @@ def _settings(config: ShiftConfig, sources: Sequence[Source]) -> dict[str, Any]:
 def _check_same(folder: Path, now: dict[str, Any]) -> None:
     path = folder / "evaluation.json"
     try:
-        before = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        before = dict(json_text.parse(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(f"--resume: cannot read {path} ({error}).") from error
     if unlike := [name for name in now if before.get(name) != now[name]]:
         raise InputError(

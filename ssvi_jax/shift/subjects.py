@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ssvi_jax import artifact, methods, train
+from ssvi_jax import artifact, json_text, methods, train
 from ssvi_jax import masks as masks_lib
 from ssvi_jax import network as network_lib
 from ssvi_jax.checkpoint import Checkpoints
@@ -180,7 +179,7 @@ def _from_checkpoints(path: Path) -> Source:
             "checkpoints/ and config.json in it."
         )
     try:
-        run = json.loads(config.read_text())["config"]
+        run = json_text.parse(config.read_bytes())["config"]
         run = {str(name): value for name, value in run.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"--checkpoint: {config} is damaged ({error}).") from error

@@ -4,14 +4,13 @@ What is optional in results.json (out-of-distribution sets, curves, a baseline, 
 corruptions) may be missing; what every report needs is checked on reading.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssvi_jax import run_files
+from ssvi_jax import json_text, run_files
 from ssvi_jax.errors import InputError
 
 _ADVICE = "Write it anew with experiments/corruptions.py."
@@ -110,13 +109,13 @@ def read(folder: str | Path) -> Report:
     """
     path = Path(folder) / "results.json"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(
             f"folder: {path} is missing. Give the folder that an evaluation left."
         ) from error
     try:
-        results = json.loads(text, parse_constant=_refuse)
+        results = json_text.parse(text)
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}). {_ADVICE}") from error
     _check(results, path)
@@ -125,10 +124,6 @@ def read(folder: str | Path) -> Report:
     if arrays:
         _check_examples(arrays, examples)
     return Report(results, arrays)
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number")
 
 
 def _check(results: Any, path: Path) -> None:
