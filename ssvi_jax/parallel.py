@@ -26,6 +26,7 @@ from ssvi_jax.methods.deterministic import Deterministic
 from ssvi_jax.methods.magnitude import DenseToSparse
 from ssvi_jax.methods.ssvi import SSVI
 from ssvi_jax.ops import shard
+from ssvi_jax.types import Subspace
 
 T = TypeVar("T")
 
@@ -152,13 +153,22 @@ class ShardedVI(vi.VI):
         return state, subspace, self.devices.keep(data), rows
 
     @partial(jax.jit, static_argnames="self", donate_argnames="state")
-    def sharded_steps(self, state, subspace, data, batch_index):
+    def sharded_steps(
+        self, state: vi.State, subspace: Subspace, data: vi.Data, batch_index: jax.Array
+    ) -> tuple[vi.State, dict[str, jax.Array]]:
         """`vi.VI.steps` on arrays that are already spread over the devices."""
         steps = self.devices.over_shards(self.steps)
         return steps(state, subspace, data, batch_index)
 
     @partial(jax.jit, static_argnames=("self", "estimator"))
-    def sharded_growth(self, state, subspace, data, batch_index, estimator):
+    def sharded_growth(
+        self,
+        state: vi.State,
+        subspace: Subspace,
+        data: vi.Data,
+        batch_index: jax.Array,
+        estimator: str,
+    ) -> dict[str, jax.Array]:
         """`vi.VI.growth`, likewise."""
         growth = self.devices.over_shards(partial(self.growth, estimator=estimator))
         return growth(state, subspace, data, batch_index)

@@ -118,7 +118,7 @@ def table(values: dict[str, Any]) -> str:
     for kind, count in kinds.items():
         codes = ", ".join(f"{code}: {n}" for code, n in count["codes"].items())
         steps = ", ".join(map(str, count["resumed_at_steps"]))
-        notes = "; ".join(count["problems"]) or ("" if codes else "needs mount rights")
+        notes = "; ".join(count["problems"]) or ("" if codes else "not injected")
         same = count["resumed_bit_for_bit"]
         rows.append(_row(kind, count["injected"], same, codes, steps, notes))
     total = sum(count["injected"] for count in kinds.values())
