@@ -6,7 +6,7 @@ Imports nothing heavy, so that a command line can be parsed and refused at once.
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import tyro
 
@@ -359,19 +359,29 @@ _NOT_NEGATIVE = (
 )
 
 
-def _check_kind(flag: str, kind: object, got: object) -> None:
+def _check_kind(flag: str, kind: Any, got: object) -> None:
     """Raises `InputError` for a value of another kind, as a file may hold it."""
-    if isinstance(got, bool):  # which Python counts among the numbers
-        good = kind not in (int, float, str)
-    elif kind is float and isinstance(got, int):
-        good = abs(got) <= sys.float_info.max
-    elif kind is int:
-        good = isinstance(got, int) and abs(got) <= _MAX_INT
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if kind == str | None:
+        kind = object if got is None else str
+    if get_origin(kind) is tuple:
+        kind = tuple
+        good = isinstance(got, (tuple, list)) and all(_is_a(float, n) for n in got)
     else:
-        good = kind not in _KINDS or isinstance(got, kind)  # type: ignore[arg-type]
+        good = _is_a(kind, got)
     if not good:
-        what = _KINDS[kind]  # type: ignore[index]
-        raise InputError(f"{flag}: got {str(got)[:100]!r}, allowed: {what}.")
+        raise InputError(f"{flag}: got {str(got)[:100]!r}, allowed: {_KINDS[kind]}.")
+
+
+def _is_a(kind: Any, got: object) -> bool:
+    if isinstance(got, bool):  # which Python counts among the numbers
+        return kind not in (int, float, str)
+    if kind is float and isinstance(got, int):
+        return abs(got) <= sys.float_info.max
+    if kind is int:
+        return isinstance(got, int) and abs(got) <= _MAX_INT
+    return kind not in _KINDS or isinstance(got, kind)
 
 
 _MAX_INT = 2**32
@@ -380,6 +390,7 @@ _KINDS: dict[type, str] = {
     int: f"a whole number up to {_MAX_INT:,}",
     float: "a finite number",
     str: "text",
+    tuple: "a list of finite numbers",
 }
 
 

@@ -279,6 +279,9 @@ def test_a_process_that_is_not_one_of_them_is_refused(process_id):
         ("sparsity", [0.5], r"--sparsity: got '\[0.5\]', allowed: a finite number"),
         ("nesterov", 1, "--nesterov: got '1', allowed: true or false"),
         ("densities", 3, "--densities: got '3', allowed: text"),
+        ("coordinator", True, "--coordinator: got 'True', allowed: text"),
+        ("decay_at", 3, "--decay-at: got '3', allowed: a list of finite numbers"),
+        ("decay_at", ["x"], r"--decay-at: got .*, allowed: a list of finite numbers"),
     ],
 )
 def test_values_of_another_kind_as_a_file_may_hold_them(field, value, words):

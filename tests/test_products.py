@@ -250,8 +250,7 @@ def test_layers_are_listed_in_order_with_their_positions():
         Layer("group/kernel", (2, 2, 2, 6), 3 * 2),
         *(Layer(f"attention/{n}/kernel", (6, 2, 3), 6) for n in heads),
         Layer("attention/out/kernel", (2, 3, 6), 6),
-        Layer("dense/kernel", (6, 6), 6),
-        Layer("dense/kernel", (6, 6), 6),
+        Layer("dense/kernel", (6, 6), 2 * 6),  # called twice
         Layer("out/kernel", (6, 5), 6),
     ]
 

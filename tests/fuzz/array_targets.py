@@ -91,7 +91,7 @@ def single(folder: Path) -> list[Target]:
     path, images, labels = folder / "array.npy", npy(IMAGES), npy(LABELS)
 
     def read_images(content: bytes) -> None:
-        found = predict.read_images(path, SHAPE)
+        found = predict.read_inputs(path, SHAPE, pixels=True)
         assert (found.dtype, found.shape[1:]) == (np.uint8, SHAPE)
         check_stored(content, found)
 
