@@ -127,7 +127,7 @@ def measure(layer: Layer, batch: int, density: float) -> dict[str, Any]:
         return jax.device_put(values, batch_last) if len(dims) == 4 else values
 
     x, mean = array(batch, layer.image, layer.image, layer.num_in), array(kept)
-    sigma, words = jnp.abs(mean), jnp.array([1, 2], jnp.uint32)
+    sigma, words = jnp.abs(mean), jnp.array([1, 2, batch, 0], jnp.uint32)
     out = window.output_shape(x.shape)
     g, slope = array(*out), array(*out)
     gradients = (

@@ -301,7 +301,9 @@ def test_a_batch_is_predicted_in_parts_with_one_list_a_layer(num):
     net, params, kernels, model_state, x = problem("nnx", num)
     compiled = predict._batch_log_probs.lower(net, params, kernels, model_state, x)
     compiled = compiled.compile()
-    inside = [part for part in compiled.as_text().split("\n\n") if "ssvi_mean" in part]
+    text = compiled.as_text()
+    assert text is not None
+    inside = [part for part in text.split("\n\n") if "ssvi_mean" in part]
     assert inside
     for part in inside:
         assert "ENTRY" not in part

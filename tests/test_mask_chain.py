@@ -43,7 +43,8 @@ class Regression:
         covariance = NOISE**2 * np.eye(len(x)) + SLAB**2 * x @ x.T
         mean = np.zeros(sum(SIZES.values()))
         mean[index] = SLAB**2 * x.T @ np.linalg.solve(covariance, self.y)
-        return stats.multivariate_normal.pdf(self.y, cov=covariance), mean
+        evidence = stats.multivariate_normal(cov=covariance).pdf(self.y)  # type: ignore[arg-type]
+        return evidence, mean
 
 
 def first_layers():
