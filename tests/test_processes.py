@@ -50,8 +50,10 @@ def together(number, command, *, devices=1):
     finally:
         for process in running:
             process.kill()
-    # Gloo prints a line of its own.
-    printed = [re.sub(r"\[Gloo\] .*\n", "", out) for out, _ in outputs]
+    # Gloo prints lines of its own, from several threads that mix them up.
+    printed = [
+        re.sub(r"(?m)^(.*(Gloo|peer ranks).*)?\n", "", out) for out, _ in outputs
+    ]
     return [
         (process.returncode, out, errors)
         for process, out, (_, errors) in zip(running, printed, outputs, strict=True)
