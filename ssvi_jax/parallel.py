@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ssvi_jax import methods, vi
+from ssvi_jax import methods, registry, vi
 from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError
 from ssvi_jax.methods.deterministic import Deterministic
@@ -29,9 +29,6 @@ from ssvi_jax.ops import shard
 from ssvi_jax.types import Subspace
 
 T = TypeVar("T")
-
-METHODS = ("deterministic", "magnitude", "rigl", "set", "ssvi", "static", "svd")
-"""Methods that can train on several devices."""
 
 
 class Devices:
@@ -184,10 +181,11 @@ def spread(method: methods.Method, config: Config) -> methods.Method:
     devices = Devices(config.devices)
     if devices.mesh.size == 1:
         return method
-    if config.method not in METHODS:
+    can = [name for name, entry in registry.METHODS.items() if entry.on_devices]
+    if config.method not in can:
         raise InputError(
             f"--devices: got {devices.mesh.size} in all, allowed with --method "
-            f"{config.method}: 1; those that share a batch are {', '.join(METHODS)}."
+            f"{config.method}: 1; those that share a batch are {', '.join(can)}."
         )
     devices.check_batch(config.batch_size)
     if isinstance(method, DenseToSparse):
