@@ -38,6 +38,10 @@ struct Corner {
   int v0;
 };
 
+// How many channels ahead memory is asked for: the runs of one channel are too short for
+// the processor to see where it goes on. Behind the last channel lies the next pixel.
+constexpr int64_t kAhead = 16;
+
 // Packs one pixel for channels [c0, c1); `out` is its place in the first of them.
 template <int sources>
 static void pack_pixel(const Plan& plan, const float* input, const float* factor,
@@ -48,6 +52,8 @@ static void pack_pixel(const Plan& plan, const float* input, const float* factor
     for (int k = 0; k < images; ++k) {
       const int64_t at = c * plan.n + image + k * kLanes;
       const int live = whole ? kLanes : live_lanes(plan, image + k * kLanes);
+      prefetch(input + at + kAhead * plan.n);
+      if constexpr (sources == 2) prefetch(factor + at + kAhead * plan.n);
       const vf value = load_some(input + at, live);
       store(out + k * sources * kLanes, value);
       if constexpr (sources == 2) {
