@@ -1,11 +1,13 @@
 """One forward pass of a network with a packed posterior."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import jax
 
 from ssvi_jax import posterior as posterior_lib
 from ssvi_jax import trees
+from ssvi_jax.ops import fuse
 from ssvi_jax.types import ApplyFn, ModelState, Subspace, Weights
 
 
@@ -58,7 +60,8 @@ def forward(
         )
     elif backend == "sparse":
         extra["kernels"] = kernels
-    return apply_fn(
+    apply = partial(
+        apply_fn,
         trees.merge(weights.params, draws),
         weights.model_state,
         x,
@@ -66,3 +69,4 @@ def forward(
         key=jax.random.fold_in(key, 1),
         **extra,
     )
+    return fuse.evaluate(apply) if train and backend == "sparse" else apply()

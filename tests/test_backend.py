@@ -93,7 +93,8 @@ def test_layers_really_run_in_the_kernels():
     for name in ("ssvi_sample", "ssvi_sample_gradients", "ssvi_sample_weights"):
         assert f"@{name}(" in text
     assert "@ssvi_sample_input(" not in text
-    assert text.count("@ssvi_comoment(") == 2 * 3
+    # One a batch norm, in its gradient: what a convolution made has its moments.
+    assert text.count("@ssvi_comoment(") == 3
     assert "stablehlo.convolution" not in text
 
 

@@ -9,21 +9,16 @@ up to rounding.
 """
 
 import dataclasses
-from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import JaxprEqn
 
-# Where these primitives, which only call, keep what they call.
-_CALLS = {
-    "jit": "jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-}
+from ssvi_jax.ops import interpreter
+from ssvi_jax.ops.interpreter import bind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +42,7 @@ class _List:
     def compute(self) -> Sequence[jax.Array]:
         """All results, by one call."""
         operands = (self.weights, self.index, self.scale)
-        return _bind(self.equation, operands, self.equation.params)
+        return bind(self.equation, operands, self.equation.params)
 
     def array(self) -> jax.Array:
         """This result."""
@@ -105,7 +100,7 @@ class _Convolution:
         attributes = {**dict(params["attributes"]), "relu": np.bool_(self.rectified)}
         operands = (self.x, *lists.compute(), self.shift, self.residual)
         changed = {**params, "attributes": tuple(attributes.items())}
-        return _bind(self.equation, operands, changed)[0]
+        return bind(self.equation, operands, changed)[0]
 
 
 class _Channels(NamedTuple):
@@ -130,67 +125,47 @@ def evaluate(fn: Callable[..., Any], *args: Any) -> Any:
       fn: a function of pytrees of arrays, traced once; it is not differentiated.
       *args: its arguments.
     """
-    traced, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
-    outputs = _run(traced.jaxpr, traced.consts, jax.tree.leaves(args))
-    return jax.tree.unflatten(jax.tree.structure(shape), map(_array, outputs))
+    return interpreter.evaluate(_Rules(), fn, *args)
 
 
-def _run(
-    jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[_Value | _List]
-) -> list[_Value | _List]:
-    values: dict[Var, _Value | _List] = dict(
-        zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True)
-    )
-    read_by = [*jaxpr.outvars, *(a for eqn in jaxpr.eqns for a in eqn.invars)]
-    uses = Counter(atom for atom in read_by if isinstance(atom, Var))
+class _Rules:
+    """See `interpreter.Rules`."""
 
-    def read(atom: Var | Literal) -> _Value | _List:
-        if isinstance(atom, Literal):
-            return atom.val
-        value = values[atom]
-        # Folded into each of its readers, it would be convolved once for each.
-        if uses[atom] > 1 and isinstance(value, _Convolution):
-            value = values[atom] = value.compute()
-        return value
+    calls: ClassVar[Mapping[str, str]] = {
+        "jit": "jaxpr",
+        "custom_jvp_call": "call_jaxpr",
+        "custom_vjp_call": "call_jaxpr",
+    }
 
-    for equation in jaxpr.eqns:
-        results = _step(equation, [read(atom) for atom in equation.invars])
-        values.update(zip(equation.outvars, results, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+    def step(
+        self, equation: JaxprEqn, operands: list[Any]
+    ) -> Sequence[_Value | _List] | None:
+        name, params = equation.primitive.name, equation.params
+        if name in self.calls:
+            return None
+        target = params.get("target_name")
+        if target == "ssvi_mean" and isinstance(lists := operands[1], _List):
+            others = (_array(operands[i]) for i in (0, 3, 4))
+            return [_put_off(equation, lists, *others)]
+        values = [v.array() if isinstance(v, _List) else v for v in operands]
+        if name in _FOLDS:
+            folded = _fold(equation, values)
+            if folded is not None:
+                return [folded]
+        arrays = [_array(value) for value in values]
+        if target == "ssvi_list_mean":
+            weights, index, scale = arrays
+            return [_List(equation, weights, index, scale, output) for output in (0, 1)]
+        results = bind(equation, arrays)
+        if name == "broadcast_in_dim":
+            return [_channels(equation, arrays[0], results[0])]
+        return results
 
+    def is_put_off(self, value: Any) -> bool:
+        return isinstance(value, _Convolution)
 
-def _step(
-    equation: JaxprEqn, operands: list[_Value | _List]
-) -> Sequence[_Value | _List]:
-    name, params = equation.primitive.name, equation.params
-    if name in _CALLS:
-        called = params[_CALLS[name]]
-        return _run(called.jaxpr, called.consts, operands)
-    target = params.get("target_name")
-    if target == "ssvi_mean" and isinstance(lists := operands[1], _List):
-        return [_put_off(equation, lists, *(_array(operands[i]) for i in (0, 3, 4)))]
-    values = [v.array() if isinstance(v, _List) else v for v in operands]
-    if name in _FOLDS:
-        folded = _fold(equation, values)
-        if folded is not None:
-            return [folded]
-    arrays = [_array(value) for value in values]
-    if target == "ssvi_list_mean":
-        weights, index, scale = arrays
-        return [_List(equation, weights, index, scale, output) for output in (0, 1)]
-    results = _bind(equation, arrays, params)
-    if name == "broadcast_in_dim":
-        return [_channels(equation, arrays[0], results[0])]
-    return results
-
-
-def _bind(
-    equation: JaxprEqn, operands: Sequence[jax.Array], params: dict[str, Any]
-) -> Sequence[jax.Array]:
-    primitive = equation.primitive
-    with equation.ctx.manager:
-        results = primitive.bind(*operands, **primitive.get_bind_params(params))
-    return results if primitive.multiple_results else [results]
+    def array(self, value: Any) -> Any:
+        return _array(value)
 
 
 def _shape(atom: Any) -> tuple[int, ...]:

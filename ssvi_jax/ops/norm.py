@@ -6,27 +6,41 @@ copy the whole array first. In a shard of a batch the sums are those of the whol
 a few numbers a channel and device are exchanged for them.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 from ssvi_jax.ops import custom_calls, shard
 
 _NO_WINDOW = custom_calls.Window((1, 1, 1, 1), (1, 1), ((0, 0), (0, 0)))
 
 
-def comoment(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Per channel Σa and Σ(a − mean a)(b − mean b), summed in double precision.
+def comoment(
+    a: jax.Array,
+    b: jax.Array,
+    center: jax.Array | None = None,
+    line: tuple[jax.Array, jax.Array] | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Per channel Σa and Σa(b − center), summed in double precision.
 
     Args:
       a: float32 ``[batch, rows, columns, channels]``.
       b: the same shape.
+      center: float32 ``[channels]``; None: the mean of b.
+      line: factor and shift ``[channels]``: only those a count where b · factor + shift
+        is positive; None: all.
 
     Returns:
       float32 ``[channels]`` twice. No gradient is defined.
     """
-    channels = (a.shape[-1],)
+    channels, none = (a.shape[-1],), jnp.zeros(0, jnp.float32)
+    factor, shift = line or (none, none)
+    center = none if center is None else center
     total, product = custom_calls.call(
-        "ssvi_comoment", _NO_WINDOW, [channels, channels], a, b
+        *("ssvi_comoment", _NO_WINDOW, [channels, channels]),
+        *(a, b, center, factor, shift),
     )
     return total, product
 
@@ -47,71 +61,137 @@ def batch_norm(
     Returns:
       The normalized x, and mean and variance ``[channels]`` of the batch.
     """
-    return _batch_norm(x, scale, bias, epsilon)
+    mean, variance = ssvi_moments(x)
+    # The gradient of x in `normalize` is the whole one, through the moments too.
+    fixed, inverse = jax.lax.stop_gradient(
+        (mean, jax.lax.rsqrt(variance + jnp.float32(epsilon)))
+    )
+    return ssvi_normalize(x, fixed, inverse, scale, bias), mean, variance
 
 
-def _value(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return _forward(x, scale, bias, epsilon)[0]
+MOMENTS, NORMALIZE = "ssvi_moments", "ssvi_normalize"
+"""Names of the two parts of a batch norm in a jaxpr, for `fuse` to find them."""
 
 
-def _forward(x, scale, bias, epsilon):
-    count = x.size // x.shape[-1]
-    total, squares = comoment(x, x)
-    own_mean = total / count
-    if shard.is_shard():
-        totals, products = shard.gather(jnp.stack([total, squares])).swapaxes(0, 1)
-        total, squares = _together(totals, products, totals / count, count)
-    whole, _ = shard.place(count)
-    mean, variance = total / whole, squares / whole
-    inverse = jax.lax.rsqrt(variance + epsilon)
-    factor = scale * inverse
-    y = x * _channels(factor) + _channels(bias - mean * factor)
-    return (y, mean, variance), (x, mean, own_mean, inverse, scale)
+@jax.jit
+def ssvi_moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance of each channel."""
+    fixed = jax.lax.stop_gradient(x)
+    return moments(x, *comoment(fixed, fixed))
 
 
-def _backward(epsilon, kept, cotangents):
-    del epsilon
-    x, mean, own_mean, inverse, scale = kept
-    g, g_mean, g_variance = cotangents
-    count = x.size // x.shape[-1]
-    whole, _ = shard.place(count)
-    own_total, own_product = total, product = comoment(g, x)  # Σg and Σg(x − mean)
-    if shard.is_shard():
-        # Every shard normalizes by the same mean and variance, so what they get is the
-        # sum over shards; scale and bias are each shard's own.
-        own = jnp.stack([total, product, own_mean, g_mean, g_variance])
-        totals, products, means, g_means, g_variances = shard.gather(own).swapaxes(0, 1)
-        total, product = _together(totals, products, means, count)
-        g_mean, g_variance = g_means.sum(0), g_variances.sum(0)
-        own_product += own_total * (own_mean - mean)
-    factor = scale * inverse
-    slope = (2.0 * g_variance - factor * jnp.square(inverse) * product) / whole
-    shift = (g_mean - factor * total) / whole - mean * slope
-    dx = g * _channels(factor) + x * _channels(slope) + _channels(shift)
-    return dx, own_product * inverse, own_total
+@jax.jit
+def ssvi_normalize(x, mean, inverse, scale, bias) -> jax.Array:
+    """`normalize` and nothing more."""
+    return normalize(x, mean, inverse, scale, bias, None, False)
 
 
-def _together(
-    totals: jax.Array, products: jax.Array, means: jax.Array, count: int
+@jax.custom_vjp
+def moments(
+    x: jax.Array, total: jax.Array, squares: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """`comoment` of a and b over all shards.
+    """Mean and variance ``[channels]`` of x over all shards.
 
     Args:
-      totals: ``[shards, channels]``, Σa of each shard.
-      products: likewise, Σ(a − mean a)(b − mean b) about its own means.
-      means: likewise, the mean of b.
-      count: numbers of a channel in a shard.
+      x: ``[batch, rows, columns, channels]``; for the gradient alone.
+      total: ``[channels]``, Σx of this shard; without a gradient, as the next.
+      squares: ``[channels]``, Σ(x − mean x)² of this shard.
     """
-    own = totals / count
-    own, means = (v - v.mean(0, keepdims=True) for v in (own, means))
-    return totals.sum(0), products.sum(0) + count * (own * means).sum(0)
+    return _moments(x, total, squares)
+
+
+def _moments(x, total, squares):
+    count = x.size // x.shape[-1]
+    if shard.is_shard():
+        totals, products = shard.gather(jnp.stack([total, squares])).swapaxes(0, 1)
+        between = totals / count - (totals / count).mean(0, keepdims=True)
+        total = totals.sum(0)
+        squares = products.sum(0) + count * jnp.square(between).sum(0)
+    whole, _ = shard.place(count)
+    return total / whole, squares / whole
+
+
+def _moments_fwd(x, total, squares):
+    found = _moments(x.value, total.value, squares.value)
+    return found, (x.value, found[0])
+
+
+def _moments_bwd(kept, cotangents):
+    x, mean = kept
+    if all(isinstance(g, SymbolicZero) for g in cotangents):
+        return None, None, None
+    g_mean, g_variance = (
+        jnp.zeros_like(mean) if isinstance(g, SymbolicZero) else g for g in cotangents
+    )
+    whole, _ = shard.place(x.size // x.shape[-1])
+    # Every shard has the same moments, so what they get is the sum over shards.
+    g_mean, g_variance = shard.gather(jnp.stack([g_mean, g_variance])).sum(0) / whole
+    slope = 2.0 * g_variance
+    return x * _channels(slope) + _channels(g_mean - mean * slope), None, None
+
+
+moments.defvjp(_moments_fwd, _moments_bwd, symbolic_zeros=True)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(6,))
+def normalize(
+    x: jax.Array,
+    mean: jax.Array,
+    inverse: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    residual: jax.Array | None,
+    rectified: bool,
+) -> jax.Array:
+    """relu((x − mean) · inverse · scale + bias + residual), in one pass each way.
+
+    Args:
+      x: ``[batch, rows, columns, channels]``.
+      mean: ``[channels]``, that of x over all shards. The gradient of x goes through
+        this and the next, which have none of their own.
+      inverse: ``[channels]``, one over the standard deviation.
+      scale: ``[channels]``.
+      bias: ``[channels]``.
+      residual: as x; None: 0.
+      rectified: whether there is a ReLU.
+    """
+    return _normalize_fwd(x, mean, inverse, scale, bias, residual, rectified)[0]
+
+
+def _normalize_fwd(x, mean, inverse, scale, bias, residual, rectified):
+    factor = scale * inverse
+    shift = bias - mean * factor
+    y = x * _channels(factor) + _channels(shift)
+    if residual is not None:
+        y += residual
+    if rectified:
+        y = jnp.maximum(y, 0.0)
+    # Without a residual the sign of y follows from x, which is read anyway.
+    output = y if rectified and residual is not None else None
+    return y, (x, mean, inverse, scale, shift, output, residual is not None)
+
+
+def _normalize_bwd(rectified, kept, g):
+    x, mean, inverse, scale, shift, output, has_residual = kept
+    factor, line = scale * inverse, None
+    if output is not None:
+        g = jnp.where(output > 0, g, 0.0)
+    elif rectified:
+        line = factor, shift
+    total, product = comoment(g, x, mean, line)
+    if line:
+        g = jnp.where(x * _channels(factor) + _channels(shift) > 0, g, 0.0)
+    # Scale and bias are each shard's own; x counts in the moments of all.
+    whole, _ = shard.place(x.size // x.shape[-1])
+    of_total, of_product = shard.gather(jnp.stack([total, product])).sum(0) / whole
+    slope = -factor * jnp.square(inverse) * of_product
+    level = -factor * of_total - mean * slope
+    dx = g * _channels(factor) + x * _channels(slope) + _channels(level)
+    return dx, None, None, product * inverse, total, g if has_residual else None
+
+
+normalize.defvjp(_normalize_fwd, _normalize_bwd)
 
 
 def _channels(values: jax.Array) -> jax.Array:
     return values[None, None, None, :]
-
-
-_batch_norm = jax.custom_vjp(_value, nondiff_argnums=(3,))
-_batch_norm.defvjp(_forward, _backward)

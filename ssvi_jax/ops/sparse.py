@@ -8,7 +8,7 @@ n of the whole batch where the images are a shard of it (see `shard`).
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,20 @@ def list_mean(
     return call("ssvi_list_mean", window, sizes, *operands, dtype=jnp.int32, **shapes)
 
 
+class Sampled(NamedTuple):
+    """Sampled pre-activations, with what a batch norm behind them wants to know.
+
+    Attributes:
+      y: ``[batch, rows, columns, out]``.
+      total: ``[out]``, Σy of each channel. It and the next have no gradient.
+      squares: ``[out]``, Σ(y − mean y)².
+    """
+
+    y: jax.Array
+    total: jax.Array
+    squares: jax.Array
+
+
 def _wanted(x: CustomVJPPrimal, *weights: CustomVJPPrimal) -> str:
     """Which gradients are asked for; those of images, say, never are."""
     of_weights = any(value.perturbed for value in weights)
@@ -55,26 +69,31 @@ def _sample(
     index: jax.Array,
     words: jax.Array,
     window: Window,
-) -> jax.Array:
+) -> Sampled:
     return _sample_call(x, mean, sigma, index, words, window)[0]
 
 
-def _sample_call(x, mean, sigma, index, words, window: Window) -> list[jax.Array]:
+def _sample_call(
+    x, mean, sigma, index, words, window: Window
+) -> tuple[Sampled, jax.Array]:
     shape = window.output_shape(x.shape)
-    return call("ssvi_sample", window, [shape, shape], x, mean, sigma, index, words)
+    shapes, operands = [shape, shape, shape[3:], shape[3:]], (mean, sigma, index, words)
+    y, slope, total, squares = call("ssvi_sample", window, shapes, x, *operands)
+    return Sampled(y, total, squares), slope
 
 
-def _sample_fwd(x, mean, sigma, index, words, window: Window) -> tuple[jax.Array, Any]:
+def _sample_fwd(x, mean, sigma, index, words, window: Window) -> tuple[Sampled, Any]:
     wanted = _wanted(x, mean, sigma)
     x, mean, sigma, index, words = (a.value for a in (x, mean, sigma, index, words))
-    y, slope = _sample_call(x, mean, sigma, index, words, window)
-    return y, {wanted: (x, mean, sigma, index, slope)}
+    sampled, slope = _sample_call(x, mean, sigma, index, words, window)
+    return sampled, {wanted: (x, mean, sigma, index, slope)}
 
 
 def _sample_bwd(
-    window: Window, kept: dict[str, tuple[jax.Array, ...]], g: Any
+    window: Window, kept: dict[str, tuple[jax.Array, ...]], cotangents: Any
 ) -> tuple[jax.Array | None, ...]:
     ((wanted, (x, mean, sigma, index, slope)),) = kept.items()
+    g, *_ = cotangents
     if isinstance(g, SymbolicZero):
         return (None,) * 5
     images, sizes = [x.shape], [mean.shape, mean.shape]
@@ -95,6 +114,20 @@ def _sample_bwd(
 
 
 _sample.defvjp(_sample_fwd, _sample_bwd, symbolic_zeros=True)
+
+
+LRT_CONV = "ssvi_lrt_conv"
+"""Name of the calls in a jaxpr that give `Sampled`, for `fuse` to find them."""
+
+
+def _named_sample(*operands: jax.Array, window: Window) -> Sampled:
+    # A function of its own for every call: of a trace that is used twice JAX keeps only
+    # the latest residuals' structure, and ours depends on which gradients are wanted.
+    def fresh(*operands: jax.Array) -> Sampled:
+        return _sample(*operands, window)
+
+    fresh.__name__ = LRT_CONV
+    return jax.jit(fresh)(*operands)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -225,7 +258,7 @@ def lrt_conv(
     words = jnp.concatenate(
         [jax.random.bits(key, (2,), jnp.uint32), jnp.uint32(shard.place(x.shape[0]))]
     )
-    return _sample(x, mean, sigma, index, words, window)
+    return _named_sample(x, mean, sigma, index, words, window=window).y
 
 
 def conv(

@@ -120,17 +120,18 @@ const float* data_or_null(const Buffer& buffer) {
 }
 
 ffi::Error sample(ffi::ThreadPool pool, Images x, Vector mean, Vector sigma,
-                  Index index, Key key, Out<Images> y, Out<Images> slope, Window window,
+                  Index index, Key key, Out<Images> y, Out<Images> slope,
+                  Out<Vector> sum, Out<Vector> squares, Window window,
                   std::string_view isa, int64_t threads, bool poisoned) {
   if (key.element_count() != 4)
     return ffi::Error::InvalidArgument("key: needs two seeds, images, the first image");
   return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
     use_huge_pages(y), use_huge_pages(slope);
-    if (poisoned) poison(y), poison(slope);
+    if (poisoned) poison(y), poison(slope), poison(sum), poison(squares);
     ssvi::sample(machine, make_shape(x.dimensions(), y->dimensions(), window),
                  make_kernel(index, mean.typed_data(), sigma.typed_data()),
                  x.typed_data(), key.typed_data(), y->typed_data(),
-                 slope->typed_data());
+                 slope->typed_data(), sum->typed_data(), squares->typed_data());
   });
 }
 
@@ -239,14 +240,22 @@ ffi::Error mean_gradients(ffi::ThreadPool pool, Images g, Images x, Vector mean,
   });
 }
 
-ffi::Error comoment(ffi::ThreadPool pool, Images a, Images b, Out<Vector> sum,
-                    Out<Vector> product, Window window, std::string_view isa,
-                    int64_t threads, bool poisoned) {
+ffi::Error comoment(ffi::ThreadPool pool, Images a, Images b, Vector center,
+                    Vector factor, Vector shift, Out<Vector> sum, Out<Vector> product,
+                    Window window, std::string_view isa, int64_t threads,
+                    bool poisoned) {
   return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
     if (poisoned) poison(sum), poison(product);
     const auto shape = a.dimensions();
-    ssvi::comoment(machine, shape[1] * shape[2], shape[3], shape[0], a.typed_data(),
-                   b.typed_data(), sum->typed_data(), product->typed_data());
+    const ssvi::Moments moments{shape[3],
+                                shape[0],
+                                a.typed_data(),
+                                b.typed_data(),
+                                data_or_null(center),
+                                data_or_null(factor),
+                                data_or_null(shift)};
+    ssvi::comoment(machine, moments, shape[1] * shape[2], sum->typed_data(),
+                   product->typed_data());
   });
 }
 
@@ -268,6 +277,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_sample, sample,
                                   .Arg<Key>()
                                   .Ret<Images>()  // y
                                   .Ret<Images>()  // slope
+                                  .Ret<Vector>()  // sum
+                                  .Ret<Vector>()  // squares
                                       SSVI_ATTRIBUTES);
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_sample_input, sample_input,
@@ -365,6 +376,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_comoment, comoment,
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<Images>()  // a
                                   .Arg<Images>()  // b
+                                  .Arg<Vector>()  // center
+                                  .Arg<Vector>()  // factor
+                                  .Arg<Vector>()  // shift
                                   .Ret<Vector>()  // sum
                                   .Ret<Vector>()  // product
                                       SSVI_ATTRIBUTES);

@@ -92,6 +92,7 @@ struct Stage {
   bool first_turn, last_turn;
   const float* other;  // what is read at the place of each output, or null
   int count, tile;     // vectors in a row and in a tile
+  float* moments;      // kSample: of the block's rows
   bool paired;
 };
 
@@ -102,9 +103,20 @@ SSVI_INLINE uint32_t noise_position(const Gather& g, int64_t at) {
   return static_cast<uint32_t>(whole == n ? at : at + at / n * (whole - n) + g.key[3]);
 }
 
-static void finish_sample(const Gather& g, const Vector* vectors, int count,
+// The sums of all lanes, of two vectors.
+struct Pair {
+  float first, second;
+};
+SSVI_INLINE Pair sum_lanes(vf first, vf second) {
+  vf sums = add_neighbours(first, second);
+  for (int width = kLanes; width > 2; width /= 2) sums = add_neighbours(sums, sums);
+  return {sums[0], sums[1]};
+}
+
+// Returns Σy and Σy².
+static Pair finish_sample(const Gather& g, const Vector* vectors, int count,
                           int64_t base, const float* m, const float* v, bool paired) {
-  vf epsilon[kPair];
+  vf epsilon[kPair], sum{}, squares{};
   const int step = paired ? kPair : 1;
   for (int t = 0; t < count; t += step) {
     if (vectors[t].live == 0) continue;
@@ -118,10 +130,12 @@ static void finish_sample(const Gather& g, const Vector* vectors, int count,
       const Roots r = roots(load(v + (t + i) * kLanes));
       const vf y = load(m + (t + i) * kLanes) + r.root * epsilon[i];
       const vf slope = 0.5f * epsilon[i] * r.inverse;
+      sum += y, squares += y * y;  // 0 where there is no image
       put(g.output + base + at.offset, y, at.live, g.streamed);
       put(g.slope_output + base + at.offset, slope, at.live, g.streamed);
     }
   }
+  return sum_lanes(sum, squares);
 }
 
 static void finish_others(const Gather& g, const Vector* vectors, int count,
@@ -179,11 +193,14 @@ SSVI_INLINE void run_tile(const Stage& s, const float* row, int64_t base_row,
     if (s.plan->sums == 2) take_turn(s, waiting + int64_t{count} * kLanes, count, v);
     if (!s.last_turn) return;
   }
-  if (g.pass == Pass::kSample)
-    finish_sample(g, s.vectors + first, count, base, m, v, s.paired);
-  else
+  if (g.pass == Pass::kSample) {
+    const Pair sums = finish_sample(g, s.vectors + first, count, base, m, v, s.paired);
+    float* at = s.moments + 2 * (base_row * s.plan->out_channels + channel);
+    at[0] += sums.first, at[1] += sums.second;
+  } else {
     finish_others(g, s.vectors + first, count, base, m, v,
                   g.bias == nullptr ? 0.0f : g.bias[channel]);
+  }
 }
 
 static int tile_size(int count, bool paired, int limit) {
@@ -245,6 +262,7 @@ static void gather_block(const Gather& g, const GatherTask& task, int64_t block,
   Stage s{};
   s.gather = &g, s.plan = &plan, s.weight_sums = task.sums;
   s.waiting = turns == 1 ? nullptr : waiting;
+  if (g.pass == Pass::kSample) s.moments = g.moments + block * plan.moments();
   s.other = g.pass == Pass::kMean ? g.residual : g.x;
   s.both = plan.sources == 2 ? kBothTables.sampled : kBothTables.plain;
   s.paired = g.pass == Pass::kSample && plan.n % 32 == 0 &&

@@ -24,6 +24,7 @@ struct Gather {
   const uint32_t* key;    // kSample: four numbers, see passes.h
   float* output;          // y, or dx
   float* slope_output;    // kSample
+  float* moments;         // kSample: Σy and Σy² [block][row][channel][2]
   bool streamed;          // outputs are too large for the cache: write around it
 };
 
@@ -54,14 +55,22 @@ struct WeightsTask {
   float* sums;
 };
 
+// Operands of the sums of a channel of [pixels][channels][n]; see passes.h.
+struct Moments {
+  int64_t channels, n;
+  const float *a, *b;
+  const float* center;           // c of each channel; null: 0
+  const float *factor, *shift;   // null: every a counts
+};
+
 struct Isa {
   const char* name;
   int lanes;
   int tile, both_tile;  // vectors of outputs at once, and with both gradients
   void (*gather)(const Gather&, const GatherTask&, float* scratch);
   void (*weights)(const Weights&, const WeightsTask&, float* scratch);
-  void (*add_sums)(const float* a, const float* b, int64_t pixels, int64_t channels,
-                   int64_t n, double* sums, float* scratch);
+  void (*add_sums)(const Moments&, int64_t first, int64_t pixels, double* sums,
+                   float* scratch);
   double (*multiply_adds)(int64_t rounds);  // runs that many rounds of `lanes` × 16
 };
 

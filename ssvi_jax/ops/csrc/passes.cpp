@@ -172,6 +172,21 @@ std::array<int32_t, kTableHeader> header(const Plan& plan) {
           static_cast<int32_t>(plan.channel_block)};
 }
 
+// Sums over blocks and rows, in this order whatever the threads did.
+void total_moments(const Shape& shape, const float* moments, int64_t blocks, float* sum,
+                   float* squares) {
+  std::vector<double> totals(2 * shape.co, 0.0);
+  for (int64_t row = 0; row < blocks * shape.p; ++row)
+    for (int64_t i = 0; i < 2 * shape.co; ++i)
+      totals[i] += static_cast<double>(moments[row * 2 * shape.co + i]);
+  const double count = static_cast<double>(shape.n * shape.p * shape.q);
+  for (int64_t c = 0; c < shape.co; ++c) {
+    const double total = totals[2 * c];
+    sum[c] = static_cast<float>(total);
+    squares[c] = static_cast<float>(totals[2 * c + 1] - total * total / count);
+  }
+}
+
 bool empty(const Shape& s) { return s.n == 0 || s.co == 0 || s.p == 0 || s.q == 0; }
 
 }  // namespace
@@ -192,8 +207,13 @@ const Isa* find_isa(const char* name) {
 }
 
 void sample(const Machine& machine, const Shape& shape, const Kernel& kernel,
-            const float* x, const uint32_t* key, float* y, float* slope) {
-  if (empty(shape)) return;
+            const float* x, const uint32_t* key, float* y, float* slope, float* sum,
+            float* squares) {
+  if (empty(shape)) {
+    std::fill_n(sum, shape.co, 0.0f);
+    std::fill_n(squares, shape.co, 0.0f);
+    return;
+  }
   Plan plan = forward_plan(shape);
   const Isa& isa = *machine.isa;
   const bool paired = shape.n % 32 == 0 && isa.lanes >= 8;
@@ -202,8 +222,12 @@ void sample(const Machine& machine, const Shape& shape, const Kernel& kernel,
   Gather g{};
   g.pass = Pass::kSample;
   g.input = x, g.key = key, g.output = y, g.slope_output = slope;
+  const int64_t blocks = plan.image_blocks() * plan.column_blocks();
+  g.moments = sums_scratch.get<float>(blocks * plan.moments());
+  std::fill_n(g.moments, blocks * plan.moments(), 0.0f);
   attach(g, plan, lists.list.entries, lists.list.begin);
   run(machine, plan, g);
+  total_moments(shape, g.moments, blocks, sum, squares);
 }
 
 int64_t mean_table(const Shape& shape) {
@@ -304,27 +328,27 @@ void gradients(const Machine& machine, const Shape& shape, const Kernel& kernel,
   parts.total(machine, lists.list, dmean, dvariance);
 }
 
-void comoment(const Machine& machine, int64_t pixels, int64_t channels, int64_t n,
-              const float* a, const float* b, float* sum, float* product) {
+void comoment(const Machine& machine, const Moments& moments, int64_t pixels, float* sum,
+              float* product) {
   // A fixed number of parts: the order of the sums does not depend on the threads.
-  const int64_t parts = std::clamp<int64_t>(pixels, 1, 16), width = 3 * channels;
+  const int64_t channels = moments.channels, width = 3 * channels;
+  const int64_t parts = std::clamp<int64_t>(pixels, 1, 16);
   double* sums = sums_scratch.get<double>(std::max<int64_t>(1, parts * width));
   std::fill_n(sums, parts * width, 0.0);
   parallel_for(machine.pool, parts, [&](int64_t i) {
     const int64_t low = pixels * i / parts, high = pixels * (i + 1) / parts;
     float* scratch = task_scratch.get<float>(
         std::max<int64_t>(1, width * machine.isa->lanes));
-    const int64_t at = low * channels * n;
-    machine.isa->add_sums(a + at, b + at, high - low, channels, n, sums + i * width,
-                          scratch);
+    machine.isa->add_sums(moments, low, high - low, sums + i * width, scratch);
   });
-  const double count = static_cast<double>(pixels * n);
+  const double count = static_cast<double>(pixels * moments.n);
   for (int64_t c = 0; c < channels; ++c) {
     double total[3] = {};
     for (int64_t i = 0; i < parts; ++i)
       for (int k = 0; k < 3; ++k) total[k] += sums[i * width + 3 * c + k];
     sum[c] = static_cast<float>(total[0]);
-    const double shared = count == 0 ? 0.0 : total[0] * total[1] / count;
+    const bool centered = moments.center != nullptr || count == 0;
+    const double shared = centered ? 0.0 : total[0] * total[1] / count;
     product[c] = static_cast<float>(total[2] - shared);
   }
 }

@@ -17,10 +17,12 @@ struct Machine {
 // Best instruction set of this processor, or the one named; null if it has none such.
 const Isa* find_isa(const char* name);
 
-// y = conv(x, M) + sqrt(conv(x², V)) · ε and slope = ε / (2 sqrt(conv(x², V))). The key
-// has two seeds, the images of the batch that these are a part of, and the first one.
+// y = conv(x, M) + sqrt(conv(x², V)) · ε and slope = ε / (2 sqrt(conv(x², V))), and of
+// each channel Σy and Σ(y − mean y)². The key has two seeds, the images of the batch that
+// these are a part of, and the first one.
 void sample(const Machine& machine, const Shape& shape, const Kernel& kernel,
-            const float* x, const uint32_t* key, float* y, float* slope);
+            const float* x, const uint32_t* key, float* y, float* slope, float* sum,
+            float* squares);
 
 // What is done to an output while it is at hand.
 struct Epilogue {
@@ -59,8 +61,9 @@ void gradients(const Machine& machine, const Shape& shape, const Kernel& kernel,
                const float* g, const float* slope, const float* x, float* dx,
                float* dmean, float* dvariance);
 
-// Of each channel of [pixels][channels][n]: Σa, and Σ(a − mean a)(b − mean b).
-void comoment(const Machine& machine, int64_t pixels, int64_t channels, int64_t n,
-              const float* a, const float* b, float* sum, float* product);
+// Of each channel: Σa and Σa(b − c), where a counts if b · factor + shift > 0. Without a
+// center c is the mean of b, without a factor all of a counts.
+void comoment(const Machine& machine, const Moments& moments, int64_t pixels, float* sum,
+              float* product);
 
 }  // namespace ssvi

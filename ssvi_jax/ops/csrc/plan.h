@@ -81,6 +81,10 @@ struct Plan {
   __attribute__((always_inline)) int64_t row() const {
     return int64_t{columns} * images * sums * lanes;
   }
+  // Floats of the moments of a block of outputs.
+  __attribute__((always_inline)) int64_t moments() const {
+    return 2 * out_h * out_channels;
+  }
   __attribute__((always_inline)) int64_t waiting() const {
     return turns() == 1 ? 0 : groups() * block * row();
   }
