@@ -149,6 +149,6 @@ def test_moments_of_a_convolution_are_those_of_its_result(isa, size, channels, s
     y, center, variance = map(np.float64, found[0])
     scale = np.square(y).mean((0, 1, 2)) + 1e-6
     np.testing.assert_allclose(
-        mean, y.mean((0, 1, 2)), atol=1e-6 * np.sqrt(scale).max()
+        center, y.mean((0, 1, 2)), atol=1e-6 * np.sqrt(scale).max()
     )
     assert np.all(np.abs(variance - y.var((0, 1, 2))) <= 3e-6 * scale)

@@ -128,6 +128,17 @@ class Case:
     def run_mean_apart(self):
         return apart(self.mean_of, self.g, self.x, self.mean, self.bias)
 
+    def run_dense(self):
+        """The gradient of the mean of every weight."""
+        window = sparse.make_window(self.shape, *self.options.values())
+        size = [(int(np.prod(self.shape)),)]
+        call = partial(custom_calls.call, "ssvi_dense_gradient", window, size)
+        return jax.jit(call)(self.x, jnp.asarray(self.g))
+
+    def expected_dense(self):
+        x, kernel = np.asarray(self.x, np.float64), np.zeros(self.shape)
+        return [gradients(x, self.g, kernel, *self.options.values())[1].ravel()]
+
     def expected(self):
         x = np.asarray(self.x, np.float64)
         window = list(self.options.values())
@@ -169,6 +180,7 @@ def check_passes(case):
     assert_close(case.run_apart(), expected)
     assert_close(case.run_mean(), expected_mean)
     assert_close(case.run_mean_apart(), expected_mean)
+    assert_close(case.run_dense(), case.expected_dense())
 
 
 sizes = st.integers(1, 5)
@@ -236,6 +248,7 @@ def test_threads_do_not_change_a_bit(monkeypatch, name):
         monkeypatch.setenv("SSVI_JAX_THREADS", threads)
         case = LAYERS[name]
         runs = case.run, case.run_mean, case.run_apart, case.run_mean_apart
+        runs += (case.run_dense,)
         results.append([array for run in runs for array in run()])
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):

@@ -24,6 +24,7 @@ _HANDLERS = (
     *("ssvi_sample", "ssvi_sample_input", "ssvi_sample_weights"),
     *("ssvi_list_mean", "ssvi_mean", "ssvi_mean_input", "ssvi_mean_weights"),
     *("ssvi_sample_gradients", "ssvi_mean_gradients", "ssvi_comoment"),
+    "ssvi_dense_gradient",
 )
 BATCH_LAST = (1, 2, 3, 0)
 """How axes of ``[batch, rows, columns, channels]`` lie in memory, major to minor."""

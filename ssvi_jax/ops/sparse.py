@@ -204,9 +204,10 @@ def _check(x: jax.Array, index: jax.Array, window: Window, **values: jax.Array) 
         )
 
 
-def _window(
+def make_window(
     shape: Sequence[int], strides: Sequence[int], padding: Sequence[tuple[int, int]]
 ) -> Window:
+    """A kernel's window; raises `InputError` unless it is one of two dimensions."""
     if not len(shape) - 2 == len(strides) == len(padding) == 2:
         raise InputError(
             f"shape, strides, padding: got {shape}, {strides}, {padding}, allowed: a "
@@ -253,7 +254,7 @@ def lrt_conv(
     Raises:
       InputError: where a shape or type is another, or without compiled kernels.
     """
-    window = _window(shape, strides, padding)
+    window = make_window(shape, strides, padding)
     _check(x, index, window, mean=mean, sigma=sigma)
     words = jnp.concatenate(
         [jax.random.bits(key, (2,), jnp.uint32), jnp.uint32(shard.place(x.shape[0]))]
@@ -282,7 +283,7 @@ def conv(
       padding: rows and columns of zeros.
       bias: None, or float32 ``[out]`` added to every output.
     """
-    window = _window(shape, strides, padding)
+    window = make_window(shape, strides, padding)
     bias = jnp.zeros(0, jnp.float32) if bias is None else bias
     _check(x, index, window, mean=mean, bias=bias)
     if bias.shape not in ((0,), (window.shape[3],)):

@@ -240,6 +240,20 @@ ffi::Error mean_gradients(ffi::ThreadPool pool, Images g, Images x, Vector mean,
   });
 }
 
+ffi::Error dense_gradient(ffi::ThreadPool pool, Images x, Images g, Out<Vector> sums,
+                          Window window, std::string_view isa, int64_t threads,
+                          bool poisoned) {
+  return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
+    if (poisoned) poison(sums);
+    const ssvi::Shape shape = make_shape(x.dimensions(), g.dimensions(), window);
+    if (static_cast<int64_t>(sums->element_count()) !=
+        shape.kh * shape.kw * shape.ci * shape.co)
+      throw ssvi::BadIndex();
+    ssvi::dense_gradient(machine, shape, x.typed_data(), g.typed_data(),
+                         sums->typed_data());
+  });
+}
+
 ffi::Error comoment(ffi::ThreadPool pool, Images a, Images b, Vector center,
                     Vector factor, Vector shift, Out<Vector> sum, Out<Vector> product,
                     Window window, std::string_view isa, int64_t threads,
@@ -369,6 +383,14 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_mean_gradients, mean_gradients,
                                   .Arg<Index>()
                                   .Ret<Images>()  // dx
                                   .Ret<Vector>()  // dmean
+                                      SSVI_ATTRIBUTES);
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_dense_gradient, dense_gradient,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Images>()  // x
+                                  .Arg<Images>()  // g
+                                  .Ret<Vector>()  // of every weight
                                       SSVI_ATTRIBUTES);
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_comoment, comoment,

@@ -63,14 +63,31 @@ struct Moments {
   const float *factor, *shift;   // null: every a counts
 };
 
+// Operands of the gradient of all weights, and how its positions are cut: blocks of
+// vectors of images, rows and columns of outputs.
+struct DenseGradient {
+  Shape shape;
+  const float *x, *g;
+  float* sums;  // [kernel row][kernel column][in][out]
+  int vectors, rows, columns;
+  int64_t x_floats, g_floats;  // of a packed block
+};
+
+// A share: some kernel rows, input and output channels.
+struct DenseTask {
+  int64_t tap_low, tap_high, in_low, in_high, out_low, out_high;
+};
+
 struct Isa {
   const char* name;
   int lanes;
   int tile, both_tile;  // vectors of outputs at once, and with both gradients
+  int tile_in, tile_out;  // channels at once in the gradient of all weights
   void (*gather)(const Gather&, const GatherTask&, float* scratch);
   void (*weights)(const Weights&, const WeightsTask&, float* scratch);
   void (*add_sums)(const Moments&, int64_t first, int64_t pixels, double* sums,
                    float* scratch);
+  void (*dense_gradient)(const DenseGradient&, const DenseTask&, float* scratch);
   double (*multiply_adds)(int64_t rounds);  // runs that many rounds of `lanes` × 16
 };
 

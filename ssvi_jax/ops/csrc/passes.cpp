@@ -187,6 +187,33 @@ void total_moments(const Shape& shape, const float* moments, int64_t blocks, flo
   }
 }
 
+// Channels of a task of the gradient of all weights, and bytes and columns of a block.
+constexpr int64_t kDenseIn = 32, kDenseOut = 66, kDenseBytes = 700 << 10;
+constexpr int64_t kDenseColumns = 32;
+
+int64_t parts_of(int64_t size, int64_t most) { return (size + most - 1) / most; }
+
+// Blocks as large as the L2 cache allows: the sums of a block are added up over lanes.
+DenseGradient cut_dense(const Isa& isa, const Shape& s, const float* x, const float* g,
+                        float* sums) {
+  DenseGradient d{s, x, g, sums, 1, 1, 1, 0, 0};
+  d.columns = static_cast<int>(parts_of(s.q, parts_of(s.q, kDenseColumns)));
+  const int64_t in = parts_of(parts_of(s.ci, parts_of(s.ci, kDenseIn)), isa.tile_in);
+  const int64_t out = parts_of(parts_of(s.co, parts_of(s.co, kDenseOut)), isa.tile_out);
+  auto fits = [&](int64_t vectors, int64_t rows) {
+    const int64_t x_rows = (rows - 1) * s.sh + s.kh;
+    const int64_t x_columns = (d.columns - 1) * s.sw + s.kw;
+    d.x_floats = vectors * x_rows * x_columns * in * isa.tile_in * isa.lanes;
+    d.g_floats = vectors * rows * d.columns * out * isa.tile_out * isa.lanes;
+    return 4 * (d.x_floats + d.g_floats) <= kDenseBytes;
+  };
+  while (d.rows < s.p && fits(1, d.rows + 1)) ++d.rows;
+  const int64_t all = parts_of(s.n, isa.lanes);
+  while (d.rows == s.p && d.vectors < all && fits(d.vectors + 1, d.rows)) ++d.vectors;
+  fits(d.vectors, d.rows);
+  return d;
+}
+
 bool empty(const Shape& s) { return s.n == 0 || s.co == 0 || s.p == 0 || s.q == 0; }
 
 }  // namespace
@@ -326,6 +353,32 @@ void gradients(const Machine& machine, const Shape& shape, const Kernel& kernel,
     machine.isa->gather(gather, task, scratch);
   });
   parts.total(machine, lists.list, dmean, dvariance);
+}
+
+void dense_gradient(const Machine& machine, const Shape& shape, const float* x,
+                    const float* g, float* sums) {
+  if (empty(shape)) {
+    std::fill_n(sums, shape.kh * shape.kw * shape.ci * shape.co, 0.0f);
+    return;
+  }
+  const Isa& isa = *machine.isa;
+  const int64_t in_parts = parts_of(shape.ci, kDenseIn);
+  const int64_t out_parts = parts_of(shape.co, kDenseOut);
+  const DenseGradient d = cut_dense(isa, shape, x, g, sums);
+  // More tasks pack the same input again; no sum depends on it.
+  const int64_t pairs = in_parts * out_parts;
+  const int64_t tap_parts = pairs >= 2 * machine.pool.threads ? 1 : shape.kh;
+  parallel_for(machine.pool, pairs * tap_parts, [&](int64_t i) {
+    const int64_t t = i % tap_parts, in = i / tap_parts % in_parts;
+    const int64_t out = i / tap_parts / in_parts;
+    const DenseTask task{part<int64_t>(0, shape.kh, t, tap_parts),
+                         part<int64_t>(0, shape.kh, t + 1, tap_parts),
+                         part<int64_t>(0, shape.ci, in, in_parts),
+                         part<int64_t>(0, shape.ci, in + 1, in_parts),
+                         part<int64_t>(0, shape.co, out, out_parts),
+                         part<int64_t>(0, shape.co, out + 1, out_parts)};
+    isa.dense_gradient(d, task, task_scratch.get<float>(d.x_floats + d.g_floats));
+  });
 }
 
 void comoment(const Machine& machine, const Moments& moments, int64_t pixels, float* sum,

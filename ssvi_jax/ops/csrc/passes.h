@@ -61,6 +61,10 @@ void gradients(const Machine& machine, const Shape& shape, const Kernel& kernel,
                const float* g, const float* slope, const float* x, float* dx,
                float* dmean, float* dvariance);
 
+// The gradient of the mean of every weight, [kh][kw][ci][co].
+void dense_gradient(const Machine& machine, const Shape& shape, const float* x,
+                    const float* g, float* sums);
+
 // Of each channel: Σa and Σa(b − c), where a counts if b · factor + shift > 0. Without a
 // center c is the mean of b, without a factor all of a counts.
 void comoment(const Machine& machine, const Moments& moments, int64_t pixels, float* sum,
