@@ -114,8 +114,12 @@ void run_passes(const Machine& machine, const Shape& s) {
   const Kernel sampled{index.data(), means.data(), sigmas.data(), index.size()};
   const Kernel plain{index.data(), means.data(), nullptr, index.size()};
 
-  ssvi::sample(machine, s, sampled, x.data(), key.data(), y.data(), slope.data());
+  auto total = outputs(s.co), squares = outputs(s.co);
+  ssvi::sample(machine, s, sampled, x.data(), key.data(), y.data(), slope.data(),
+               total.data(), squares.data());
   check(y, "y of a sample");
+  check(total, "sums of a sample");
+  check(squares, "squares of a sample");
   check(slope, "slope");
   const ssvi::Epilogue epilogue{between(0, 1) ? bias.data() : nullptr,
                                 between(0, 1) ? g.data() : nullptr, between(0, 1) == 1};
@@ -153,9 +157,15 @@ void run_passes(const Machine& machine, const Shape& s) {
   check(dx_plain, "gradient of the input, with that of the means");
   check(dmean_plain, "gradient of the means, with that of the input");
 
-  auto sum = outputs(s.ci), product = outputs(s.ci);
-  ssvi::comoment(machine, s.h * s.w, s.ci, s.n, x.data(), x.data(), sum.data(),
-                 product.data());
+  auto dense = outputs(s.kh * s.kw * s.ci * s.co);
+  ssvi::dense_gradient(machine, s, x.data(), g.data(), dense.data());
+  check(dense, "gradient of every weight");
+
+  auto sum = outputs(s.ci), product = outputs(s.ci), line = numbers(s.ci);
+  const float* given = between(0, 1) ? line.data() : nullptr;
+  const ssvi::Moments moments{s.ci, s.n, x.data(), x.data(),
+                              between(0, 1) ? line.data() : nullptr, given, given};
+  ssvi::comoment(machine, moments, s.h * s.w, sum.data(), product.data());
   check(sum, "sum");
   check(product, "product");
 }

@@ -70,7 +70,7 @@ struct DenseGradient {
   const float *x, *g;
   float* sums;  // [kernel row][kernel column][in][out]
   int vectors, rows, columns;
-  int64_t x_floats, g_floats;  // of a packed block
+  int64_t x_floats, g_floats;  // of a packed block; a number an output follows
 };
 
 // A share: some kernel rows, input and output channels.

@@ -187,13 +187,14 @@ void total_moments(const Shape& shape, const float* moments, int64_t blocks, flo
   }
 }
 
-// Channels of a task of the gradient of all weights, and bytes and columns of a block.
+// The gradient of all weights: channels of a task; bytes of a block, which lies in the L2
+// cache; its outputs, of which a tile lies in the L1 cache; columns.
 constexpr int64_t kDenseIn = 32, kDenseOut = 66, kDenseBytes = 700 << 10;
-constexpr int64_t kDenseColumns = 32;
+constexpr int64_t kDenseOutputs = 64, kDenseColumns = 32;
 
 int64_t parts_of(int64_t size, int64_t most) { return (size + most - 1) / most; }
 
-// Blocks as large as the L2 cache allows: the sums of a block are added up over lanes.
+// Blocks as large as the caches allow: the sums of a block are added up over lanes.
 DenseGradient cut_dense(const Isa& isa, const Shape& s, const float* x, const float* g,
                         float* sums) {
   DenseGradient d{s, x, g, sums, 1, 1, 1, 0, 0};
@@ -205,7 +206,8 @@ DenseGradient cut_dense(const Isa& isa, const Shape& s, const float* x, const fl
     const int64_t x_columns = (d.columns - 1) * s.sw + s.kw;
     d.x_floats = vectors * x_rows * x_columns * in * isa.tile_in * isa.lanes;
     d.g_floats = vectors * rows * d.columns * out * isa.tile_out * isa.lanes;
-    return 4 * (d.x_floats + d.g_floats) <= kDenseBytes;
+    return 4 * (d.x_floats + d.g_floats) <= kDenseBytes &&
+           vectors * rows * d.columns <= kDenseOutputs;
   };
   while (d.rows < s.p && fits(1, d.rows + 1)) ++d.rows;
   const int64_t all = parts_of(s.n, isa.lanes);
@@ -377,7 +379,9 @@ void dense_gradient(const Machine& machine, const Shape& shape, const float* x,
                          part<int64_t>(0, shape.ci, in + 1, in_parts),
                          part<int64_t>(0, shape.co, out, out_parts),
                          part<int64_t>(0, shape.co, out + 1, out_parts)};
-    isa.dense_gradient(d, task, task_scratch.get<float>(d.x_floats + d.g_floats));
+    const int64_t outputs = int64_t{d.vectors} * d.rows * d.columns;
+    isa.dense_gradient(d, task,
+                       task_scratch.get<float>(d.x_floats + d.g_floats + outputs));
   });
 }
 
