@@ -1,6 +1,5 @@
 """A part of a batch against the same part of the whole."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

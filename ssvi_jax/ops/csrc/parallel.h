@@ -59,4 +59,10 @@ inline void parallel_for(const Pool& pool, int64_t count,
   if (state->error) std::rethrow_exception(state->error);
 }
 
+// Part i of `parts` of [low, high).
+template <typename T>
+inline T part(T low, T high, int64_t i, int64_t parts) {
+  return static_cast<T>(low + (high - low) * i / parts);
+}
+
 }  // namespace ssvi
