@@ -63,7 +63,7 @@ def _forward(x, scale, bias, epsilon):
     if shard.is_shard():
         totals, products = shard.gather(jnp.stack([total, squares])).swapaxes(0, 1)
         total, squares = _together(totals, products, totals / count, count)
-    whole, _ = shard.place(count)
+    whole = count * shard.size()
     mean, variance = total / whole, squares / whole
     inverse = jax.lax.rsqrt(variance + epsilon)
     factor = scale * inverse
@@ -76,7 +76,7 @@ def _backward(epsilon, kept, cotangents):
     x, mean, own_mean, inverse, scale = kept
     g, g_mean, g_variance = cotangents
     count = x.size // x.shape[-1]
-    whole, _ = shard.place(count)
+    whole = count * shard.size()
     own_total, own_product = total, product = comoment(g, x)  # Σg and Σg(x − mean)
     if shard.is_shard():
         # Every shard normalizes by the same mean and variance, so what they get is the
