@@ -6,12 +6,13 @@ or read-only too.
 
 import numpy as np
 import pytest
-from faults import plans, strike
+from faults import pair, plans, strike
 
 # The two undisturbed runs that all share take most of the time.
 pytestmark = pytest.mark.slow
 
-QUICK = [kind for kind in plans.KINDS if kind not in plans.NEED_MOUNT]
+LEFT_OUT = (*plans.NEED_MOUNT, *plans.NEED_PAIR)
+QUICK = [kind for kind in plans.KINDS if kind not in LEFT_OUT]
 
 
 @pytest.fixture(scope="module")
@@ -25,3 +26,17 @@ def test_a_struck_and_resumed_run_equals_an_undisturbed_one(world, kind):
     rng = np.random.default_rng([7, QUICK.index(kind)])
     result = strike.strike(world, plans.KINDS[kind](rng, world.extent))
     assert result["problems"] == [], result
+
+
+@pytest.mark.parametrize("seed", [0, 1], ids=["the second", "the first"])
+def test_when_one_of_two_processes_is_killed_the_other_ends_too(two, seed):
+    (kind,) = plans.NEED_PAIR
+    plan = plans.KINDS[kind](np.random.default_rng(seed), two.extent)
+    result = strike.strike(two, plan)
+    assert result["problems"] == [], result
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    with pair.Pair(tmp_path_factory.mktemp("pair")) as children:
+        yield strike.prepare(children)
