@@ -56,10 +56,10 @@ class NnxNet(nnx.Module):
 
 CASES: dict[str, dict] = {
     "local_reparam": {},
-    "flipout": {"estimator": "flipout", "library": "nnx"},
+    "flipout": {"estimator": "flipout", "library": "nnx", "accumulate": 2},
 }
 if custom_calls.available():
-    CASES["sparse"] = {"backend": "sparse"}
+    CASES["sparse"] = {"backend": "sparse", "accumulate": 2}
 
 
 def problem(images, labels, *, library="linen", **options):
