@@ -146,3 +146,16 @@ def test_inputs_can_be_made_again():
     edits = [run.drawn(3, "model file", number) for number in range(50)]
     assert edits == [run.drawn(3, "model file", number) for number in range(50)]
     assert len({mutate.of_bytes(bytes(range(200)), edit) for edit in edits}) > 40
+
+
+def test_coverage_guides_inputs(tmp_path):
+    guided = pytest.importorskip("fuzz.guided")
+    edits = mutate.draw(np.random.default_rng(3)) * 3
+    for edit, again in zip(edits, guided.edits_of(guided.bytes_of(edits)), strict=True):
+        assert again.where == pytest.approx(edit.where, abs=1e-9)
+        assert (again.kind, again.value) == (edit.kind, edit.value)
+    result = run.fuzz_guided("densities.json", 0, 300, tmp_path)
+    assert (result["inputs"], result["findings"]) == (300, {})
+    assert result["accepted"]
+    assert result["refused"]
+    assert 0 < result["edges"][0] < result["edges"][1]
