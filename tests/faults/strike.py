@@ -170,7 +170,8 @@ def strike(world: World, plan: Plan) -> dict[str, Any]:
     """Lets one fault happen to a new training, and resumes it.
 
     Returns:
-      ``code`` and ``said`` (last line) of the struck process, ``seconds`` of both,
+      ``code`` and ``said`` (a line) of the struck process, or of the one beside it if
+      there are two; ``seconds`` of both trainings,
       ``resumed_at`` (step), and ``problems``: a list that is empty if all is well.
     """
     parent = world.children.folder / "struck"
@@ -204,7 +205,7 @@ def _strike(world: World, plan: Plan, folder: Path) -> dict[str, Any]:
     at = [line for line in resumed.out.splitlines() if "resumed at step" in line]
     return {
         "code": struck.code,
-        "said": (struck.err.strip().splitlines() or [""])[-1][:200],
+        "said": _why(struck)[:200],
         "resumed_at": int(at[0].split("step ")[1].split()[0]) if at else 0,
         "seconds": round(struck.seconds + resumed.seconds, 2),
         "problems": problems,
@@ -233,6 +234,13 @@ def _process_problems(struck: Process, plan: Plan) -> list[str]:
     if "Traceback" in struck.err:
         problems.append("a traceback")
     return problems
+
+
+def _why(ended: Process) -> str:
+    """The last line of what it said, or the one above JAX's list of addresses."""
+    lines = ended.err.strip().splitlines() or [""]
+    fatal = [line for line in lines if "Terminating process because" in line]
+    return [*lines, *fatal][-1]
 
 
 def _tells_of_the_other(survivor: Process) -> bool:
