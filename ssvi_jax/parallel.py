@@ -23,6 +23,7 @@ from ssvi_jax import methods, vi
 from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError
 from ssvi_jax.ops import shard
+from ssvi_jax.types import Subspace
 
 T = TypeVar("T")
 
@@ -154,7 +155,9 @@ class ShardedVI(vi.VI):
         values = {name: getattr(inference, name) for name in names}
         return cls(**values, devices=devices)
 
-    def placed(self, state, subspace, data, batch_index):
+    def placed(
+        self, state: T, subspace: Subspace, data: vi.Data, batch_index: np.ndarray
+    ) -> tuple[T, Subspace, vi.Data, jax.typing.ArrayLike]:
         """Copies on every device, and each device's part of the rows ``[..., batch]``.
 
         Raises:
@@ -164,11 +167,11 @@ class ShardedVI(vi.VI):
         state, subspace = self.devices.replicate((state, subspace))
         return state, subspace, self.devices.keep(data), rows
 
-    def over_devices(self, function):
+    def over_devices(self, function: Callable[..., T]) -> Callable[..., T]:
         """The function on each shard of the rows."""
         return self.devices.over_shards(function)
 
-    def local(self, tree):
+    def local(self, tree: T) -> T:
         """What this process's first device has."""
         return self.devices.local(tree)
 
