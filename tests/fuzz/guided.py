@@ -11,7 +11,6 @@ and JSON values are mutated too.
 import importlib
 import json
 import os
-import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,24 +22,7 @@ atheris: Any = importlib.import_module("atheris")  # not everybody has it
 with atheris.instrument_imports(include=["ssvi_jax"]):
     from . import guard, mutate, run
 
-EDIT = struct.Struct("<HIQ")
-MOST_EDITS = 8
 NUM_SEEDS = 100
-
-
-def edits_of(data: bytes) -> list[mutate.Edit]:
-    """The edits that bytes stand for; what is left over counts for nothing."""
-    whole = data[: min(len(data), MOST_EDITS * EDIT.size) // EDIT.size * EDIT.size]
-    return [
-        mutate.Edit(kind, where / 2**32, value >> 2)
-        for kind, where, value in EDIT.iter_unpack(whole)
-    ]
-
-
-def bytes_of(edits: list[mutate.Edit]) -> bytes:
-    """Inverse of `edits_of`, up to rounding."""
-    packed = (EDIT.pack(e.kind, int(e.where * 2**32), e.value << 2) for e in edits)
-    return b"".join(packed)
 
 
 def main(name: str, inputs: int, seed: int, folder: Path) -> None:
@@ -51,18 +33,18 @@ def main(name: str, inputs: int, seed: int, folder: Path) -> None:
     (target,) = (target for target in run.all_targets(files) if target.name == name)
     for number in range(NUM_SEEDS):
         edits = mutate.draw(np.random.default_rng([seed, number]))
-        (corpus / str(number)).write_bytes(bytes_of(edits))
+        (corpus / str(number)).write_bytes(mutate.to_bytes(edits))
     guard.install(memory_limit=run.MEMORY_LIMIT)
     counts = run.Counts()
 
     def one(data: bytes) -> None:
-        made = target.make(edits_of(data))
+        made = target.make(mutate.from_bytes(data))
         counts.add(guard.call(made.read, made.size), data.hex())
         if counts.inputs == inputs:
             print(json.dumps(counts.as_dict()), flush=True)
             os._exit(0)
 
-    flags = [f"-seed={seed + 1}", f"-max_len={MOST_EDITS * EDIT.size}", "-timeout=0"]
+    flags = [f"-seed={seed + 1}", f"-max_len={mutate.MOST_BYTES}", "-timeout=0"]
     atheris.Setup([sys.argv[0], *flags, "-len_control=0", str(corpus)], one)
     atheris.Fuzz()
 
