@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
         dataset, config.train_corruption, config.train_severity, seed=config.seed
     )
     folder = processes.agreed(str(config.out or runlog.default_folder(config)))
-    with runlog.RunLog(Path(folder), silent=not first) as log:
+    with processes.together(), runlog.RunLog(Path(folder), silent=not first) as log:
         say(f"data: {dataset.source}\nrun folder: {log.folder}")
         trained = train.train(config, dataset, log)
     if trained.signal:

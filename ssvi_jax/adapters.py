@@ -22,6 +22,7 @@ from jax.typing import ArrayLike
 from ssvi_jax import batch_norm, trees
 from ssvi_jax.dropout import Dropout
 from ssvi_jax.errors import InputError
+from ssvi_jax.ops import shard
 from ssvi_jax.products import Factors, Layer, Products
 from ssvi_jax.types import ApplyFn, ModelState, PackedKernel, Params
 
@@ -153,7 +154,11 @@ class LinenModel(_FlaxModel):
 
 
 def _streams(key: jax.Array) -> dict[str, jax.Array]:
-    """Dropout's random stream, and the one that linen takes for any other name."""
+    """Dropout's random stream, and the one that linen takes for any other name.
+
+    In parts of a batch each has its own: the library draws for the examples it sees.
+    """
+    key = shard.own(key)
     return {"dropout": jax.random.fold_in(key, 0), "params": jax.random.fold_in(key, 1)}
 
 
@@ -203,7 +208,8 @@ class NnxModel(_FlaxModel):
     def _apply(self, products, params, model_state, x, *, train):
         params_state = _to_nnx(params, self._templates[0])
         rest_state = _to_nnx(model_state, self._templates[1])
-        rngs = _reseed(self._rngs, jax.random.fold_in(products.key, 0))
+        key = jax.random.fold_in(shard.own(products.key), 0)
+        rngs = _reseed(self._rngs, key)
         module = nnx.merge(self._graph, params_state, rngs, rest_state, copy=True)
         module.train() if train else module.eval()
         _own_products(module, products)

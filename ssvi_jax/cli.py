@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import tyro
 
@@ -35,12 +35,27 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        _leave(2)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        print("interrupted", file=sys.stderr, flush=True)
+        _leave(130)
+    except Exception:
+        _hurry(1)
+        raise
     sys.exit(code or 0)
+
+
+def _leave(code: int) -> NoReturn:
+    _hurry(code)
+    sys.exit(code)
+
+
+def _hurry(code: int) -> None:
+    """Lets no other process of the training keep this one from ending."""
+    processes = sys.modules.get("ssvi_jax.processes")  # imported where there are some
+    if processes is not None:
+        processes.hurry(code)
 
 
 def parse(argv: Sequence[str]) -> Config:

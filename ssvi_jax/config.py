@@ -4,19 +4,14 @@ Imports nothing heavy, so that a command line can be parsed and refused at once.
 """
 
 import dataclasses
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Literal, get_args, get_origin
 
 import tyro
 
 from ssvi_jax import registry
-from ssvi_jax.errors import (
-    InputError,
-    check_choice,
-    check_fraction,
-    check_positive,
-)
+from ssvi_jax.errors import InputError, check_choice, check_fraction, check_positive
+from ssvi_jax.kinds import check_kind
 
 NOT_COMPARED = frozenset(
     {"out", "resume", "data_dir", "preset", "samples", "figures", "average"}
@@ -101,6 +96,9 @@ class Config:
     """Passes over the training set, to a whole phase; `laptop`: 22 at width 3."""
     batch_size: int = 128
     """Examples per step."""
+    accumulate: int = 1
+    """Compute each step in so many parts of its batch, where it needs too much memory;
+    the same numbers, but for batch norm, which sees a part."""
     train_size: int = 0
     """Use only the first so many training images; 0: all."""
     train_corruption: TrainCorruption = "none"
@@ -242,7 +240,7 @@ class Config:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            _check_kind(_flag(field.name), field.type, getattr(self, field.name))
+            check_kind(_flag(field.name), field.type, getattr(self, field.name))
         check_fraction("--sparsity", self.sparsity)
         check_fraction("--prune-at", self.prune_at)
         check_fraction("--dropout-rate", self.dropout_rate)
@@ -265,6 +263,11 @@ class Config:
                 names = get_args(field.type)
                 check_choice(_flag(field.name), getattr(self, field.name), names)
         self._check_severity()
+        if self.batch_size % self.accumulate:
+            raise InputError(
+                f"--accumulate: got {self.accumulate}, allowed: a number that divides "
+                f"--batch-size {self.batch_size}."
+            )
         if bool(self.decay_at) != (self.schedule == "steps"):
             raise InputError(
                 f"--decay-at: got {list(self.decay_at)} with --schedule "
@@ -330,6 +333,7 @@ _POSITIVE = (
     "width",
     "epochs",
     "batch_size",
+    "accumulate",
     "inner_steps",
     "grow_batches",
     "removal_lambda",
@@ -357,41 +361,6 @@ _NOT_NEGATIVE = (
     "members_at_once",
     "devices",
 )
-
-
-def _check_kind(flag: str, kind: Any, got: object) -> None:
-    """Raises `InputError` for a value of another kind, as a file may hold it."""
-    if get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
-    if kind == str | None:
-        kind = object if got is None else str
-    if get_origin(kind) is tuple:
-        kind = tuple
-        good = isinstance(got, (tuple, list)) and all(_is_a(float, n) for n in got)
-    else:
-        good = _is_a(kind, got)
-    if not good:
-        raise InputError(f"{flag}: got {str(got)[:100]!r}, allowed: {_KINDS[kind]}.")
-
-
-def _is_a(kind: Any, got: object) -> bool:
-    if isinstance(got, bool):  # which Python counts among the numbers
-        return kind not in (int, float, str)
-    if kind is float and isinstance(got, int):
-        return abs(got) <= sys.float_info.max
-    if kind is int:
-        return isinstance(got, int) and abs(got) <= _MAX_INT
-    return kind not in _KINDS or isinstance(got, kind)
-
-
-_MAX_INT = 2**32
-_KINDS: dict[type, str] = {
-    bool: "true or false",
-    int: f"a whole number up to {_MAX_INT:,}",
-    float: "a finite number",
-    str: "text",
-    tuple: "a list of finite numbers",
-}
 
 
 def _flag(name: str) -> str:

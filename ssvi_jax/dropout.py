@@ -7,12 +7,13 @@ pass then is one network, and it does not matter how the examples are batched.
 """
 
 import zlib
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ssvi_jax.ops import noise
+from ssvi_jax.ops import noise, shard
 
 _STREAM = 0x64726F70  # separates it from other noise of the same layer and key
 
@@ -43,7 +44,10 @@ class Dropout(NamedTuple):
             return x
         key = jax.random.fold_in(self.key, _STREAM)
         key = jax.random.fold_in(key, zlib.crc32(path.encode()))
-        shape = (1, *x.shape[1:]) if self.is_shared else x.shape
-        words = noise.bits(jax.random.fold_in(key, use), shape)
+        draw = partial(noise.bits, jax.random.fold_in(key, use))
+        if self.is_shared:
+            words = draw((1, *x.shape[1:]))
+        else:
+            words = shard.noise(draw, x.shape, len(x))
         kept = words >= jnp.uint32(self.rate * 2**32)
         return jnp.where(kept, x / (1 - self.rate), jnp.zeros((), x.dtype))

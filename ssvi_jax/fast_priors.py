@@ -97,11 +97,20 @@ def check_pair(posterior: str, prior: str) -> None:
         )
 
 
-def standard(posterior: str, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draws of the standard normal ("gaussian") or Cauchy distribution."""
+def standard(
+    posterior: str,
+    key: jax.Array,
+    shape: tuple[int, ...],
+    whole: int | None = None,
+    first: jax.typing.ArrayLike = 0,
+) -> jax.Array:
+    """Draws of the standard normal ("gaussian") or Cauchy distribution.
+
+    Of a part of a larger array with `whole` and `first` (see `ops.noise.words`).
+    """
     if posterior == "gaussian":
-        return noise.normal(key, shape)
-    uniform = (noise.bits(key, shape) >> 9).astype(jnp.float32) + 0.5
+        return noise.normal(key, shape, whole=whole, first=first)
+    uniform = (noise.bits(key, shape, whole, first) >> 9).astype(jnp.float32) + 0.5
     return jnp.tan(jnp.pi * (uniform * 2.0**-23 - 0.5))
 
 

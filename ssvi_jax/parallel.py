@@ -19,12 +19,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ssvi_jax import methods, registry, vi
+from ssvi_jax import methods, vi
 from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError
-from ssvi_jax.methods.deterministic import Deterministic
-from ssvi_jax.methods.magnitude import DenseToSparse
-from ssvi_jax.methods.ssvi import SSVI
 from ssvi_jax.ops import shard
 from ssvi_jax.types import Subspace
 
@@ -79,24 +76,36 @@ class Devices:
             self._kept = data, self.replicate(data)
         return self._kept[1]
 
-    def check_batch(self, size: int) -> None:
-        """Raises `InputError` unless a batch of this size can be divided evenly."""
-        if size % self.mesh.size:
+    def check_batch(self, size: int, parts: int = 1) -> None:
+        """Raises `InputError` unless a batch of this size can be divided evenly.
+
+        Args:
+          size: the batch's.
+          parts: how many it is computed in, each by all devices.
+        """
+        number = self.mesh.size
+        if size % (number * parts):
+            kind = f"{number} devices" + f" and --accumulate {parts}" * (parts > 1)
             raise InputError(
-                f"--batch-size: got {size} for {self.mesh.size} devices, allowed: a "
-                f"multiple of {self.mesh.size}."
+                f"--batch-size: got {size} for {kind}, allowed: a multiple of "
+                f"{number * parts}."
             )
 
-    def cut(self, batch_index: np.ndarray) -> jax.Array:
-        """Rows ``[M, batch]``, of which each device gets consecutive columns.
+    def cut(self, batch_index: np.ndarray, parts: int = 1) -> jax.Array:
+        """Rows ``[..., batch]``, of which each device gets consecutive ones.
+
+        Of each part of the batch, if it is computed in several: what normalizes over a
+        part then sees the same examples however many devices there are.
 
         Raises:
           InputError: they cannot be divided evenly.
         """
-        self.check_batch(batch_index.shape[1])
-        rows = np.asarray(batch_index, np.int32)
-        sharding = NamedSharding(self.mesh, P(None, shard.AXIS))
-        return jax.make_array_from_callback(rows.shape, sharding, rows.__getitem__)
+        *outer, size = batch_index.shape
+        self.check_batch(size, parts)
+        pieces = np.reshape(batch_index, (*outer, parts, self.mesh.size, -1))
+        rows = pieces.swapaxes(-3, -2).reshape(*outer, size).astype(np.int32)
+        along = NamedSharding(self.mesh, _along_last(rows.ndim))
+        return jax.make_array_from_callback(rows.shape, along, rows.__getitem__)
 
     def local(self, tree: T) -> T:
         """Replicated arrays as ordinary ones, on this process's first device."""
@@ -105,14 +114,23 @@ class Devices:
     def over_shards(self, function: Callable[..., T]) -> Callable[..., T]:
         """A function of (state, subspace, data, rows), run on each shard of the rows.
 
-        What it returns must be the same on all of them.
+        Rows are ``[..., batch]``. What it returns must be the same on all of them.
         """
-        specs = (P(), P(), P(), P(None, shard.AXIS))
+
         # JAX's check of what is the same everywhere does not know the sparse kernels,
         # and would sum gradients of full kernels where they are made.
-        return jax.shard_map(
-            function, mesh=self.mesh, in_specs=specs, out_specs=P(), check_vma=False
-        )
+        def run(state, subspace, data, rows):
+            specs = (P(), P(), P(), _along_last(rows.ndim))
+            shards = jax.shard_map(
+                function, mesh=self.mesh, in_specs=specs, out_specs=P(), check_vma=False
+            )
+            return shards(state, subspace, data, rows)
+
+        return run
+
+
+def _along_last(axes: int) -> P:
+    return P(*(None,) * (axes - 1), shard.AXIS)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -120,8 +138,9 @@ class ShardedVI(vi.VI):
     """`vi.VI` on several devices: the same calls and, up to rounding, numbers.
 
     States, data and results are ordinary arrays of one device, as there. An `augment`
-    of your own must draw for the whole batch (see `ops.shard.rows`). In a model with
-    flax's dropout every device drops the same places of its own part of the batch.
+    of your own must draw for the whole batch (see `ops.shard.rows`). What a Flax module
+    draws itself, as its dropout does, differs from that of one device: every device has
+    a random key of its own for it.
 
     Attributes:
       devices: what to run on.
@@ -136,64 +155,35 @@ class ShardedVI(vi.VI):
         values = {name: getattr(inference, name) for name in names}
         return cls(**values, devices=devices)
 
-    def _scan(self, state, subspace, data, batch_index):
-        operands = self._placed(state, subspace, data, batch_index)
-        return self.devices.local(self.sharded_steps(*operands))
+    def placed(
+        self, state: T, subspace: Subspace, data: vi.Data, batch_index: np.ndarray
+    ) -> tuple[T, Subspace, vi.Data, jax.typing.ArrayLike]:
+        """Copies on every device, and each device's part of the rows ``[..., batch]``.
 
-    def _dense_gradient(self, state, subspace, data, batch_index, estimator):
-        operands = self._placed(state, subspace, data, batch_index)
-        return self.devices.local(self.sharded_growth(*operands, estimator))
-
-    def _placed(self, state, subspace, data, batch_index):
-        rows = self.devices.cut(batch_index)
+        Raises:
+          InputError: they cannot be divided evenly.
+        """
+        rows = self.devices.cut(batch_index, self.accumulate)
         state, subspace = self.devices.replicate((state, subspace))
         return state, subspace, self.devices.keep(data), rows
 
-    @partial(jax.jit, static_argnames="self", donate_argnames="state")
-    def sharded_steps(
-        self, state: vi.State, subspace: Subspace, data: vi.Data, batch_index: jax.Array
-    ) -> tuple[vi.State, dict[str, jax.Array]]:
-        """`vi.VI.steps` on arrays that are already spread over the devices."""
-        steps = self.devices.over_shards(self.steps)
-        return steps(state, subspace, data, batch_index)
+    def over_devices(self, function: Callable[..., T]) -> Callable[..., T]:
+        """The function on each shard of the rows."""
+        return self.devices.over_shards(function)
 
-    @partial(jax.jit, static_argnames=("self", "estimator"))
-    def sharded_growth(
-        self,
-        state: vi.State,
-        subspace: Subspace,
-        data: vi.Data,
-        batch_index: jax.Array,
-        estimator: str,
-    ) -> dict[str, jax.Array]:
-        """`vi.VI.growth`, likewise."""
-        growth = self.devices.over_shards(partial(self.growth, estimator=estimator))
-        return growth(state, subspace, data, batch_index)
+    def local(self, tree: T) -> T:
+        """What this process's first device has."""
+        return self.devices.local(tree)
 
 
 def spread(method: methods.Method, config: Config) -> methods.Method:
     """A method that trains on the devices that its configuration asks for.
 
     Raises:
-      InputError: too many devices, a batch that they cannot divide evenly, or a method
-        that cannot.
+      InputError: too many devices, or a batch that they cannot divide evenly.
     """
     devices = Devices(config.devices)
     if devices.mesh.size == 1:
         return method
-    can = [name for name, entry in registry.METHODS.items() if entry.on_devices]
-    if config.method not in can:
-        raise InputError(
-            f"--devices: got {devices.mesh.size} in all, allowed with --method "
-            f"{config.method}: 1; those that share a batch are {', '.join(can)}."
-        )
-    devices.check_batch(config.batch_size)
-    if isinstance(method, DenseToSparse):
-        inferences = {
-            name: ShardedVI.of(inference, devices)
-            for name, inference in method.inferences.items()
-        }
-        return dataclasses.replace(method, inferences=inferences)
-    assert isinstance(method, SSVI | Deterministic)
-    sharded = ShardedVI.of(method.inference, devices)
-    return dataclasses.replace(method, inference=sharded)
+    devices.check_batch(config.batch_size, config.accumulate)
+    return method.with_inference(partial(ShardedVI.of, devices=devices))

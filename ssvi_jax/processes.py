@@ -6,10 +6,12 @@ in every process for itself, from the same gradients and the same random numbers
 nothing is sent for it; once a phase their hashes are compared.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -23,6 +25,13 @@ from ssvi_jax.types import Masks
 
 # The first process evaluates after the training, when the others have nothing to do.
 _SHUTDOWN_SECONDS = 24 * 3600
+
+HURRY_SECONDS = 10.0
+"""A process that an error ends waits so long for the others, which may have the same
+one to tell; then it leaves, for they may wait for it."""
+
+_OF_OTHERS = ("Gloo", "NCCL", "RCCL", "UNAVAILABLE", "heartbeat")
+"""What errors say that come of another process."""
 
 
 def start(coordinator: str | None, num_processes: int, process_id: int) -> None:
@@ -55,6 +64,42 @@ def start(coordinator: str | None, num_processes: int, process_id: int) -> None:
             f"({str(error).splitlines()[0]}). Give each --coordinator HOST:PORT (of "
             "the first, a free port), --num-processes and its own --process-id."
         ) from error
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Says so if what fails inside fails because another process has ended.
+
+    Raises:
+      InputError: a message to or from another process failed.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, RuntimeError) as error:  # JAX raises either
+        text = str(error)
+        if not (_is_one_of_several() and any(name in text for name in _OF_OTHERS)):
+            raise
+        raise InputError(
+            f"another process of this training has ended ({text.splitlines()[0]}); "
+            "what is saved is kept. Start all of them again, with --resume."
+        ) from error
+
+
+def hurry(code: int) -> None:
+    """Ends this process soon, also if others of its training do not; after an error.
+
+    JAX waits at the exit for all processes, and they may wait for this one.
+    """
+    if _is_one_of_several():
+        timer = threading.Timer(HURRY_SECONDS, os._exit, [code])
+        timer.daemon = True
+        timer.start()
+
+
+def _is_one_of_several() -> bool:
+    return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_launched() -> bool:

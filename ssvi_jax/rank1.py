@@ -21,6 +21,7 @@ W may be dense, or a sparse posterior of `vi.VI`.
 import dataclasses
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -30,6 +31,7 @@ from ssvi_jax import fast_priors, trees
 from ssvi_jax import posterior as posterior_lib
 from ssvi_jax.errors import InputError, check_choice, check_fraction, check_positive
 from ssvi_jax.fast_priors import FastPrior
+from ssvi_jax.ops import shard
 from ssvi_jax.products import Factors, Layer
 from ssvi_jax.types import ModelState, PackedKernel, Params, Subspace, Weights
 
@@ -171,7 +173,7 @@ class Rank1:
                 path: Factors(
                     self._rows(layer.r, _key(key, path, 0), len(x)),
                     self._rows(layer.s, _key(key, path, 1), len(x)),
-                    layer.bias,
+                    None if layer.bias is None else _of_examples(layer.bias, len(x)),
                 )
                 for path, layer in fast.items()
             }
@@ -269,18 +271,16 @@ class Rank1:
 
     def _rows(self, leaf: Leaf, key: jax.Array, rows: int) -> jax.Array:
         """Draws ``[rows, *n]``, equal blocks of rows of each of the leaf's members."""
-        mean = leaf["mean"]
+        mean = _of_examples(leaf["mean"], rows)
         if not self.is_random:
             return mean
-        members = len(mean)
-        if rows % members:
-            raise InputError(
-                f"batch: got {rows} examples for {members} members, allowed: a "
-                "multiple of their number."
-            )
-        shape = (members, rows // members, *mean.shape[1:])
-        drawn = fast_priors.standard(self.spec.posterior, key, shape)
-        values = mean[:, None] + self._sigma(leaf)[:, None] * drawn
+        if rows % len(mean):
+            raise _uneven(rows, len(mean))
+        sigma = _of_examples(self._sigma(leaf), rows)
+        blocks = (len(mean), rows // len(mean), *mean.shape[1:])
+        draw = partial(fast_priors.standard, self.spec.posterior, key)
+        drawn = shard.noise(draw, blocks, rows)
+        values = mean[:, None] + sigma[:, None] * drawn
         return jnp.clip(values, -LIMIT, LIMIT).reshape(rows, *mean.shape[1:])
 
     def _initial(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array]:
@@ -297,6 +297,30 @@ class Rank1:
         spread = RHO_SPREAD * jax.random.truncated_normal(key_rho, -2.0, 2.0, shape)
         rho = posterior_lib.to_rho(jnp.full(shape, spec.sigma_init))
         return {"mean": mean, "rho": rho + spread}
+
+
+def _of_examples(values: jax.Array, examples: int) -> jax.Array:
+    """What serves equal blocks of these examples, from each member's ``[K, *n]``.
+
+    That is what comes, unless the examples are a part of a batch: its members' blocks
+    are those of the whole one, and each example gets a row of its own.
+    """
+    if not shard.is_part():
+        return values
+    tiles, whole, _ = shard.among(examples)
+    if tiles * whole % len(values):
+        raise _uneven(tiles * whole, len(values))
+    member = shard.numbers(examples) // (tiles * whole // len(values))
+    # Not a gather, whose gradient would be a scatter: slow, and on a GPU in any order.
+    chosen = jax.nn.one_hot(member, len(values), dtype=values.dtype)
+    return jnp.tensordot(chosen, values, 1, precision=jax.lax.Precision.HIGHEST)
+
+
+def _uneven(rows: int, members: int) -> InputError:
+    return InputError(
+        f"batch: got {rows} examples for {members} members, allowed: a multiple of "
+        "their number."
+    )
 
 
 def is_factor(path: str) -> bool:

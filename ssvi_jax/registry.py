@@ -17,7 +17,6 @@ class Entry(NamedTuple):
       changes: fields of `Config` that it changes in every preset.
       reads: names in `SETTINGS`; fields of the others are refused.
       sparse_from_start: whether it keeps `1 - sparsity` of the weights throughout.
-      on_devices: whether it can train on several devices.
       swap_gradients: dense gradients that a swap takes, over `grow_batches`.
       swap_passes: forward passes of the mean network besides, likewise.
     """
@@ -26,7 +25,6 @@ class Entry(NamedTuple):
     changes: Mapping[str, object] = {}
     reads: tuple[str, ...] = ()
     sparse_from_start: bool = False
-    on_devices: bool = False
     swap_gradients: int = 1
     swap_passes: int = 0
 
@@ -55,22 +53,18 @@ SETTINGS: dict[str, tuple[tuple[str, ...], str]] = {
 _DENSE = {"sparsity": 0.0, "replacement_rate": 0.0}
 
 METHODS: dict[str, Entry] = {
-    "ssvi": Entry("ssvi:build", sparse_from_start=True, on_devices=True),
-    "deterministic": Entry("deterministic:build", _DENSE, on_devices=True),
-    "rigl": Entry(
-        "rigl:build_rigl", {"removal": "mean"}, sparse_from_start=True, on_devices=True
-    ),
+    "ssvi": Entry("ssvi:build", sparse_from_start=True),
+    "deterministic": Entry("deterministic:build", _DENSE),
+    "rigl": Entry("rigl:build_rigl", {"removal": "mean"}, sparse_from_start=True),
     "set": Entry(
         "rigl:build_set",
         {"removal": "mean", "addition": "random"},
         sparse_from_start=True,
-        on_devices=True,
     ),
     "static": Entry(
         "rigl:build_static",
         {"replacement_rate": 0.0},
         sparse_from_start=True,
-        on_devices=True,
     ),
     "masked_bnn": Entry(
         "masked_bnn:build",
@@ -89,7 +83,6 @@ METHODS: dict[str, Entry] = {
         "magnitude:build",
         {"replacement_rate": 0.0, "prune_at": 0.5},
         ("pruning",),
-        on_devices=True,
     ),
     "svd": Entry(
         "svd:build",
@@ -102,7 +95,6 @@ METHODS: dict[str, Entry] = {
             "weight_decay": 0.0,
         },
         ("pruning",),
-        on_devices=True,
     ),
     "ivon": Entry(
         "ivon:build",

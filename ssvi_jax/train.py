@@ -41,8 +41,8 @@ from ssvi_jax.network import ImageNetwork, NetworkSpec
 from ssvi_jax.ops import backend
 from ssvi_jax.presets import ENSEMBLES
 from ssvi_jax.runlog import RunLog
+from ssvi_jax.state import State, is_packed
 from ssvi_jax.types import Masks
-from ssvi_jax.vi import State, is_packed
 
 CHECKPOINT_SECONDS = 60.0
 """Checkpoints are written at epoch ends, and when the last is older than this."""

@@ -6,7 +6,7 @@ same keys, so they are pytrees that line up leaf by leaf.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import jax
@@ -17,6 +17,18 @@ Params = Mapping
 
 ModelState = Mapping
 """Nested dictionary of non-trained arrays (batch-norm running statistics)."""
+
+Data = tuple[jax.Array, jax.Array]
+"""Inputs ``[n, ...]`` and labels ``[n]`` of the whole training set, on the device."""
+
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
+"""(inputs ``[batch, ...]``, key) → inputs ``[batch, ...]``."""
+
+LogLikelihood = Callable[[jax.Array, jax.Array], jax.Array]
+"""(model output ``[batch, ...]``, labels ``[batch]``) → log p(y|x,θ) ``[batch]``."""
+
+ParamsKL = Callable[[Params, jax.Array], jax.Array]
+"""(deterministic parameters, key) → KL in nats of distributions that they hold."""
 
 Masks = dict[str, np.ndarray]
 """Basis selection γ: path → boolean array of the kernel's full shape, on the host."""

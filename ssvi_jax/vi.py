@@ -15,97 +15,47 @@ Only jax, optax and numpy are imported here; a model is any `types.ApplyFn`.
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, cast
+from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ssvi_jax import accumulate, likelihoods, priors, trees
 from ssvi_jax import masks as masks_lib
 from ssvi_jax import posterior as posterior_lib
-from ssvi_jax import priors, trees
 from ssvi_jax.errors import InputError, check_choice, check_positive, check_rows
 from ssvi_jax.forward import forward
 from ssvi_jax.ops import shard
+from ssvi_jax.state import State, Trainable
 from ssvi_jax.types import (
     ApplyFn,
+    Augment,
+    Data,
+    LogLikelihood,
     Masks,
     ModelState,
     Params,
-    Posterior,
+    ParamsKL,
     Subspace,
     Weights,
 )
 
+T = TypeVar("T")
+
 ESTIMATORS = ("local_reparam", "flipout", "weight_sample")
-
-Data = tuple[jax.Array, jax.Array]
-"""Inputs ``[n, ...]`` and labels ``[n]`` of the whole training set, on the device."""
-
-Augment = Callable[[jax.Array, jax.Array], jax.Array]
-"""(inputs ``[batch, ...]``, key) → inputs ``[batch, ...]``."""
-
-LogLikelihood = Callable[[jax.Array, jax.Array], jax.Array]
-"""(model output ``[batch, ...]``, labels ``[batch]``) → log p(y|x,θ) ``[batch]``."""
-
-ParamsKL = Callable[[Params, jax.Array], jax.Array]
-"""(deterministic parameters, key) → KL in nats of distributions that they hold."""
 
 DEFAULT_PRIOR = priors.GaussianPrior(std=0.1)
 
 _GROWTH_STREAM = 0x67726F77  # separates growth from training in the key of one step
 
 
-class Trainable(NamedTuple):
-    """What the optimizer sees: the packed posterior and the deterministic rest."""
-
-    posterior: Posterior
-    params: Params
-
-
-class State(NamedTuple):
-    """Training state; every Bayesian leaf, moments included, is packed to ``[s]``.
-
-    Attributes:
-      posterior: packed Gaussians or points.
-      params: deterministic parameters, nested.
-      model_state: running statistics, nested.
-      opt_state: optimizer state over `Trainable`.
-      step: int32 scalar, the number of steps taken.
-      key: base random key; step t uses ``fold_in(key, t)``.
-    """
-
-    posterior: Posterior
-    params: Params
-    model_state: ModelState
-    opt_state: optax.OptState
-    step: jax.Array
-    key: jax.Array
-
-    @property
-    def weights(self) -> Weights:
-        """What prediction needs of the state."""
-        return Weights(self.posterior, self.params, self.model_state)
-
-
-def is_packed(path: str) -> bool:
-    """Whether a leaf of a state, by its path, has one value a selected weight.
-
-    Only such leaves change their size, where a training prunes.
-    """
-    return "posterior" in path.split("/")
-
-
-def categorical_log_likelihood(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Log softmax probability (nats) of integer labels ``[batch]``."""
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    return -optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class VI:
     """Mean-field variational inference on the coordinates that masks select.
+
+    On one device; `parallel.ShardedVI` is the same on several.
 
     Attributes:
       apply_fn: the network (see `adapters` for Flax models).
@@ -120,9 +70,10 @@ class VI:
       is_bayesian: which parameters get a posterior; the rest is deterministic.
       params_kl: added to the KL, where the network's parameters are those of
         distributions that it draws from itself (see `rank1`).
+      accumulate: parts that a batch is computed in (see `accumulate`); 1: at once.
 
     Raises:
-      InputError: an unknown estimator, or N that is not positive.
+      InputError: an unknown estimator, or N or a number of parts that is not positive.
     """
 
     apply_fn: ApplyFn
@@ -133,13 +84,15 @@ class VI:
     backend: str = "xla"
     kl_weight: Callable[[jax.Array], jax.typing.ArrayLike] = lambda step: 1.0
     augment: Augment | None = None
-    log_likelihood: LogLikelihood = categorical_log_likelihood
+    log_likelihood: LogLikelihood = likelihoods.categorical_log_likelihood
     is_bayesian: trees.Predicate = trees.is_kernel
     params_kl: ParamsKL | None = None
+    accumulate: int = 1
 
     def __post_init__(self):
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_positive("num_data", self.num_data)
+        check_positive("accumulate", self.accumulate)
 
     def kernel_shapes(self, params: Params) -> dict[str, tuple[int, ...]]:
         """Path → full shape of every kernel that gets a posterior."""
@@ -230,7 +183,7 @@ class VI:
             "nll": nll,
             "kl": kl,
             "kl_weight": kl_weight,
-            "accuracy": _accuracy(output, labels),
+            "accuracy": likelihoods.accuracy(output, labels),
         }
         return loss, (metrics, model_state)
 
@@ -265,13 +218,20 @@ class VI:
         key_augment, key_loss = jax.random.split(
             jax.random.fold_in(state.key, state.step)
         )
-        if self.augment is not None:
-            batch = (self.augment(batch[0], key_augment), batch[1])
         trainable = Trainable(state.posterior, state.params)
-        found = jax.grad(self.negative_elbo, has_aux=True)(
-            trainable, state.model_state, subspace, batch, key_loss, state.step
+
+        def found(part):
+            x, labels = part
+            if self.augment is not None:
+                x = self.augment(x, key_augment)
+            return jax.grad(self.negative_elbo, has_aux=True)(
+                *(trainable, state.model_state, subspace, (x, labels)),
+                *(key_loss, state.step),
+            )
+
+        grads, (metrics, model_state) = shard.mean(
+            accumulate.mean(found, batch, self.accumulate)
         )
-        grads, (metrics, model_state) = shard.mean(found)
         updates, opt_state = self.tx.update(grads, state.opt_state, trainable)
         trainable = cast(Trainable, optax.apply_updates(trainable, updates))
         state = State(*trainable, model_state, opt_state, state.step + 1, state.key)
@@ -296,11 +256,13 @@ class VI:
         """
         check_rows("batch_index", batch_index, len(data[1]))
         subspace = masks_lib.to_subspace(masks, state.posterior)
-        return self._scan(state, subspace, data, batch_index)
+        operands = self.placed(state, subspace, data, batch_index)
+        return self.local(self._scan(*operands))
 
     @partial(jax.jit, static_argnames="self", donate_argnames="state")
     def _scan(self, state, subspace, data, batch_index):
-        return self.steps(state, subspace, data, batch_index)
+        steps = self.over_devices(self.steps)
+        return steps(state, subspace, data, batch_index)
 
     def steps(
         self, state: State, subspace: Subspace, data: Data, batch_index: jax.Array
@@ -336,11 +298,13 @@ class VI:
         estimator = "mean" if at_mean else self.estimator
         check_rows("batch_index", batch_index, len(data[1]))
         subspace = masks_lib.to_subspace(masks, state.posterior)
-        return self._dense_gradient(state, subspace, data, batch_index, estimator)
+        operands = self.placed(state, subspace, data, batch_index)
+        return self.local(self._dense_gradient(*operands, estimator))
 
     @partial(jax.jit, static_argnames=("self", "estimator"))
     def _dense_gradient(self, state, subspace, data, batch_index, estimator):
-        return self.growth(state, subspace, data, batch_index, estimator)
+        growth = self.over_devices(partial(self.growth, estimator=estimator))
+        return growth(state, subspace, data, batch_index)
 
     def growth(
         self,
@@ -373,27 +337,41 @@ class VI:
             )
             return -jnp.mean(self.log_likelihood(output, data[1][rows]))
 
+        number, size = batch_index.shape
+        parts = accumulate.cut(size, self.accumulate)
+
         def body(total, item):
             rows, i = item
-            grads = jax.grad(loss)(zeros, rows, jax.random.fold_in(key, i))
+            with shard.part(i % self.accumulate, self.accumulate):
+                batch_key = jax.random.fold_in(key, i // self.accumulate)
+                grads = jax.grad(loss)(zeros, rows, batch_key)
             return jax.tree.map(jnp.add, total, grads), None
 
         zeros = {path: jnp.zeros(shape) for path, shape in subspace.shapes}
-        number = batch_index.shape[0]
-        total, _ = jax.lax.scan(body, zeros, (batch_index, jnp.arange(number)))
+        number *= self.accumulate
+        rows = batch_index.reshape(number, parts[1])
+        total, _ = jax.lax.scan(body, zeros, (rows, jnp.arange(number)))
         return jax.tree.map(lambda g: jnp.abs(g) / number, shard.mean(total))
+
+    def placed(
+        self, state: T, subspace: Subspace, data: Data, batch_index: np.ndarray
+    ) -> tuple[T, Subspace, Data, jax.typing.ArrayLike]:
+        """The operands where `over_devices` wants them; here, where they are."""
+        return state, subspace, data, batch_index
+
+    def over_devices(self, function: Callable[..., T]) -> Callable[..., T]:
+        """A function of such operands on what it runs on; inside jit. Here, itself.
+
+        What it returns must be the same for every part of a batch.
+        """
+        return function
+
+    def local(self, tree: T) -> T:
+        """What such a function returned, as ordinary arrays."""
+        return tree
 
     def sample(self, state: State, masks: Masks, key: jax.Array) -> Params:
         """Full parameters with one draw of the posterior; pruned weights are 0."""
         subspace = masks_lib.to_subspace(masks, state.posterior)
         draws = posterior_lib.sample(state.posterior, subspace, key)
         return trees.merge(state.params, draws)
-
-
-def _accuracy(output: jax.Array, labels: jax.Array) -> jax.Array:
-    """Of one output an example, or the mean over members ``[batch, K, classes]``."""
-    between = output.ndim - labels.ndim - 1
-    if not jnp.issubdtype(labels.dtype, jnp.integer) or between not in (0, 1):
-        return jnp.full((), jnp.nan)
-    labels = labels.reshape(*labels.shape, *(1,) * between)
-    return jnp.mean(jnp.argmax(output, axis=-1) == labels)

@@ -56,10 +56,10 @@ class NnxNet(nnx.Module):
 
 CASES: dict[str, dict] = {
     "local_reparam": {},
-    "flipout": {"estimator": "flipout", "library": "nnx"},
+    "flipout": {"estimator": "flipout", "library": "nnx", "accumulate": 2},
 }
 if custom_calls.available():
-    CASES["sparse"] = {"backend": "sparse"}
+    CASES["sparse"] = {"backend": "sparse", "accumulate": 2}
 
 
 def problem(images, labels, *, library="linen", **options):
@@ -105,9 +105,9 @@ def bytes_of_a_step(**options):
     sharded = parallel.ShardedVI.of(inference, parallel.Devices(8))
     dataset = jnp.zeros((BATCH, 8, 8, 1)), jnp.zeros(BATCH, jnp.int32)
     rows = np.zeros((2, BATCH), np.int32)
-    operands = sharded._placed(state, masks_lib.to_subspace(masks), dataset, rows)
-    loop = sharded.sharded_steps.lower(sharded, *operands)
-    growth = sharded.sharded_growth.lower(sharded, *operands, inference.estimator)
+    operands = sharded.placed(state, masks_lib.to_subspace(masks), dataset, rows)
+    loop = sharded._scan.lower(sharded, *operands)
+    growth = sharded._dense_gradient.lower(sharded, *operands, inference.estimator)
     weights = sum(mask.size for mask in masks.values())
     texts = [f.compile().as_text() or "" for f in (loop, growth)]
     return np.array([*map(traffic.message_bytes, texts), weights])

@@ -3,6 +3,7 @@
 The long mode (`python -m tests.fuzz.run`) gives the same readers more than 10⁵ inputs.
 """
 
+import importlib.util
 import os
 import time
 
@@ -37,6 +38,12 @@ INPUTS = {
     "network of a model file, checksum right": 20,
 }
 """Target → inputs in the test below."""
+
+
+FOUND_TEXT = (
+    "f8950a2f316458d0b825ca30f811dbb49dd2c386b3ac34d144ffffffffffffffffffffffffffffff"
+    "ffffffffffc6b7"
+)
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +153,34 @@ def test_inputs_can_be_made_again():
     edits = [run.drawn(3, "model file", number) for number in range(50)]
     assert edits == [run.drawn(3, "model file", number) for number in range(50)]
     assert len({mutate.of_bytes(bytes(range(200)), edit) for edit in edits}) > 40
+
+
+@pytest.mark.parametrize(
+    ("name", "edits"),
+    [
+        ("config.json of a comparison", FOUND_TEXT),
+        ("results.json of a report", "61f4cf9e3e5248eea594c03400006810"),
+    ],
+)
+def test_what_coverage_found_is_refused_in_short(targets, name, edits):
+    made = targets[name].make(mutate.from_bytes(bytes.fromhex(edits)))
+    outcome = guard.call(made.read, made.size)
+    assert outcome.kind == "refused"
+    assert len(outcome.text) < 1500
+
+
+def test_edits_as_bytes():
+    edits = mutate.draw(np.random.default_rng(3)) * 3
+    found = mutate.from_bytes(mutate.to_bytes(edits) + b"rest")
+    for edit, again in zip(edits, found, strict=True):
+        assert again.where == pytest.approx(edit.where, abs=1e-9)
+        assert (again.kind, again.value) == (edit.kind, edit.value)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("atheris"), reason="no atheris")
+def test_coverage_guides_inputs(tmp_path):
+    result = run.fuzz_guided("densities.json", 0, 300, tmp_path)
+    assert (result["inputs"], result["findings"]) == (300, {})
+    assert result["accepted"]
+    assert result["refused"]
+    assert 30 < result["edges"][0] <= result["edges"][1]

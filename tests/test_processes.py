@@ -6,8 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import smoke_run
@@ -149,6 +151,55 @@ def test_masks_that_differ_stop_every_process():
             errors
         )
         assert "Traceback" not in errors
+
+
+ALONE = """
+import sys
+from ssvi_jax import cli, processes
+from ssvi_jax.errors import InputError
+
+def main(argv):
+    asked = cli.parse(argv)
+    processes.start(asked.coordinator, asked.num_processes, asked.process_id)
+    processes.HURRY_SECONDS = 1.0
+    with processes.together():
+        processes.agreed("")
+        if asked.process_id == 1:
+            raise InputError("of one alone")
+        processes.agreed("")
+
+cli.run(main)
+"""
+
+
+def test_an_error_of_one_process_ends_all():
+    (code, _, errors), (other_code, _, other_errors) = together(2, ["-c", ALONE])
+    assert (code, other_code) == (2, 2)
+    assert "error: of one alone" in other_errors
+    assert "error: another process of this training has ended (" in errors
+    assert "Traceback" not in errors + other_errors
+
+
+@pytest.mark.parametrize(
+    ("error", "several", "expected"),
+    [
+        (jax.errors.JaxRuntimeError("UNKNOWN: Gloo failed"), True, "another process"),
+        (ValueError("UNKNOWN: Gloo failed"), True, "another process of"),
+        (ValueError("UNKNOWN: Gloo failed"), False, "^UNKNOWN"),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED"), True, "^RESOURCE"),
+        (InputError("Gloo: got this"), True, "^Gloo"),
+    ],
+)
+def test_only_failed_messages_are_others_faults(error, several, expected, monkeypatch):
+    monkeypatch.setattr(processes, "_is_one_of_several", lambda: several)
+    kind = InputError if "another" in expected else type(error)
+    with pytest.raises(kind, match=expected), processes.together():
+        raise error
+
+
+def test_a_process_alone_is_not_hurried():
+    processes.hurry(1)
+    assert not any(isinstance(t, threading.Timer) for t in threading.enumerate())
 
 
 def test_hashes_know_shapes_names_and_bits():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssvi_jax.errors import InputError
 from ssvi_jax.ops import custom_calls, noise, shard, sparse
 
 KEY = jax.random.key(3)
@@ -76,3 +77,52 @@ def test_only_floating_leaves_are_averaged():
     for name, value in tree.items():
         assert found[name].dtype == value.dtype
         np.testing.assert_array_equal(found[name], value)
+
+
+@pytest.mark.parametrize(("tiles", "part"), [(1, 2), (3, 1), (2, 0)])
+def test_what_is_drawn_for_a_part_is_what_the_whole_has(tiles, part):
+    parts, own, channels = 4, 5, 3
+    count, whole = tiles * own, tiles * own * parts
+    numbers = np.arange(whole).reshape(tiles, parts, own)[:, part].reshape(-1)
+    everything = noise.normal(KEY, (whole, channels))
+
+    @jax.jit
+    def draw(part):
+        with shard.part(part, parts), shard.tiled(tiles):
+            shape = (count, channels)
+            found = shard.noise(lambda *a: noise.normal(KEY, *_with(a)), shape, count)
+            rows = shard.rows(lambda n: everything[:n].T, count, axis=1)
+            return shard.numbers(count), found, rows.T
+
+    for found, expected in zip(
+        draw(part), (numbers, everything[numbers], everything[numbers]), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def _with(arguments):
+    shape, *place = arguments
+    return (shape, jnp.float32, *place)
+
+
+def test_parts_have_keys_of_their_own():
+    @jax.jit
+    def keys():
+        found = [shard.own(KEY)]
+        for i in range(2):
+            with shard.part(i, 2), shard.tiled(3):
+                found.append(shard.own(KEY))
+        return [jax.random.key_data(key) for key in found]
+
+    outside, first, second = map(np.asarray, keys())
+    np.testing.assert_array_equal(outside, jax.random.key_data(KEY))
+    assert len({tuple(k) for k in (outside, first, second)}) == 3
+
+
+def test_a_repeated_batch_has_no_place_for_the_sparse_kernels():
+    with (
+        shard.part(0, 2),
+        shard.tiled(2),
+        pytest.raises(InputError, match="backend: got sparse"),
+    ):
+        shard.place(4)

@@ -7,8 +7,8 @@ import optax
 import pytest
 from tiny import assert_equal, host, mlp, mlp_params, mlp_problem
 
+from ssvi_jax import likelihoods, posterior, subspace, trees, vi
 from ssvi_jax import masks as masks_lib
-from ssvi_jax import posterior, subspace, trees, vi
 from ssvi_jax.errors import InputError
 
 BATCHES = np.arange(12, dtype=np.int32).reshape(3, 4)
@@ -185,7 +185,7 @@ def loss_of_full_means(inference, state, masks, batch, key, estimator):
             key=jax.random.fold_in(key, 1),
             kernels=kernels,
         )
-        return -jnp.mean(vi.categorical_log_likelihood(output, batch[1]))
+        return -jnp.mean(likelihoods.categorical_log_likelihood(output, batch[1]))
 
     return loss
 
@@ -283,7 +283,7 @@ def test_bad_settings_are_refused(options, word):
 
 def test_half_precision_logits_give_a_likelihood_in_full():
     logits = jnp.array([[8.0, 0.0, -3.0], [1.0, 2.0, 0.5]], jnp.bfloat16)
-    found = vi.categorical_log_likelihood(logits, jnp.array([0, 2]))
+    found = likelihoods.categorical_log_likelihood(logits, jnp.array([0, 2]))
     exact = np.asarray(logits, np.float64)
     exact -= np.log(np.sum(np.exp(exact), axis=1, keepdims=True))
     np.testing.assert_allclose(found, exact[[0, 1], [0, 2]], rtol=1e-4, atol=1e-6)
@@ -298,5 +298,5 @@ def test_half_precision_logits_give_a_likelihood_in_full():
     ],
 )
 def test_accuracy_is_of_integer_labels(output, labels, expected):
-    accuracy = vi._accuracy(jnp.array(output), jnp.array(labels))
+    accuracy = likelihoods.accuracy(jnp.array(output), jnp.array(labels))
     np.testing.assert_allclose(accuracy, expected, rtol=1e-6)

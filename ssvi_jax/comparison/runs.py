@@ -83,7 +83,7 @@ def check_same(configs: Iterable[Config]) -> None:
                 f"{path}: damaged ({error}); delete the folder to train it again."
             ) from error
         unlike = [
-            f"{name}: {before[name]} there, now {value}"
+            f"{name}: {str(before[name])[:100]} there, now {value}"
             for name, value in config.as_dict().items()
             if name not in MAY_DIFFER and before[name] != value
         ]

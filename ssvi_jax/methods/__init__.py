@@ -3,9 +3,10 @@
 `train` knows nothing else of a method. What a method gets to build on is a `Problem`.
 """
 
+import dataclasses
 import importlib
-from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol, Self
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError, check_choice
 from ssvi_jax.presets import defaults
 from ssvi_jax.types import ApplyFn, Masks, ModelState, Params
-from ssvi_jax.vi import Augment, Data, State
+from ssvi_jax.vi import VI, Augment, Data, State
 
 
 class Problem(NamedTuple):
@@ -51,6 +52,10 @@ class Method(Protocol):
     @property
     def problem(self) -> Problem:
         """See the class."""
+        ...
+
+    def with_inference(self, change: Callable[[VI], VI]) -> Self:
+        """The same method with its training step (or each of them) changed."""
         ...
 
     def init(self, key: jax.Array, rng: np.random.Generator) -> tuple[State, Masks]:
@@ -130,4 +135,7 @@ def build(name: str, config: Config, problem: Problem) -> Method:
             check_unused(config, fields, why)
     module, function = entry.build.split(":")
     found = importlib.import_module(f"{__name__}.{module}")
-    return getattr(found, function)(config, problem)
+    method: Method = getattr(found, function)(config, problem)
+    return method.with_inference(
+        lambda inference: dataclasses.replace(inference, accumulate=config.accumulate)
+    )

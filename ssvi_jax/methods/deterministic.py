@@ -1,6 +1,8 @@
 """A dense point estimate: the same loop with no Bayesian weight at all."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Self
 
 import jax
 import numpy as np
@@ -18,6 +20,10 @@ class Deterministic:
 
     problem: Problem
     inference: vi.VI
+
+    def with_inference(self, change: Callable[[vi.VI], vi.VI]) -> Self:
+        """See `methods.Method`."""
+        return dataclasses.replace(self, inference=change(self.inference))
 
     def init(self, key: jax.Array, rng: np.random.Generator) -> tuple[vi.State, Masks]:
         """The model's own initialization; no masks."""

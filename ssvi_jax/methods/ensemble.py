@@ -25,7 +25,7 @@ from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError
 from ssvi_jax.methods import POSTERIOR, SWAPS, Problem, check_unused, ssvi
 from ssvi_jax.methods import deterministic as deterministic_lib
-from ssvi_jax.types import Masks
+from ssvi_jax.types import Masks, Subspace
 
 Base = deterministic_lib.Deterministic | ssvi.SSVI
 
@@ -83,6 +83,10 @@ class Ensemble:
         """K."""
         return len(self.orders)
 
+    def with_inference(self, change: Callable[[vi.VI], vi.VI]) -> Self:
+        """See `methods.Method`."""
+        return dataclasses.replace(self, base=self.base.with_inference(change))
+
     def rngs(self, rng: np.random.Generator) -> list[np.random.Generator]:
         """Random numbers for each member; the first member's are the run's."""
         return [rng, *rng.spawn(self.number - 1)]
@@ -103,10 +107,21 @@ class Ensemble:
     ) -> tuple[vi.State, dict[str, jax.Array]]:
         """One phase of every member; what is logged are means over members."""
         subspace = masks_lib.to_subspace(masks, state.posterior)
-        return self._steps(state, subspace, data, self.orders[:, batch_index])
+        inference = self.base.inference
+        rows = self.orders[:, batch_index]
+        operands = inference.placed(state, subspace, data, rows)
+        return inference.local(self._steps(*operands))
 
     @partial(jax.jit, static_argnames="self", donate_argnames="state")
     def _steps(self, state, subspace, data, batch_index):
+        steps = self.base.inference.over_devices(self.steps)
+        return steps(state, subspace, data, batch_index)
+
+    def steps(
+        self, state: vi.State, subspace: Subspace, data: vi.Data, batch_index: jax.Array
+    ) -> tuple[vi.State, dict[str, jax.Array]]:
+        """What `step` does, on rows ``[K, M, batch]``; to be called inside jit."""
+
         def steps(member):
             state, subspace, rows = member
             return self.base.inference.steps(state, subspace, data, rows)

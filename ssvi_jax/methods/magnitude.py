@@ -13,6 +13,7 @@ changes its shapes, so each phase compiles twice in a training.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from typing import Self
 
 import jax
 import numpy as np
@@ -45,6 +46,11 @@ class DenseToSparse:
     inferences: dict[str, vi.VI]
     keep: Keep
     sigma_init: tuple[float, float] | None
+
+    def with_inference(self, change: Callable[[vi.VI], vi.VI]) -> Self:
+        """See `methods.Method`."""
+        inferences = {name: change(own) for name, own in self.inferences.items()}
+        return dataclasses.replace(self, inferences=inferences)
 
     def init(self, key: jax.Array, rng: np.random.Generator) -> tuple[vi.State, Masks]:
         """Full masks, and the state on them."""

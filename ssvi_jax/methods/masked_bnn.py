@@ -21,11 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssvi_jax import mask_chain, subspace, vi
+from ssvi_jax import accumulate, mask_chain, subspace, vi
 from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError
 from ssvi_jax.forward import forward
 from ssvi_jax.methods import Problem, check_unused, ssvi
+from ssvi_jax.ops import shard
 from ssvi_jax.types import Gaussian, Masks, Point, Subspace, Weights
 
 
@@ -91,14 +92,21 @@ class MaskedBNN(ssvi.SSVI):
         index = {name: jnp.asarray(q.index, jnp.int32) for name, q in layers.items()}
         shapes = tuple((name, masks[name].shape) for name in sorted(masks))
         weights = Weights(points, state.params, state.model_state)
-        nll, gradients = self._evaluate(
-            weights, Subspace(index, shapes), data, rows, state.key
+        operands = self.inference.placed(
+            (weights, state.key), Subspace(index, shapes), data, np.stack(rows)
         )
+        nll, gradients = self.inference.local(self._evaluate(*operands))
         gradient = np.asarray(gradients[path], np.float64).reshape(-1)
         return np.asarray(nll, np.float64), -self.problem.num_data * gradient
 
     @partial(jax.jit, static_argnames="self")
-    def _evaluate(self, weights, subspace, data, rows, key):
+    def _evaluate(self, model, subspace, data, rows):
+        evaluate = self.inference.over_devices(self._evaluate_part)
+        return evaluate(model, subspace, data, rows)
+
+    def _evaluate_part(self, model, subspace, data, rows):
+        weights, key = model
+
         def nll(rows, probes=None):
             output, _ = forward(
                 self.problem.apply_fn,
@@ -113,10 +121,14 @@ class MaskedBNN(ssvi.SSVI):
             )
             return -self.inference.log_likelihood(output, data[1][rows])
 
+        def gradient(rows):
+            return jax.grad(lambda probes: jnp.mean(nll(rows, probes)))(zeros)
+
+        number = self.inference.accumulate
         guide, judge = rows
         zeros = {path: jnp.zeros(shape) for path, shape in subspace.shapes}
-        gradients = jax.grad(lambda probes: jnp.mean(nll(guide, probes)))(zeros)
-        return nll(judge), gradients
+        gradients = shard.mean(accumulate.mean(gradient, guide, number))
+        return accumulate.each(nll, judge, number), gradients
 
     def finish(
         self, state: vi.State, masks: Masks, layers: mask_chain.Layers

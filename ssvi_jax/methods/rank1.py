@@ -13,12 +13,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from ssvi_jax import schedules, vi
+from ssvi_jax import likelihoods, schedules
 from ssvi_jax.config import Config
 from ssvi_jax.errors import InputError
 from ssvi_jax.fast_priors import FastPrior, check_pair
 from ssvi_jax.methods import Problem, check_unused, deterministic, ssvi
 from ssvi_jax.network import ImageNetwork
+from ssvi_jax.ops import shard
 from ssvi_jax.presets import RANK1_METHODS
 from ssvi_jax.rank1 import Rank1Spec
 from ssvi_jax.types import ApplyFn, ModelState, PackedKernel, Params
@@ -115,9 +116,10 @@ class Tiled:
         """See `types.ApplyFn`, but for logits ``[batch, K, classes]``."""
         options = {"kernels": kernels} if kernels else {}
         tiled = jnp.tile(x, (self.num_members, *(1,) * (x.ndim - 1)))
-        logits, model_state = self.network(
-            params, model_state, tiled, train=train, key=key, **options
-        )
+        with shard.tiled(self.num_members):
+            logits, model_state = self.network(
+                params, model_state, tiled, train=train, key=key, **options
+            )
         members = logits.reshape(self.num_members, len(x), *logits.shape[1:])
         return members.swapaxes(0, 1), model_state
 
@@ -140,7 +142,7 @@ def mixture_log_likelihood(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 def _each_log_likelihood(logits: jax.Array, labels: jax.Array) -> jax.Array:
     labels = jnp.broadcast_to(labels[:, None], logits.shape[:-1])
-    return vi.categorical_log_likelihood(logits, labels)
+    return likelihoods.categorical_log_likelihood(logits, labels)
 
 
 BOUNDS = {"average": average_log_likelihood, "mixture": mixture_log_likelihood}

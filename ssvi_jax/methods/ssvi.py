@@ -7,6 +7,8 @@ gradient enter it. With sparsity 0 this is dense mean-field VI.
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Self
 
 import jax
 import numpy as np
@@ -38,6 +40,10 @@ class SSVI:
     rule: subspace.Rule
     counts: dict[str, int]
     sigma_init: tuple[float, float] | None
+
+    def with_inference(self, change: Callable[[vi.VI], vi.VI]) -> Self:
+        """See `methods.Method`."""
+        return dataclasses.replace(self, inference=change(self.inference))
 
     def init(self, key: jax.Array, rng: np.random.Generator) -> tuple[vi.State, Masks]:
         """Random masks with the density rule's counts, and the state on them."""

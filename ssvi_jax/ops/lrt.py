@@ -116,13 +116,14 @@ def _noisy(
     """Adds noise whose positions are counted with the axes in this order.
 
     It is the order in which the sparse kernels hold their results: batch last. The last
-    `examples` axes count the examples, of the whole batch where this is a shard of it.
+    `examples` axes count the examples, of the whole batch where this is a part of it.
     """
     shape = tuple(m.shape[axis] for axis in order)
-    if shard.is_shard():
-        flat = math.prod(shape[:-examples]), math.prod(shape[-examples:])
-        drawn = noise.normal(key, flat, m.dtype, *shard.place(flat[1]))
-        epsilon = drawn.reshape(shape)
+    if shard.is_part():
+        number, each = math.prod(shape[-examples:]), math.prod(shape[:-examples])
+        tiles, whole, first = shard.among(number)
+        rows = each * tiles, number // tiles
+        epsilon = noise.normal(key, rows, m.dtype, whole, first).reshape(shape)
     else:
         epsilon = noise.normal(key, shape, m.dtype)
     return perturb(m, v, epsilon.transpose([order.index(a) for a in range(m.ndim)]))

@@ -89,10 +89,15 @@ def words(
     return first, second, (position >> 4) & 1
 
 
-def bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def bits(
+    key: jax.Array,
+    shape: tuple[int, ...],
+    whole: int | None = None,
+    first: jax.typing.ArrayLike = 0,
+) -> jax.Array:
     """Independent uniform uint32 words, one a position; see `words`."""
-    first, second, which = words(key, shape)
-    return jnp.where(which == 0, first, second)
+    one, other, which = words(key, shape, whole, first)
+    return jnp.where(which == 0, one, other)
 
 
 def to_normal(first: jax.Array, second: jax.Array, which: jax.Array) -> jax.Array:

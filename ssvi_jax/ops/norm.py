@@ -107,7 +107,7 @@ def _moments(x, total, squares):
         between = totals / count - (totals / count).mean(0, keepdims=True)
         total = totals.sum(0)
         squares = products.sum(0) + count * jnp.square(between).sum(0)
-    whole, _ = shard.place(count)
+    whole = count * shard.size()
     return total / whole, squares / whole
 
 
@@ -123,7 +123,7 @@ def _moments_bwd(kept, cotangents):
     g_mean, g_variance = (
         jnp.zeros_like(mean) if isinstance(g, SymbolicZero) else g for g in cotangents
     )
-    whole, _ = shard.place(x.size // x.shape[-1])
+    whole = x.size // x.shape[-1] * shard.size()
     # Every shard has the same moments, so what they get is the sum over shards.
     g_mean, g_variance = shard.gather(jnp.stack([g_mean, g_variance])).sum(0) / whole
     slope = 2.0 * g_variance
@@ -182,7 +182,7 @@ def _normalize_bwd(rectified, kept, g):
     if line:
         g = jnp.where(x * _channels(factor) + _channels(shift) > 0, g, 0.0)
     # Scale and bias are each shard's own; x counts in the moments of all.
-    whole, _ = shard.place(x.size // x.shape[-1])
+    whole = x.size // x.shape[-1] * shard.size()
     of_total, of_product = shard.gather(jnp.stack([total, product])).sum(0) / whole
     slope = -factor * jnp.square(inverse) * of_product
     level = -factor * of_total - mean * slope

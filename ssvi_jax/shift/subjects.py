@@ -18,8 +18,8 @@ from ssvi_jax.config import NOT_COMPARED, Config
 from ssvi_jax.data import Dataset, shifted
 from ssvi_jax.errors import InputError
 from ssvi_jax.network import ImageNetwork
+from ssvi_jax.state import is_packed
 from ssvi_jax.types import Masks, Weights
-from ssvi_jax.vi import is_packed
 
 MODEL_FILE = "model.ssvi"
 

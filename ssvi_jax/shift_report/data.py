@@ -149,9 +149,9 @@ def _check_run(
 ) -> None:
     where = f"{path}: run {run['name']!r}"
     if run["headline"] not in run["networks"]:
+        allowed = ", ".join(run["networks"])[:500] or "no network is there"
         raise InputError(
-            f"{where}: headline: got {run['headline']!r}, allowed: "
-            f"{', '.join(run['networks']) or 'no network is there'}. {_ADVICE}"
+            f"{where}: headline: got {run['headline']!r}, allowed: {allowed}. {_ADVICE}"
         )
     for network in run["networks"].values():
         for part in (network["clean"], network["summary"]):

@@ -7,10 +7,8 @@ A plan is a dictionary of JSON values that `child` and `strike` understand:
 - ``poison``: the step at which a phase begins whose first batch holds NaN;
 - ``damage``: what to do to the newest checkpoint once the process has ended;
 - ``bytes_left``, ``seconds_back``: how full the disk is, how far the clock is set back;
-- ``disk``: the run has a small disk of its own (needs the right to mount).
-
-Faults of several processes of one training, such as one of them killed, belong here
-once there is training on several processes: a plan would then name the process.
+- ``disk``: the run has a small disk of its own (needs the right to mount);
+- ``process``: of two processes that train together, the one that the plan is for.
 """
 
 import signal
@@ -101,6 +99,14 @@ def _clock(rng: np.random.Generator, extent: Extent) -> Plan:
     return {"strikes": strikes, "seconds_back": float(10 ** rng.uniform(0, 8))}
 
 
+def _one_killed(rng: np.random.Generator, extent: Extent) -> Plan:
+    process = int(rng.integers(2))
+    if process == 0:  # only the first has files
+        return {"process": process, **_killed(rng, extent)}
+    seconds = float(rng.uniform(0, extent.seconds))
+    return {"process": process, "signal": int(signal.SIGKILL), "seconds": seconds}
+
+
 KINDS: dict[str, Callable[[np.random.Generator, Extent], Plan]] = {
     "kill -9": _killed,
     "SIGTERM": _terminated,
@@ -112,8 +118,12 @@ KINDS: dict[str, Callable[[np.random.Generator, Extent], Plan]] = {
     "bit flipped in the newest checkpoint": _damaged("flip"),
     "NaN in a batch": _poisoned,
     "clock set back": _clock,
+    "one of two processes killed": _one_killed,
 }
 """Kind of fault → draws a plan."""
 
 NEED_MOUNT = ("full disk", "read-only disk")
 """Kinds that need the right to mount a file system."""
+
+NEED_PAIR = ("one of two processes killed",)
+"""Kinds that strike a training of two processes."""

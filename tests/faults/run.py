@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from ssvi_jax import cli, runlog
-from ssvi_jax.errors import InputError
+from ssvi_jax.errors import InputError, check_choice
 
-from . import plans, strike
+from . import pair, plans, strike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Options:
     """How many."""
     seed: int = 0
     """Seed of what happens and when."""
+    kinds: tuple[str, ...] = tuple(plans.KINDS)
+    """Which, one after the other."""
     minutes: float = 0.0
     """Begin no further fault after so many minutes; 0: no limit."""
     compiled: Path | None = None
@@ -41,6 +43,8 @@ class Options:
     """Folder of faults.json and faults.md."""
 
     def __post_init__(self):
+        for kind in self.kinds:
+            check_choice("--kinds", kind, plans.KINDS)
         if self.faults < 1 or self.minutes < 0:
             raise InputError(
                 f"--faults, --minutes: got {self.faults}, {self.minutes}, allowed: at "
@@ -55,16 +59,15 @@ def main(argv: Sequence[str]) -> int:
     begin = time.perf_counter()
     with contextlib.ExitStack() as stack:
         name = stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-"))
-        children = strike.Children(Path(name), options.compiled)
-        world = strike.prepare(stack.enter_context(children))
-        print(f"undisturbed run: {world.extent}", flush=True)
-        kinds = list(plans.KINDS)
-        if not strike.can_mount(world.undisturbed):
+        worlds = Worlds(Path(name), options.compiled, stack)
+        kinds = list(options.kinds)
+        if not strike.can_mount(Path(name)):
             kinds = [kind for kind in kinds if kind not in plans.NEED_MOUNT]
         rng = np.random.default_rng(options.seed)
         found: list[dict[str, Any]] = []
         for number in range(options.faults):
             kind = kinds[number % len(kinds)]
+            world = worlds.of(kind)
             plan = plans.KINDS[kind](rng, world.extent)
             found.append({"kind": kind, "plan": plan, **strike.strike(world, plan)})
             print(json.dumps(found[-1]), flush=True)
@@ -73,6 +76,28 @@ def main(argv: Sequence[str]) -> int:
             if options.minutes and minutes > options.minutes:
                 break
     return int(any(fault["problems"] for fault in found))
+
+
+class Worlds:
+    """The undisturbed runs, of one process and of two, once a fault needs them."""
+
+    def __init__(
+        self, folder: Path, compiled: Path | None, stack: contextlib.ExitStack
+    ):
+        self._arguments, self._stack = (folder, compiled), stack
+        self._found: dict[bool, strike.World] = {}
+
+    def of(self, kind: str) -> strike.World:
+        """The one that a kind of fault is compared with."""
+        two = kind in plans.NEED_PAIR
+        if two not in self._found:
+            folder, compiled = self._arguments
+            children = (pair.Pair if two else strike.Children)(
+                folder / "two" if two else folder, compiled
+            )
+            self._found[two] = strike.prepare(self._stack.enter_context(children))
+            print(f"undisturbed run: {self._found[two].extent}", flush=True)
+        return self._found[two]
 
 
 def _write(
@@ -91,7 +116,7 @@ def _write(
         "minutes": minutes,
         "undisturbed": world.extent._asdict(),
         "flags": strike.FLAGS,
-        "kinds": {kind: _count(kind, found) for kind in plans.KINDS},
+        "kinds": {kind: _count(kind, found) for kind in options.kinds},
         "faults": found,
     }
     log.write_json("faults.json", values)

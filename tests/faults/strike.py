@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -76,25 +76,33 @@ class Children:
     def train(self, folder: Path, plan: Plan, *flags: str) -> Process:
         """A training in `folder` to its end, whatever that is."""
         begin = time.perf_counter()
-        pid = self._start(folder, plan, *flags)
+        pid = self.start(folder, plan, *flags)
+        code = self.until_struck(folder, plan, pid)
+        if code is None:
+            os.kill(pid, signal.SIGKILL)
+            self.wait(LIMIT_SECONDS)
+            code = HANGS
+        return Process(code, *self.said(), time.perf_counter() - begin)
+
+    def until_struck(self, folder: Path, plan: Plan, pid: int) -> int | None:
+        """Sends a plan's signal; the exit code, or None if the process does not end."""
         code, is_running = None, True
         if "signal" in plan:
             while not (folder / "config.json").exists() and is_running:
-                code = self._wait(0.002)
+                code = self.wait(0.002)
                 is_running = code is None
-            code = self._wait(plan["seconds"]) if is_running else code
+            code = self.wait(plan["seconds"]) if is_running else code
             if code is None:
                 os.kill(pid, plan["signal"])
-        if code is None:
-            code = self._wait(LIMIT_SECONDS)
-        if code is None:
-            os.kill(pid, signal.SIGKILL)
-            self._wait(LIMIT_SECONDS)
-            code = HANGS
-        out, err = ((self.folder / name).read_text() for name in ("out", "err"))
-        return Process(code, out, err, time.perf_counter() - begin)
+        return self.wait(LIMIT_SECONDS) if code is None else code
 
-    def _start(self, folder: Path, plan: Plan, *flags: str) -> int:
+    def said(self) -> tuple[str, str]:
+        """Standard output and standard error of the last process."""
+        out, err = ((self.folder / name).read_text() for name in ("out", "err"))
+        return out, err
+
+    def start(self, folder: Path, plan: Plan, *flags: str) -> int:
+        """The number of a process that begins a training in `folder`."""
         script = [ROOT / "experiments" / "cifar10.py", *FLAGS, "--out", folder, *flags]
         request = {
             "plan": {"folder": str(folder), **plan},
@@ -108,11 +116,21 @@ class Children:
         self._parent.stdin.flush()
         return int(self._parent.stdout.readline())
 
-    def _wait(self, seconds: float) -> int | None:
+    def wait(self, seconds: float) -> int | None:
         """The exit code, or None if the process still runs after so long."""
         assert self._parent.stdout is not None
         ready = select.select([self._parent.stdout], [], [], seconds)[0]
         return int(self._parent.stdout.readline()) if ready else None
+
+
+class Trains(Protocol):
+    """`Children` or `pair.Pair`."""
+
+    folder: Path
+
+    def train(self, folder: Path, plan: Plan, *flags: str) -> Process:
+        """A training in `folder` to its end, whatever that is."""
+        ...
 
 
 class World(NamedTuple):
@@ -125,13 +143,13 @@ class World(NamedTuple):
       extent: how long it is.
     """
 
-    children: Children
+    children: Trains
     undisturbed: Path
     whole: dict[int, str]
     extent: Extent
 
 
-def prepare(children: Children) -> World:
+def prepare(children: Trains) -> World:
     """Two undisturbed runs: of one all checkpoints are kept, the other is compared."""
     folder = children.folder
     kept, undisturbed = folder / "kept", folder / "undisturbed"
@@ -152,7 +170,8 @@ def strike(world: World, plan: Plan) -> dict[str, Any]:
     """Lets one fault happen to a new training, and resumes it.
 
     Returns:
-      ``code`` and ``said`` (last line) of the struck process, ``seconds`` of both,
+      ``code`` and ``said`` (a line) of the struck process, or of the one beside it if
+      there are two; ``seconds`` of both trainings,
       ``resumed_at`` (step), and ``problems``: a list that is empty if all is well.
     """
     parent = world.children.folder / "struck"
@@ -186,7 +205,7 @@ def _strike(world: World, plan: Plan, folder: Path) -> dict[str, Any]:
     at = [line for line in resumed.out.splitlines() if "resumed at step" in line]
     return {
         "code": struck.code,
-        "said": (struck.err.strip().splitlines() or [""])[-1][:200],
+        "said": _why(struck)[:200],
         "resumed_at": int(at[0].split("step ")[1].split()[0]) if at else 0,
         "seconds": round(struck.seconds + resumed.seconds, 2),
         "problems": problems,
@@ -195,6 +214,11 @@ def _strike(world: World, plan: Plan, folder: Path) -> dict[str, Any]:
 
 def _process_problems(struck: Process, plan: Plan) -> list[str]:
     """What is wrong with how a struck process ended."""
+    if "process" in plan:  # it is the other one that is asked about
+        allowed = {2, -signal.SIGABRT, 0}
+        if struck.code in allowed and _tells_of_the_other(struck):
+            return []
+        return [f"the other process ended with code {struck.code}: {struck.err[-500:]}"]
     kills = "damage" in plan or "kill" in str(plan.get("strikes"))
     if kills or plan.get("signal") == signal.SIGKILL:
         allowed = {-signal.SIGKILL, 0}
@@ -210,6 +234,23 @@ def _process_problems(struck: Process, plan: Plan) -> list[str]:
     if "Traceback" in struck.err:
         problems.append("a traceback")
     return problems
+
+
+def _why(ended: Process) -> str:
+    """The last line of what it said, or the one above JAX's list of addresses."""
+    lines = ended.err.strip().splitlines() or [""]
+    fatal = [line for line in lines if "Terminating process because" in line]
+    return [*lines, *fatal][-1]
+
+
+def _tells_of_the_other(survivor: Process) -> bool:
+    """Whether it says why it stopped, in one line: ours, or JAX's before it aborts."""
+    said = {
+        0: "",
+        2: "error: another process of this training has ended",
+        -signal.SIGABRT: "This most likely indicates that another task died",
+    }[survivor.code]
+    return said in survivor.err and "Traceback" not in survivor.err
 
 
 def _damage(folder: Path, plan: Plan) -> list[int]:

@@ -5,6 +5,7 @@ A change is a list of `Edit`s, so that a random generator or hypothesis can draw
 
 import copy
 import re
+import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -37,6 +38,12 @@ KINDS = (
 )
 
 
+_EDIT = struct.Struct("<HIQ")
+
+MOST_BYTES = 8 * _EDIT.size
+"""Of edits as bytes."""
+
+
 class Edit(NamedTuple):
     """One change: how (an index, taken modulo), where (in [0, 1)), and what to."""
 
@@ -50,6 +57,21 @@ def draw(rng: np.random.Generator) -> list[Edit]:
     return [
         Edit(int(rng.integers(2**16)), float(rng.random()), int(rng.integers(2**62)))
         for _ in range(1 + int(rng.geometric(0.6) - 1) % 4)
+    ]
+
+
+def to_bytes(edits: Sequence[Edit]) -> bytes:
+    """Edits as bytes, for a generator that knows nothing else."""
+    packed = (_EDIT.pack(e.kind, int(e.where * 2**32), e.value << 2) for e in edits)
+    return b"".join(packed)
+
+
+def from_bytes(data: bytes) -> list[Edit]:
+    """Inverse of `to_bytes`, up to rounding; of any bytes, the rest is left out."""
+    whole = data[: min(len(data), MOST_BYTES) // _EDIT.size * _EDIT.size]
+    return [
+        Edit(kind, where / 2**32, value >> 2)
+        for kind, where, value in _EDIT.iter_unpack(whole)
     ]
 
 

@@ -1,15 +1,20 @@
 """The long mode: mutated inputs for every reader, as a table.
 
     python -m tests.fuzz.run --out results/fuzz
+    python -m tests.fuzz.run --guided --out results/fuzz/guided
 
-Inputs are functions of (seed, target, number), so a finding can be made again; the file
-of the input at which a process died lies in the folder that is printed first.
+Inputs of the first are functions of (seed, target, number), so a finding can be made
+again; findings of the second are told in hex. The file of the input at which a process
+died lies in the folder that is printed first.
 """
 
 import dataclasses
+import importlib.util
 import json
+import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -40,12 +45,16 @@ class Options:
     """Seed of the mutations."""
     only: str = ""
     """Only targets with this in their name."""
+    guided: bool = False
+    """Let coverage guide the mutations (needs `pip install atheris`)."""
     resume: bool = False
     """Keep the results that are in --out, and do the targets that are not."""
     out: Path = Path("runs/fuzz")
     """Folder of fuzz.json and fuzz.md."""
 
     def __post_init__(self):
+        if self.guided and importlib.util.find_spec("atheris") is None:
+            raise InputError("--guided: atheris is not there; pip install atheris.")
         if not 0 < self.scale < 1000:
             raise InputError(
                 f"--scale: got {self.scale}, allowed: above 0, below 1000."
@@ -61,6 +70,39 @@ def all_targets(folder: Path) -> list[Target]:
     ]
 
 
+class Counts:
+    """What became of a target's inputs, and their worst figures."""
+
+    def __init__(self):
+        self.inputs = 0
+        self._kinds: Counter[str] = Counter()
+        self._findings: dict[str, list[int | str]] = {}
+        self._seconds = self._megabytes = 0.0
+        self._begin = time.perf_counter()
+        guard.reset_peak()
+
+    def add(self, outcome: guard.Outcome, name: int | str) -> None:
+        """One more input, called so if it is a finding."""
+        self.inputs += 1
+        self._kinds[outcome.kind] += 1
+        self._seconds = max(self._seconds, outcome.seconds)
+        self._megabytes = max(self._megabytes, outcome.megabytes)
+        if outcome.kind == "finding":
+            self._findings.setdefault(outcome.text, []).append(name)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON values."""
+        kinds = ("refused", "accepted", "finding")
+        return {
+            "inputs": self.inputs,
+            **{kind: self._kinds[kind] for kind in kinds},
+            "worst_seconds": round(self._seconds, 3),
+            "worst_megabytes": round(self._megabytes, 1),
+            "total_seconds": round(time.perf_counter() - self._begin, 1),
+            "findings": {text: names[:5] for text, names in self._findings.items()},
+        }
+
+
 def drawn(seed: int, name: str, number: int) -> list[mutate.Edit]:
     """The edits of one input."""
     return mutate.draw(np.random.default_rng([seed, zlib.crc32(name.encode()), number]))
@@ -68,27 +110,30 @@ def drawn(seed: int, name: str, number: int) -> list[mutate.Edit]:
 
 def fuzz(target: Target, seed: int, inputs: int) -> dict[str, Any]:
     """Gives a target so many inputs; counts, worst figures and findings."""
-    counts: Counter[str] = Counter()
-    findings: dict[str, list[int]] = {}
-    seconds = megabytes = 0.0
-    begin = time.perf_counter()
-    guard.reset_peak()
+    counts = Counts()
     for number in range(inputs):
         made = target.make(drawn(seed, target.name, number))
-        outcome = guard.call(made.read, made.size)
-        counts[outcome.kind] += 1
-        seconds = max(seconds, outcome.seconds)
-        megabytes = max(megabytes, outcome.megabytes)
-        if outcome.kind == "finding":
-            findings.setdefault(outcome.text, []).append(number)
-    return {
-        "inputs": inputs,
-        **{kind: counts[kind] for kind in ("refused", "accepted", "finding")},
-        "worst_seconds": round(seconds, 3),
-        "worst_megabytes": round(megabytes, 1),
-        "total_seconds": round(time.perf_counter() - begin, 1),
-        "findings": {text: numbers[:5] for text, numbers in findings.items()},
-    }
+        counts.add(guard.call(made.read, made.size), number)
+    return counts.as_dict()
+
+
+def fuzz_guided(name: str, seed: int, inputs: int, folder: Path) -> dict[str, Any]:
+    """The same with inputs that coverage guides, in a process of its own."""
+    arguments = [name, str(inputs), str(seed), str(folder)]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz.guided", *arguments],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        text = f"the process ended with code {done.returncode}"
+        print(done.stderr[-3000:], file=sys.stderr)
+        return {**Counts().as_dict(), "finding": 1, "findings": {text: []}}
+    covered = list(map(int, re.findall(r"cov: (\d+)", done.stderr)))
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return {**found, "edges": [covered[0], covered[-1]]}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -100,14 +145,20 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir=where))  # stays if we die
     print(f"inputs lie in {folder}", flush=True)
     chosen = [t for t in all_targets(folder) if options.only in t.name]
-    guard.install(memory_limit=MEMORY_LIMIT)
+    if not options.guided:
+        guard.install(memory_limit=MEMORY_LIMIT)
     before = options.out / "fuzz.json"
     found: dict[str, Any] = {}
     if options.resume and before.exists():
         found = json_text.parse(before.read_bytes())["targets"]
     for target in (target for target in chosen if target.name not in found):
         inputs = max(1, round(options.scale * target.inputs))
-        found[target.name] = fuzz(target, options.seed, inputs)
+        if options.guided:
+            own = folder / str(len(found))
+            result = fuzz_guided(target.name, options.seed, inputs, own)
+        else:
+            result = fuzz(target, options.seed, inputs)
+        found[target.name] = result
         print(target.name, json.dumps(found[target.name]), flush=True)
         _write(log, options, found)
     shutil.rmtree(folder)
@@ -135,12 +186,15 @@ def _write(log: runlog.RunLog, options: Options, found: dict[str, Any]) -> None:
 def table(values: dict[str, Any]) -> str:
     """The table in Markdown."""
     heads = ("target", "inputs", "refused", "accepted, answer right", "findings")
-    rows = [_row(*heads, "worst s", "worst MB"), _row(*["---"] * 7)]
+    guided = any("edges" in result for result in values["targets"].values())
+    heads += ("worst s", "worst MB", *("edges at first, at last",) * guided)
+    rows = [_row(*heads), _row(*["---"] * len(heads))]
     for name, result in values["targets"].items():
         counts = (result[key] for key in ("inputs", "refused", "accepted", "finding"))
         worst = result["worst_seconds"], result["worst_megabytes"]
-        rows.append(_row(name, *(f"{count:,}" for count in counts), *worst))
-    rows.append(_row("all", f"{values['inputs']:,}", *[""] * 5))
+        edges = (", ".join(map(str, result.get("edges", ()))),) * guided
+        rows.append(_row(name, *(f"{count:,}" for count in counts), *worst, *edges))
+    rows.append(_row("all", f"{values['inputs']:,}", *[""] * (len(heads) - 2)))
     limits = values["limits"]
     about = (
         f"`{values['command']}`, seed {values['seed']}, on {values['processor']}, "
