@@ -31,6 +31,8 @@ class Options:
 
     faults: int = 200
     """How many."""
+    kinds: tuple[str, ...] = ()
+    """Only these kinds of `plans.KINDS`; default: all."""
     seed: int = 0
     """Seed of what happens and when."""
     minutes: float = 0.0
@@ -46,6 +48,10 @@ class Options:
                 f"--faults, --minutes: got {self.faults}, {self.minutes}, allowed: at "
                 "least 1, and 0 or more."
             )
+        if unknown := sorted({*self.kinds} - {*plans.KINDS}):
+            raise InputError(
+                f"--kinds: got {', '.join(unknown)}, allowed: {', '.join(plans.KINDS)}."
+            )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         children = strike.Children(Path(name), options.compiled)
         world = strike.prepare(stack.enter_context(children))
         print(f"undisturbed run: {world.extent}", flush=True)
-        kinds = list(plans.KINDS)
+        kinds = list(options.kinds or plans.KINDS)
         if not strike.can_mount(world.undisturbed):
             kinds = [kind for kind in kinds if kind not in plans.NEED_MOUNT]
         rng = np.random.default_rng(options.seed)
