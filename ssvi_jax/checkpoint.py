@@ -2,7 +2,8 @@
 
 Orbax writes them asynchronously and commits each by renaming a finished folder, so a
 process killed at any moment leaves the earlier ones whole. The last three and the best
-are kept. What Orbax does not offer is added here: a SHA-256 over every byte, the step
+are kept; the others are renamed before they are deleted, so that none is ever seen in
+part. What Orbax does not offer is added here: a SHA-256 over every byte, the step
 back to an older checkpoint when the newest is damaged, and the refusal to go on with
 another configuration.
 """
@@ -10,7 +11,9 @@ another configuration.
 import json
 import logging
 import math
+import shutil
 import sys
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,10 +24,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from ssvi_jax.errors import InputError
+from ssvi_jax.preservation import LastAndBest
 from ssvi_jax.snapshot import differences, digest, from_bytes, to_bytes
 
 _FORMAT = 1
-_NUM_LATEST = 3
+_DELETED = "deleted"
+"""Folder of the checkpoints that are about to be deleted."""
 
 
 class Restored(NamedTuple):
@@ -82,7 +87,8 @@ class Checkpoints:
         self._ignore = frozenset(ignore)
         self._any_size = any_size
         self._notify = notify or (lambda text: print(text, file=sys.stderr))
-        self._policy = _LastAndBest()
+        self._policy = LastAndBest()
+        self._read_only = read_only
         _quieten_orbax()
         options = ocp.CheckpointManagerOptions(
             cleanup_tmp_directories=not read_only,
@@ -91,6 +97,7 @@ class Checkpoints:
             lightweight_initialize=True,
             save_root_metadata=False,
             preservation_policy=self._policy,
+            todelete_subdir=None if read_only else _DELETED,
             multiprocessing_options=_this_process_alone(),
             # Else threads wait for a folder that cannot be made, and keep the process
             # from ending for minutes.
@@ -99,10 +106,10 @@ class Checkpoints:
         try:
             if not read_only:
                 self._folder.mkdir(parents=True, exist_ok=True)
+                self._empty()
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         except OSError as error:
             raise InputError(_no_write(self._folder, error)) from error
-        self._read_only = read_only
         self._may_save = not (read_only or self.steps)
         for step in self.steps:
             self._read_score(step)
@@ -199,6 +206,8 @@ class Checkpoints:
             _check_config(self._folder, meta["config"], self._config, self._ignore)
             tree = from_bytes(like, data, meta["leaves"], self._any_size)
             self._may_save = not self._read_only
+            if self._may_save and not best:
+                self._delete_surplus()
             return Restored(step, tree, meta["extra"])
         if steps:
             raise InputError(
@@ -215,6 +224,8 @@ class Checkpoints:
         """
         with self._advice():
             self._manager.wait_until_finished()
+            if not self._read_only:
+                self._empty()
 
     def close(self) -> None:
         """Waits, then frees Orbax's threads. Raises like `wait`."""
@@ -224,6 +235,19 @@ class Checkpoints:
             # Orbax repeats here, without advice, what a failed save has raised.
             with self._advice():
                 self._manager.close()
+
+    def _empty(self) -> None:
+        """Deletes what Orbax has only renamed."""
+        if (self._folder / _DELETED).exists():
+            shutil.rmtree(self._folder / _DELETED)
+
+    def _delete_surplus(self) -> None:
+        """Deletes what a killed process saved too many; a finished one never saves."""
+        surplus = {*self.steps} - self._policy.kept(self.steps) - self._policy.damaged
+        with self._advice():
+            for step in sorted(surplus):
+                self._manager.delete(step)
+            self._empty()
 
     def _start(self, step: int, data: np.ndarray, meta: dict[str, Any]) -> None:
         """Hands one checkpoint to Orbax.
@@ -274,32 +298,6 @@ class Checkpoints:
             return self.steps[::-1]
         scored = [step for step in self.steps if step in self._policy.scores]
         return sorted(scored, key=lambda step: -self._policy.scores[step])
-
-
-class _LastAndBest:
-    """Orbax preservation policy: the last three whole checkpoints and the best.
-
-    Orbax's `AnyPreservationPolicy([LatestN(3), BestN(n=1)])` says the same of sound
-    checkpoints, but reads scores in a way that a damaged file stops, and would let a
-    damaged checkpoint push out a sound one.
-
-    Attributes:
-      scores: step → score, higher is better.
-      damaged: steps found to be damaged; deleted once another save is complete.
-    """
-
-    def __init__(self) -> None:
-        self.scores: dict[int, float] = {}
-        self.damaged: set[int] = set()
-
-    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
-        """One flag a checkpoint; of equal scores the earliest is the best."""
-        del context
-        whole = sorted({info.step for info in checkpoints} - self.damaged)
-        kept = set(whole[-_NUM_LATEST:])
-        scored = [step for step in whole if step in self.scores]
-        kept.update(sorted(scored, key=lambda step: -self.scores[step])[:1])
-        return [info.step in kept for info in checkpoints]
 
 
 def _as_json(values: Any) -> Any:
@@ -367,11 +365,18 @@ def _this_process_alone() -> ocp.options.MultiprocessingOptions:
 
 
 def _quieten_orbax() -> None:
-    """Drops Orbax's log lines; every failure it logs also reaches us as an error."""
-    logger = logging.getLogger("absl")
-    if _is_not_orbax not in logger.filters:
-        logger.addFilter(_is_not_orbax)
+    """Drops Orbax's log lines; every failure it logs also reaches us as an error.
+
+    When several of its asyncio tasks fail at once it raises the first error, and
+    asyncio prints those that nobody asked for.
+    """
+    for name in ("absl", "asyncio"):
+        logger = logging.getLogger(name)
+        if _is_not_orbax not in logger.filters:
+            logger.addFilter(_is_not_orbax)
 
 
 def _is_not_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in Path(record.pathname).parts
+    raised = traceback.walk_tb(record.exc_info[2] if record.exc_info else None)
+    files = [record.pathname, *(frame.f_code.co_filename for frame, _ in raised)]
+    return not any("orbax" in Path(file).parts for file in files)

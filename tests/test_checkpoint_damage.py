@@ -1,9 +1,12 @@
-"""Damaged checkpoints: noticed, told, and the one before is used."""
+"""Damaged checkpoints, and what a killed process leaves: the last whole one is used."""
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from checkpoint_states import (
     CONFIG,
@@ -139,3 +142,70 @@ def test_an_interrupted_save_is_cleared(tmp_path):
         assert restored(saved, state()).step == 200
         saved.save(300, state())
     assert steps_on_disk(folder) == [100, 200, 300]
+
+
+KILLED = """
+import os, sys
+import numpy as np
+from ssvi_jax.checkpoint import Checkpoints
+
+left = [3]
+
+def kill(event, args):
+    if event == "os.remove" and os.path.isdir(os.path.join(sys.argv[1], "4")):
+        left[0] -= 1
+        if not left[0]:
+            os._exit(9)
+
+with Checkpoints(sys.argv[1], {}) as saved:
+    for step in (1, 2, 3):
+        saved.save(step, {"x": np.arange(3) * step})
+    saved.wait()
+    sys.addaudithook(kill)
+    saved.save(4, {"x": np.arange(3) * 4})
+"""
+
+
+def test_a_checkpoint_is_never_seen_half_deleted(tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    assert subprocess.run(command).returncode == 9
+    with Checkpoints(tmp_path, {}, read_only=True) as saved:
+        assert saved.steps == [2, 3, 4]
+    with Checkpoints(tmp_path, {}) as saved:
+        assert restored(saved, {"x": np.arange(3)}).step == 4
+    assert steps_on_disk(tmp_path) == [2, 3, 4]
+
+
+@pytest.fixture
+def one_too_many(tmp_path):
+    """As left by a process killed between a save and the deletion after it."""
+    folder = filled(tmp_path / "checkpoints", (1, 2, 3))
+    shutil.copytree(folder / "1", tmp_path / "1")
+    with Checkpoints(folder, CONFIG) as saved:
+        restored(saved, state())
+        saved.save(4, state())
+    assert steps_on_disk(folder) == [2, 3, 4]
+    shutil.move(tmp_path / "1", folder / "1")
+    return folder
+
+
+def test_resuming_deletes_what_a_killed_process_had_no_time_to(one_too_many):
+    """A run that is finished saves nothing more that would delete it."""
+    with Checkpoints(one_too_many, CONFIG) as saved:
+        assert restored(saved, state()).step == 4
+        assert steps_on_disk(one_too_many) == saved.steps == [2, 3, 4]
+
+
+def test_reading_deletes_nothing(one_too_many):
+    with Checkpoints(one_too_many, CONFIG, read_only=True) as saved:
+        assert restored(saved, state()).step == 4
+    assert steps_on_disk(one_too_many) == [1, 2, 3, 4]
+
+
+def test_one_too_many_is_kept_while_the_newest_is_damaged(one_too_many):
+    flip(one_too_many / "4" / "meta" / "metadata")
+    with Checkpoints(one_too_many, CONFIG, notify=lambda _: None) as saved:
+        assert restored(saved, state()).step == 3
+        assert steps_on_disk(one_too_many) == [1, 2, 3, 4]
+        saved.save(4, state())
+    assert steps_on_disk(one_too_many) == [2, 3, 4]

@@ -1,10 +1,17 @@
 """Disks that are full or cannot be written to: told, nothing lost, and no hanging."""
 
+import asyncio
+import gc
 import signal
 import subprocess
 import sys
+from collections.abc import Coroutine
 
+import orbax.checkpoint as ocp
 import pytest
+from etils import epath
+
+from ssvi_jax.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "SIGXFSZ"), reason="needs file size limits"
@@ -102,3 +109,29 @@ def test_a_folder_that_cannot_be_made_leaves_no_thread_waiting_for_it(tmp_path):
     error, threads = said(READ_ONLY, tmp_path)
     assert "could not be written ([Errno 30] Read-only file system" in error
     assert threads == "[]"
+
+
+def forget(failing: Coroutine) -> None:
+    """Lets a task fail whose error nobody asks for, as Orbax does with all but one."""
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(failing)
+    loop.run_until_complete(asyncio.wait([task]))
+    loop.close()
+    del task
+    gc.collect()
+
+
+async def ours() -> None:
+    raise OSError("ours")
+
+
+def test_errors_that_orbax_forgets_print_no_traceback(tmp_path, caplog):
+    """Which of several failing tasks it forgets is a matter of microseconds."""
+    Checkpoints(tmp_path / "checkpoints", {}).close()
+    (tmp_path / "file").touch()
+    folder = epath.Path(tmp_path / "file" / "1")
+    forget(ocp.path.atomicity.AtomicRenameTemporaryPath.from_final(folder).create())
+    assert caplog.text == ""
+    forget(ours())
+    assert "Task exception was never retrieved" in caplog.text
+    assert "OSError: ours" in caplog.text

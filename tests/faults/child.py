@@ -143,11 +143,11 @@ def poison(at: int) -> None:
 
 def main(plan: Plan, script: list[str]) -> None:
     """Runs the script as if it had been called, with the plan's faults."""
-    from ssvi_jax import checkpoint, train
+    from ssvi_jax import preservation, train
 
     train.CHECKPOINT_SECONDS = 0.0
     if plan.get("keep_all"):
-        checkpoint._NUM_LATEST = 1000
+        preservation._NUM_LATEST = 1000
     if "poison" in plan:
         poison(plan["poison"])
     hook = Hook(plan)
