@@ -1,5 +1,7 @@
 """A part of a batch against the same part of the whole."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,8 +50,8 @@ def test_noise_of_a_part_in_the_kernels(whole, first, count, isa, monkeypatch):
     def sample(x, *place):
         seeds = jax.random.bits(KEY, (2,), jnp.uint32)
         words = jnp.concatenate([seeds, jnp.uint32(place)])
-        y = sparse._sample(x, mean, sigma, index, words, window).y
-        return np.asarray(y)
+        sampled: Any = sparse._sample(x, mean, sigma, index, words, window)
+        return np.asarray(sampled.y)
 
     part = sample(x[first : first + count], whole, first)
     expected = sample(x, whole, 0)[first : first + count]

@@ -56,6 +56,7 @@ def main(argv: Sequence[str]) -> int:
     """The command; 1 if a resumed run differed."""
     options = cli.parse_as(Options, argv)
     log = runlog.RunLog(options.out)
+    environment = runlog.environment()  # before our own results change the tree
     begin = time.perf_counter()
     with contextlib.ExitStack() as stack:
         name = stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-"))
@@ -72,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
             found.append({"kind": kind, "plan": plan, **strike.strike(world, plan)})
             print(json.dumps(found[-1]), flush=True)
             minutes = (time.perf_counter() - begin) / 60
-            _write(log, options, world, found, minutes)
+            _write(log, options, environment, world, found, minutes)
             if options.minutes and minutes > options.minutes:
                 break
     return int(any(fault["problems"] for fault in found))
@@ -103,13 +104,14 @@ class Worlds:
 def _write(
     log: runlog.RunLog,
     options: Options,
+    environment: dict[str, Any],
     world: strike.World,
     found: list[dict[str, Any]],
     minutes: float,
 ) -> None:
     """After every fault, so that a run that is stopped leaves its table."""
     values = {
-        **runlog.environment(),
+        **environment,
         "command": shlex.join(["python", "-m", "tests.faults.run", *sys.argv[1:]]),
         "seed": options.seed,
         "faults_asked": options.faults,
