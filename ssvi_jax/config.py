@@ -12,6 +12,7 @@ import tyro
 from ssvi_jax import registry
 from ssvi_jax.errors import InputError, check_choice, check_fraction, check_positive
 from ssvi_jax.kinds import check_kind
+from ssvi_jax.recipes import Preset
 
 NOT_COMPARED = frozenset(
     {"out", "resume", "data_dir", "preset", "samples", "figures", "average"}
@@ -49,19 +50,6 @@ if TYPE_CHECKING:
 else:
     MethodName = Literal[tuple(registry.METHODS)]
 
-Preset = Literal[
-    "auto",
-    "paper",
-    "laptop",
-    "smoke",
-    "ssvi-resnet18-cifar10",
-    "ssvi-resnet18-cifar100",
-    "rank1-wrn28-cifar10",
-    "rank1-wrn28-cifar100",
-    "rank1-lstm-mimic3",
-]
-"""`presets.PRESETS`, `recipes.RECIPES` and "auto", written out for the help."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -73,9 +61,12 @@ class Config:
 
     sparsity: float = 0.95
     """Fraction of kernel weights that are exactly zero, in [0, 1); 0 is dense."""
-    dataset: Literal["auto", "cifar10", "cifar100", "digits", "mimic3"] = "auto"
+    dataset: Literal[
+        "auto", "cifar10", "cifar100", "digits", "imagenet2012", "mimic3"
+    ] = "auto"
     """auto: CIFAR-10 if it is there or can be downloaded, else the embedded digits.
-    mimic3: in-hospital mortality, from the benchmark's folder in --data-dir."""
+    imagenet2012: as TFDS prepares it, streamed from disk. mimic3: in-hospital
+    mortality, from the benchmark's folder in --data-dir."""
     preset: Preset = "auto"
     """paper: authors' recipe; laptop: 30 min on 2 cores; auto: by device (GPU, CPU).
     The others are the settings of papers, with method and data set (docs/recipes.md).

@@ -107,20 +107,72 @@ class Devices:
         along = NamedSharding(self.mesh, _along_last(rows.ndim))
         return jax.make_array_from_callback(rows.shape, along, rows.__getitem__)
 
+    def columns(self, batch_size: int, parts: int = 1) -> np.ndarray:
+        """Which examples of a batch the devices of this process compute, ``[own]``.
+
+        Device by device, and those of a device in its order: see `cut`.
+
+        Raises:
+          InputError: the devices cannot divide a batch evenly.
+        """
+        self.check_batch(batch_size, parts)
+        pieces = np.arange(batch_size).reshape(parts, self.mesh.size, -1)
+        own = [d.process_index == jax.process_index() for d in self.mesh.devices]
+        return pieces.swapaxes(0, 1)[own].ravel()
+
+    def place_batches(
+        self, examples: tuple[np.ndarray, np.ndarray], number: int, parts: int = 1
+    ) -> tuple[vi.Data, np.ndarray]:
+        """Some whole batches on the devices, each example on the one that computes it.
+
+        Args:
+          examples: images and labels ``[number * own, ...]`` of `columns`, batch by
+            batch.
+          number: how many batches.
+          parts: how many a batch is computed in.
+
+        Returns:
+          Images and labels, and rows ``[number, batch]`` by which `cut` and
+          `over_shards` find them: numbers among those of the same device.
+        """
+        own = len(self.mesh.local_devices)
+
+        def placed(array: np.ndarray) -> jax.Array:
+            if self.mesh.size == 1:
+                return jax.numpy.asarray(array)
+            split = np.split(array.reshape(number, -1, *array.shape[1:]), own, axis=1)
+            shards = [
+                jax.device_put(each.reshape(-1, *array.shape[1:]), device)
+                for each, device in zip(split, self.mesh.local_devices, strict=True)
+            ]
+            shape = (len(shards[0]) * self.mesh.size, *array.shape[1:])
+            sharding = NamedSharding(self.mesh, P(shard.AXIS))
+            return jax.make_array_from_single_device_arrays(shape, sharding, shards)
+
+        images, labels = examples
+        each = np.arange(len(labels) // own, dtype=np.int32)
+        rows = np.repeat(each.reshape(number, parts, 1, -1), self.mesh.size, axis=2)
+        return (placed(images), placed(labels)), rows.reshape(number, -1)
+
     def local(self, tree: T) -> T:
         """Replicated arrays as ordinary ones, on this process's first device."""
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
-    def over_shards(self, function: Callable[..., T]) -> Callable[..., T]:
+    def over_shards(
+        self, function: Callable[..., T], *, streamed: bool = False
+    ) -> Callable[..., T]:
         """A function of (state, subspace, data, rows), run on each shard of the rows.
 
-        Rows are ``[..., batch]``. What it returns must be the same on all of them.
+        Rows are ``[..., batch]``. What it returns must be the same on all of them. Data
+        that is `streamed` was placed by `place_batches`; other data is whole on every
+        device.
         """
 
         # JAX's check of what is the same everywhere does not know the sparse kernels,
         # and would sum gradients of full kernels where they are made.
         def run(state, subspace, data, rows):
-            specs = (P(), P(), P(), _along_last(rows.ndim))
+            examples = P(shard.AXIS) if streamed else P()
+            specs = (P(), P(), examples, _along_last(rows.ndim))
             shards = jax.shard_map(
                 function, mesh=self.mesh, in_specs=specs, out_specs=P(), check_vma=False
             )
@@ -144,16 +196,18 @@ class ShardedVI(vi.VI):
 
     Attributes:
       devices: what to run on.
+      streamed: whether data comes from `Devices.place_batches`.
     """
 
     devices: Devices
+    streamed: bool = False
 
     @classmethod
-    def of(cls, inference: vi.VI, devices: Devices) -> Self:
+    def of(cls, inference: vi.VI, devices: Devices, *, streamed: bool = False) -> Self:
         """The same inference on these devices."""
         names = [field.name for field in dataclasses.fields(vi.VI)]
         values = {name: getattr(inference, name) for name in names}
-        return cls(**values, devices=devices)
+        return cls(**values, devices=devices, streamed=streamed)
 
     def placed(
         self, state: T, subspace: Subspace, data: vi.Data, batch_index: np.ndarray
@@ -165,19 +219,27 @@ class ShardedVI(vi.VI):
         """
         rows = self.devices.cut(batch_index, self.accumulate)
         state, subspace = self.devices.replicate((state, subspace))
-        return state, subspace, self.devices.keep(data), rows
+        data = data if self.streamed else self.devices.keep(data)
+        return state, subspace, data, rows
 
     def over_devices(self, function: Callable[..., T]) -> Callable[..., T]:
         """The function on each shard of the rows."""
-        return self.devices.over_shards(function)
+        return self.devices.over_shards(function, streamed=self.streamed)
 
     def local(self, tree: T) -> T:
         """What this process's first device has."""
         return self.devices.local(tree)
 
 
-def spread(method: methods.Method, config: Config) -> methods.Method:
+def spread(
+    method: methods.Method, config: Config, *, streamed: bool = False
+) -> methods.Method:
     """A method that trains on the devices that its configuration asks for.
+
+    Args:
+      method: the method of one device.
+      config: the configuration.
+      streamed: whether its data comes from `Devices.place_batches`.
 
     Raises:
       InputError: too many devices, or a batch that they cannot divide evenly.
@@ -186,4 +248,5 @@ def spread(method: methods.Method, config: Config) -> methods.Method:
     if devices.mesh.size == 1:
         return method
     devices.check_batch(config.batch_size, config.accumulate)
-    return method.with_inference(partial(ShardedVI.of, devices=devices))
+    sharded = partial(ShardedVI.of, devices=devices, streamed=streamed)
+    return method.with_inference(sharded)

@@ -187,6 +187,30 @@ def check_same(settings: Mapping[str, object], masks: Masks, signal: int = 0) ->
     return int(found[:, -1].max())
 
 
+def raise_together(own: InputError | None) -> None:
+    """Stops all processes where one has to; all of them call it.
+
+    A process that left alone would keep the others waiting for its part.
+
+    Args:
+      own: what went wrong in this process, if anything did.
+
+    Raises:
+      InputError: `own`, or that another process has one.
+    """
+    if own is None and jax.process_count() == 1:
+        return
+    failed = np.asarray(multihost_utils.process_allgather(np.array([own is not None])))
+    if own is not None:
+        raise own
+    if failed.any():
+        wrong = ", ".join(map(str, np.flatnonzero(failed.ravel())))
+        raise InputError(
+            f"process {wrong} cannot go on, and says why in its own output; all stop. "
+            "Continue with --resume."
+        )
+
+
 def hash_masks(masks: Masks) -> bytes:
     """SHA-256 of a selection: paths, shapes and bits."""
     total = hashlib.sha256()

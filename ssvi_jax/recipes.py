@@ -5,6 +5,21 @@ Imports nothing heavy, so that a command line can be parsed at once.
 """
 
 import dataclasses
+from typing import Literal
+
+Preset = Literal[
+    "auto",
+    "paper",
+    "laptop",
+    "smoke",
+    "ssvi-resnet18-cifar10",
+    "ssvi-resnet18-cifar100",
+    "rank1-wrn28-cifar10",
+    "rank1-wrn28-cifar100",
+    "rank1-resnet50-imagenet",
+    "rank1-lstm-mimic3",
+]
+"""`presets.PRESETS`, `RECIPES` and "auto", written out for the command line's help."""
 
 PAPER: dict[str, object] = {
     "model": "resnet18",
@@ -49,6 +64,29 @@ RANK1: dict[str, object] = {
 """The factors there: every member sees all 128 images, and the KL has its full weight
 after 200 of 250 epochs."""
 
+RESNET50: dict[str, object] = {
+    "model": "resnet50",
+    "epochs": 135,
+    "batch_size": 1024,
+    "learning_rate": 0.4,
+    "sigma_learning_rate": 0.4,
+    "schedule": "steps",
+    "warmup": 5 / 90,
+    "decay_at": (30 / 90, 60 / 90, 80 / 90),
+    "decay_factor": 0.1,
+    "weight_decay": 2e-4,
+}
+"""ResNet-50 there, ``baselines/imagenet/rank1_bnn.py``: 0.1 for 256 images a step;
+warm-up and falls after 5, 30, 60 and 80 of 90 epochs, scaled to 135; l2 as above."""
+
+RANK1_IMAGENET: dict[str, object] = {
+    **RANK1,
+    "fast_sign_probability": 0.75,
+    "fast_prior_scale": 0.05,
+    "kl_warmup": 90 / 135,
+}
+"""The factors there; the KL has its full weight after 90 epochs."""
+
 LSTM: dict[str, object] = {
     "model": "lstm",
     "epochs": 20,
@@ -85,6 +123,9 @@ RECIPES: dict[str, Recipe] = {
     "ssvi-resnet18-cifar100": Recipe("ssvi", "cifar100", PAPER),
     "rank1-wrn28-cifar10": Recipe("rank1", "cifar10", WIDE_RESNET, RANK1),
     "rank1-wrn28-cifar100": Recipe("rank1", "cifar100", WIDE_RESNET, RANK1),
+    "rank1-resnet50-imagenet": Recipe(
+        "rank1", "imagenet2012", RESNET50, RANK1_IMAGENET
+    ),
     "rank1-lstm-mimic3": Recipe("rank1", "mimic3", LSTM, RANK1),
 }
 """Preset → the setting of a paper."""

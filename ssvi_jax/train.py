@@ -9,16 +9,15 @@ checkpoint repeats an uninterrupted one bit for bit.
 import dataclasses
 import math
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ssvi_jax import masks as masks_lib
 from ssvi_jax import (
+    feeds,
     methods,
     metrics,
     optimizers,
@@ -27,15 +26,16 @@ from ssvi_jax import (
     processes,
     schedules,
 )
+from ssvi_jax import masks as masks_lib
 from ssvi_jax.checkpoint import Checkpoints, Restored
 from ssvi_jax.config import NOT_COMPARED, Config
 from ssvi_jax.data import Dataset
 from ssvi_jax.data.augment import for_inputs
-from ssvi_jax.data.batches import batch_indices, steps_per_epoch
+from ssvi_jax.data.batches import steps_per_epoch
 from ssvi_jax.data.shifted import check_corruption
 from ssvi_jax.display import Display
 from ssvi_jax.errors import InputError
-from ssvi_jax.interrupt import Interrupt, wait
+from ssvi_jax.interrupt import Interrupt
 from ssvi_jax.methods import rank1
 from ssvi_jax.network import ImageNetwork, NetworkSpec
 from ssvi_jax.ops import backend
@@ -169,7 +169,9 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
         do not train the same network.
     """
     network, problem, plan = build_problem(config, data)
-    method = parallel.spread(methods.build(config.method, config, problem), config)
+    feed = feeds.of(config, data, problem.num_data, plan.total_steps)
+    method = methods.build(config.method, config, problem)
+    method = parallel.spread(method, config, streamed=data.is_streamed)
     first = processes.is_first()
     why = backend.slower_because(config.training_backend, 1.0 - config.sparsity)
     if why and first:
@@ -177,6 +179,7 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
     state, masks = method.init(jax.random.key(config.seed), _host_rng(config.seed, 0))
     progress = Progress(state, masks, masks)
     with (
+        closing(feed),
         Display(plan.total_steps, config.epochs, silent=not first) as display,
         Interrupt(display.say) as interrupt,
         Checkpoints(
@@ -189,7 +192,7 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
         if first
         else nullcontext() as checkpoints,
     ):
-        loop = Loop(config, data, method, plan, log, checkpoints, display)
+        loop = Loop(config, data, feed, method, plan, log, checkpoints, display)
         progress, seconds = loop.restore(progress)
         progress, seconds = loop.run(progress, seconds, interrupt)
         step = int(progress.state.step)
@@ -206,6 +209,7 @@ class Loop:
 
     config: Config
     data: Dataset
+    feed: feeds.Feed
     method: methods.Method
     plan: Plan
     log: RunLog
@@ -213,9 +217,6 @@ class Loop:
     display: Display
 
     def __post_init__(self):
-        count = self.config.train_size or None
-        images, labels = self.data.train_images, self.data.train_labels
-        self._train_data = jnp.asarray(images[:count]), jnp.asarray(labels[:count])
         self._rate = optimizers.rate(
             self.config, self.config.learning_rate, self.plan.total_steps
         )
@@ -279,12 +280,15 @@ class Loop:
         self.display.start_phase(step, self.plan.inner_steps)
         progress, swap = self.swap(progress, step)
         swap_seconds = time.perf_counter() - begin
-        rows = self._rows(step, self.plan.inner_steps)
-        state, traces = self.method.step(
-            progress.state, progress.masks, self._train_data, rows
+        state, traces = feeds.advance(
+            self.method,
+            progress.state,
+            progress.masks,
+            self.feed,
+            step,
+            self.plan.inner_steps,
+            self.display.tick,
         )
-        wait(traces["loss"], self.display.tick)
-        traces = jax.device_get(traces)
         self._check_finite(traces, state, step)
         end = step + self.plan.inner_steps
         event = {
@@ -309,8 +313,7 @@ class Loop:
             state, masks, event = self.method.swap(
                 state,
                 masks,
-                self._train_data,
-                self._rows(step, num_batches),
+                *self.feed.batches(step, num_batches),
                 _host_rng(self.config.seed, step),
             )
             event["iou_previous"] = masks_lib.overlap(masks, progress.masks)
@@ -365,15 +368,6 @@ class Loop:
         values = {"data": self.data.source, **self.config.as_dict()}
         settings = {k: v for k, v in values.items() if k not in NOT_COMPARED}
         return processes.check_same(settings, masks, signal)
-
-    def _rows(self, step: int, num_steps: int) -> np.ndarray:
-        return batch_indices(
-            step,
-            num_steps,
-            num_examples=len(self._train_data[1]),
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-        )
 
     def _check_finite(
         self, traces: dict[str, np.ndarray], state: State, step: int

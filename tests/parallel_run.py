@@ -82,14 +82,35 @@ def problem(images, labels, *, library="linen", **options):
     return inference, partial(inference.init, *operands, sigma_init=(0.2, 0.0)), masks
 
 
-def results(inference, init, masks, dataset, rows):
-    """Traces, state and dense gradient after some steps, by path."""
-    growth = inference.dense_gradient(init(), masks, dataset, rows[:2])
-    state, traces = inference.inner_loop(init(), masks, dataset, rows)
+def results(inference, init, masks, batches):
+    """Traces, state and dense gradient after some steps, by path.
+
+    Data and rows of the first batches come from a function of their number.
+    """
+    growth = inference.dense_gradient(init(), masks, *batches(2))
+    state, traces = inference.inner_loop(init(), masks, *batches(STEPS))
     state = state._replace(key=jax.random.key_data(state.key))
     found = {"state": state, "traces": traces, "growth": growth}
     leaves = jax.tree_util.tree_flatten_with_path(found)[0]
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def streamed(images, labels, rows, *, accumulate, **options):
+    """The results of 2 devices, each of which gets its own examples only."""
+    inference, init, masks = problem(images, labels, accumulate=accumulate, **options)
+    devices = parallel.Devices(2)
+
+    def batches(number):
+        taken = rows[:number, devices.columns(BATCH, accumulate)].ravel()
+        examples = images[taken], labels[taken]
+        placed, order = devices.place_batches(examples, number, accumulate)
+        parts = {len(shard.data) for shard in placed[0].addressable_shards}
+        assert parts == {number * BATCH // 2}
+        return placed, order
+
+    run = parallel.ShardedVI.of(inference, devices, streamed=True)
+    found = results(run, init, masks, batches)
+    return {f"streamed|2|{path}": value for path, value in found.items()}
 
 
 def bytes_of_a_step(**options):
@@ -126,8 +147,9 @@ def main(out):
         for number in (1, 2) if name == "flipout" else (1, 8):
             devices = parallel.Devices(number)
             run = parallel.ShardedVI.of(inference, devices) if number > 1 else inference
-            for path, value in results(run, init, masks, dataset, rows).items():
-                saved[f"{name}|{number}|{path}"] = value
+            found = results(run, init, masks, lambda n: (dataset, rows[:n]))
+            saved |= {f"{name}|{number}|{path}": v for path, v in found.items()}
+    saved |= streamed(images, labels, rows, **CASES["flipout"])
     saved["bytes ssvi"] = bytes_of_a_step()
     saved["bytes points"] = bytes_of_a_step(sigma_init=None)
     np.savez(out, **saved)

@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssvi_jax.data.batches import batch_indices, steps_per_epoch
+from ssvi_jax.data.batches import (
+    _epoch_order,
+    batch_indices,
+    place_of,
+    steps_per_epoch,
+)
 from ssvi_jax.errors import InputError
 
 sizes = st.integers(1, 40).flatmap(
@@ -72,3 +77,20 @@ def test_a_batch_larger_than_the_data_is_refused(batch_size):
         steps_per_epoch(10, batch_size)
     with pytest.raises(InputError, match="batch_size"):
         batch_indices(0, 1, num_examples=10, batch_size=batch_size, seed=0)
+
+
+@given(sizes, seeds, st.integers(0, 100), st.data())
+def test_one_example_is_where_its_batch_has_it(size, seed, step, data):
+    num_examples, batch_size = size
+    fixed = {"num_examples": num_examples, "batch_size": batch_size, "seed": seed}
+    column = data.draw(st.integers(0, batch_size - 1))
+    epoch, position = place_of(step, column, **fixed)
+    assert position == batch_indices(step, 1, **fixed)[0, column]
+    assert epoch == step // steps_per_epoch(num_examples, batch_size)
+
+
+def test_an_epochs_order_is_shared_and_cannot_be_changed():
+    order = _epoch_order(0, 9, 0)
+    assert _epoch_order(0, 9, 0) is order
+    with pytest.raises(ValueError, match="read-only"):
+        order[0] = 1

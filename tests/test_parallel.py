@@ -58,6 +58,13 @@ def test_numbers_are_those_of_one_device(saved, case, number):
         )
 
 
+def test_devices_that_get_their_own_examples_only_give_the_same_bits(saved):
+    whole, own = of(saved, "flipout", 2), of(saved, "streamed", 2)
+    assert whole.keys() == own.keys() != set()
+    for path, expected in whole.items():
+        np.testing.assert_array_equal(own[path], expected, err_msg=path)
+
+
 @pytest.mark.parametrize(("case", "per_weight"), [("ssvi", 2), ("points", 1)])
 def test_only_packed_gradients_cross_the_wire(saved, case, per_weight):
     step, growth, weights = saved[f"bytes {case}"]

@@ -12,9 +12,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import small_imagenet
 import smoke_run
 
-from ssvi_jax import processes, runlog
+from ssvi_jax import data, processes, runlog
+from ssvi_jax.data.batches import batch_indices
 from ssvi_jax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -124,6 +126,28 @@ def test_four_processes_are_as_one(tmp_path):
     run_alone(tmp_path / "alone", *NET["mlp"])
     train(4, tmp_path / "together", *NET["mlp"])
     same_run(tmp_path / "together", tmp_path / "alone")
+
+
+def test_processes_read_their_own_images_and_stop_together(tmp_path):
+    """The second process cannot read an example of the second phase."""
+    small_imagenet.write(tmp_path / "whole", num_train=24)
+    images = data.load("imagenet2012", tmp_path / "whole").train_images
+    (rows,) = batch_indices(1, 1, num_examples=len(images), batch_size=8, seed=0)
+    bad = int(getattr(images, "rows")[rows[6]])  # noqa: B009 (unknown to pyright)
+    small_imagenet.damage(tmp_path / "whole", tmp_path / "sets", bad)
+    flags = ["--dataset", "imagenet2012", "--preset", "smoke", "--no-figures"]
+    flags += ["--model", "mlp", "--width", ".02", "--method", "deterministic"]
+    flags += ["--batch-size", "8", "--inner-steps", "1"]
+    flags += ["--data-dir", str(tmp_path / "sets"), "--out"]
+    script = "experiments/cifar10.py"
+    first, second = together(2, [script, *flags, str(tmp_path / "together")])
+    assert (first[0], second[0]) == (2, 2)
+    assert "error: process 1 cannot go on" in first[2]
+    assert f"record {bad} of train" in second[2]
+    assert f"record {bad} of" in smoke_run.refused(*flags, tmp_path / "alone")
+    ours, theirs = (smoke_run.events(tmp_path / n) for n in ("together", "alone"))
+    assert [event["step"] for event in ours] == [1]
+    assert flattened(ours[0]) == pytest.approx(flattened(theirs[0]), rel=1e-3)
 
 
 DIFFERENT = """

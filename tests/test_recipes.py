@@ -17,7 +17,7 @@ from ssvi_jax.presets import defaults
 from ssvi_jax.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
-SHAPES = {"mimic3": ((48, 76), 2)} | {
+SHAPES = {"mimic3": ((48, 76), 2), "imagenet2012": ((224, 224, 3), 1000)} | {
     name: ((32, 32, 3), classes)
     for name, classes in (("cifar10", 10), ("cifar100", 100))
 }
@@ -93,6 +93,27 @@ def test_the_wide_resnet_is_that_of_uncertainty_baselines():
     assert got.weight_decay == 2 * 1e-4
 
 
+def test_imagenet_is_that_of_uncertainty_baselines():
+    got = of("rank1-resnet50-imagenet")
+    assert (got.model, got.width, got.members) == ("resnet50", 1.0, 4)
+    assert (got.member_batch, got.batch_size) == ("tile", 1024)
+    assert (got.learning_rate, got.nesterov, got.epochs) == (
+        0.1 * 1024 / 256,
+        True,
+        135,
+    )
+    assert (got.fast_sign_probability, got.fast_prior_scale) == (0.75, 0.05)
+    assert got.fast_sigma_init == pytest.approx(np.sqrt(1e-3 / (1 - 1e-3)), rel=2e-3)
+    assert got.kl_warmup * got.epochs == pytest.approx(90)
+    # 5 epochs of warm-up, and falls after 30, 60 and 80, of 90 scaled to 135.
+    schedule = optimizers.rate(got, got.learning_rate, total_steps=1350)
+    epochs = {3.7: 0.197, 8: 0.4, 44: 0.4, 46: 0.04, 89: 0.04, 91: 4e-3, 121: 4e-4}
+    for epoch, rate in epochs.items():
+        got_rate = np.asarray(schedule(round(10 * epoch))).item()
+        assert got_rate == pytest.approx(rate, rel=1e-2)
+    assert got.weight_decay == 2 * 1e-4
+
+
 def test_the_paper_preset_is_the_recipe_of_its_network():
     for name in ("cifar10", "cifar100"):
         got = of(f"ssvi-resnet18-{name}")
@@ -109,7 +130,11 @@ def test_the_network_takes_its_data(name):
     network = ImageNetwork(spec)
     params, state = jax.eval_shape(network.init, jax.random.key(0))
     sizes = sum(leaf.size for leaf in jax.tree.leaves(params))
-    expected = {"ssvi-resnet18-cifar10": 11_173_962, "rank1-wrn28-cifar10": 36_479_194}
+    expected = {
+        "ssvi-resnet18-cifar10": 11_173_962,
+        "rank1-wrn28-cifar10": 36_479_194,
+        "rank1-resnet50-imagenet": 25_557_032,
+    }
     assert sizes == expected.get(name, sizes)
     assert network.layers(params, state)[-1].shape[-1] == classes
 

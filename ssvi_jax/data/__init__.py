@@ -1,4 +1,4 @@
-"""Data sets in memory: CIFAR-10, CIFAR-100, MIMIC-III, and the embedded real digits."""
+"""Data sets: CIFAR-10, CIFAR-100, ImageNet, MIMIC-III, the embedded real digits."""
 
 import os
 from collections.abc import Callable
@@ -6,14 +6,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssvi_jax.data import cifar, digits, download, mimic
+from ssvi_jax.data import cifar, digits, download, imagenet, mimic
 from ssvi_jax.data.dataset import Dataset, channel_moments, stratified_split
 from ssvi_jax.data.download import NotPreparedError
 from ssvi_jax.errors import check_choice, check_fraction
 
 __all__ = ["NAMES", "Dataset", "NotPreparedError", "load"]
 
-NAMES = ("auto", "cifar10", "cifar100", "digits", "mimic3")
+NAMES = ("auto", "cifar10", "cifar100", "digits", "imagenet2012", "mimic3")
+
+VALIDATION = 0.1
+"""Fraction of the training examples that choose the checkpoint; ImageNet has its own,
+`imagenet.VALIDATION`."""
 
 
 class _Raw(NamedTuple):
@@ -26,7 +30,7 @@ def load(
     name: str,
     data_dir: str | os.PathLike[str] | None = None,
     *,
-    validation: float = 0.1,
+    validation: float | None = None,
     split_seed: int = 0,
     notify: Callable[[str], object] = print,
 ) -> Dataset:
@@ -34,14 +38,15 @@ def load(
 
     Args:
       name: ``"cifar10"``, ``"cifar100"``, ``"digits"``, ``"mimic3"`` (see
-        `ssvi_jax.data.mimic`), or ``"auto"``: CIFAR-10 where it is prepared or can be
-        downloaded, else the digits. A set asked for by name is never replaced by
+        `ssvi_jax.data.mimic`), ``"imagenet2012"`` (see
+        `ssvi_jax.data.imagenet`), or ``"auto"``: CIFAR-10 where it is prepared or can
+        be downloaded, else the digits. A set asked for by name is never replaced by
         another.
       data_dir: folder that holds the sets prepared by TFDS; without it $TFDS_DATA_DIR,
         then ``~/tensorflow_datasets``. The digits need none.
       validation: fraction in [0, 1) of the official training set that is set aside,
-        class by class, to choose models with: 5,000 of CIFAR's 50,000 by default. Of
-        MIMIC-III it is a fraction of the patients.
+        class by class, to choose models with; None: 0.1, of ImageNet 0.01. That is
+        5,000 of CIFAR's 50,000. Of MIMIC-III it is a fraction of the patients.
       split_seed: seed of that choice. It is not the run's seed: runs that differ in
         seed alone must be compared on the same validation images.
       notify: called with one line before a download, and when "auto" takes the digits.
@@ -51,7 +56,11 @@ def load(
       NotPreparedError: the data is not there and cannot be fetched; an `InputError`.
     """
     check_choice("dataset", name, NAMES)
+    if validation is None:
+        validation = imagenet.VALIDATION if name == imagenet.NAME else VALIDATION
     check_fraction("validation", validation)
+    if name == imagenet.NAME:
+        return imagenet.load(data_dir, validation, split_seed)
     if name == "mimic3":
         return mimic.load(data_dir, validation, split_seed)
     if name == "auto":

@@ -4,6 +4,8 @@ Nothing is stored between calls, so a run that resumes at any step sees exactly 
 batches that an uninterrupted run would have seen.
 """
 
+import functools
+
 import numpy as np
 
 from ssvi_jax.errors import InputError
@@ -48,13 +50,34 @@ def batch_indices(
     out = np.empty((num_steps, batch_size), np.int32)
     epochs, places = np.divmod(np.arange(step, step + num_steps), per_epoch)
     for epoch in np.unique(epochs):
-        batches = _epoch_order(epoch, num_examples, seed)[: per_epoch * batch_size]
+        order = _epoch_order(int(epoch), num_examples, seed)
+        batches = order[: per_epoch * batch_size]
         here = epochs == epoch
         out[here] = batches.reshape(per_epoch, batch_size)[places[here]]
     return out
 
 
+def place_of(
+    step: int, column: int, *, num_examples: int, batch_size: int, seed: int
+) -> tuple[int, int]:
+    """Epoch and position in the training set of one example of a step's batch.
+
+    Args:
+      step: global step.
+      column: which example of the batch.
+      num_examples: see `batch_indices`, whose ``[0, column]`` the position is.
+      batch_size: likewise.
+      seed: likewise.
+    """
+    epoch, place = divmod(step, steps_per_epoch(num_examples, batch_size))
+    order = _epoch_order(epoch, num_examples, seed)
+    return epoch, int(order[place * batch_size + column])
+
+
+@functools.lru_cache(maxsize=2)  # a batch may be read ahead into the next epoch
 def _epoch_order(epoch: int, num_examples: int, seed: int) -> np.ndarray:
     # A spawn key, unlike a longer seed, cannot coincide with another seed's stream.
-    sequence = np.random.SeedSequence(seed, spawn_key=(int(epoch),))
-    return np.random.default_rng(sequence).permutation(num_examples)
+    sequence = np.random.SeedSequence(seed, spawn_key=(epoch,))
+    order = np.random.default_rng(sequence).permutation(num_examples)
+    order.flags.writeable = False  # it is shared between calls
+    return order

@@ -78,13 +78,13 @@ def open_cells(
 
     Raises:
       InputError: what is there is damaged or does not fit the data set, a negative
-        `limit`, or a data set that is not of images.
+        `limit`, or a data set that is not of images in memory.
     """
     check_limit(limit)
-    if not dataset.pixels:
+    if not dataset.pixels or dataset.is_streamed:
         raise InputError(
-            f"dataset: got {dataset.name}, allowed: data sets of images; corruptions "
-            "are made of pixels."
+            f"dataset: got {dataset.name}, allowed: data sets of images in memory; "
+            "corruptions are made of their pixels."
         )
     if corruptions_dir is not None:
         return official.open_folder(

@@ -1,9 +1,11 @@
-"""A classification data set in memory, and how its validation images are chosen."""
+"""A classification data set, and how its validation images are chosen."""
 
 import dataclasses
 from typing import NamedTuple
 
 import numpy as np
+
+from ssvi_jax.data import lazy
 
 
 class Corruption(NamedTuple):
@@ -25,11 +27,12 @@ class Dataset:
     """Inputs and labels of three disjoint splits, with what augmentation may do.
 
     The inputs are images unless `pixels` says otherwise; then the fields named images
-    hold float32 ``[n, time, features]``.
+    hold float32 ``[n, time, features]``. A set that does not fit in memory has
+    `lazy.Images` and `lazy.Labels` in the place of all six arrays.
 
     Attributes:
-      name: ``"cifar10"``, ``"cifar100"``, ``"digits"`` or ``"mimic3"``; never
-        ``"auto"``.
+      name: ``"cifar10"``, ``"cifar100"``, ``"digits"``, ``"mimic3"`` or
+        ``"imagenet2012"``; never ``"auto"``.
       train_images: uint8 ``[n, h, w, c]``, pixels in 0 to 255.
       train_labels: int32 ``[n]``, classes from 0.
       val_images: uint8 ``[v, h, w, c]``, taken out of the official training set.
@@ -62,6 +65,11 @@ class Dataset:
     flip: bool
     corruption: Corruption | None = None
     pixels: bool = True
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether images are read from disk whenever they are asked for."""
+        return isinstance(self.train_images, lazy.Images)
 
 
 def stratified_split(

@@ -1,24 +1,26 @@
 """ImageNet (ILSVRC 2012) as TensorFlow Datasets has prepared it, batch by batch.
 
-1.28 million images of 224 × 224 are 193 GB, so nothing is kept: a batch is read,
-decoded and cropped when it is asked for. What it holds is a function of its rows, the
-seed and the epoch alone. The training loop takes data in memory, and not this yet.
+1.28 million images of 224 × 224 are 193 GB, so nothing is kept: an image is read,
+decoded and cropped when it is asked for. What comes out is a function of its row, the
+seed and the epoch alone. `ssvi_jax.feeds` streams it through training.
 
 TFDS does not download ImageNet: it wants the archives from image-net.org in its manual
 folder, and then ``tfds build imagenet2012 --file_format=array_record``.
 """
 
 import concurrent.futures
+import contextlib
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from ssvi_jax.data import cifar, records
+from ssvi_jax.data import cifar, lazy, records
+from ssvi_jax.data.dataset import Dataset
 from ssvi_jax.errors import InputError, check_choice, check_rows
 
 if TYPE_CHECKING:
@@ -37,6 +39,66 @@ ASPECT = (3 / 4, 4 / 3)
 Szegedy et al. 2015, "Going deeper with convolutions", section 6."""
 
 _ATTEMPTS = 10
+_CROP_STREAM = 3  # separates crops from the seed's other streams of random numbers
+
+NUM_CLASSES = 1000
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""Of the training images' channels divided by 255: the figures that are in use since
+https://github.com/facebookarchive/fb.resnet.torch."""
+
+VALIDATION = 0.01
+"""Fraction of the training images that choose the checkpoint: 12,812, read after every
+epoch."""
+
+
+def load(
+    data_dir: str | os.PathLike[str] | None, validation: float, split_seed: int
+) -> Dataset:
+    """The set as `data.load` gives it, its images and labels unread.
+
+    TFDS has shuffled the records, so validation images are drawn by row. The test set
+    is the official validation set: the labels of the official test set are not public.
+
+    Args:
+      data_dir: folder of the sets that TFDS has prepared; None: as for any other set.
+      validation: fraction in [0, 1) of the training images that is set aside.
+      split_seed: seed of that choice.
+
+    Raises:
+      InputError: see `Split`.
+    """
+    train, test = Split(data_dir, "train"), Split(data_dir, "validation")
+    order = np.random.default_rng(split_seed).permutation(len(train))
+    count = math.ceil(validation * len(train))
+    train_images, train_labels = _lazy(train, np.sort(order[count:]))
+    val_images, val_labels = _lazy(train, np.sort(order[:count]))
+    test_images, test_labels = _lazy(test, np.arange(len(test)))
+    return Dataset(
+        name=NAME,
+        train_images=train_images,
+        train_labels=train_labels,
+        val_images=val_images,
+        val_labels=val_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        num_classes=NUM_CLASSES,
+        mean=np.array(MEAN, np.float32),
+        std=np.array(STD, np.float32),
+        source=(
+            "ImageNet (ILSVRC 2012; Russakovsky et al. 2015), prepared by TensorFlow "
+            f"Datasets as {NAME}/{train.version}, streamed"
+        ),
+        pad=0,
+        flip=False,
+    )
+
+
+def _lazy(split: "Split", rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels that do what is asked of a data set's arrays."""
+    images, labels = lazy.Images(split, rows), lazy.Labels(split, rows)
+    return cast(np.ndarray, images), cast(np.ndarray, labels)
 
 
 class Split:
@@ -45,7 +107,10 @@ class Split:
     Args:
       data_dir: folder of the sets that TFDS has prepared; None: as for any other set.
       split: "train" (1,281,167 images) or "validation" (50,000, the usual test set).
-      workers: threads that decode; None: one a core.
+      workers: threads that decode a batch; None: one a core.
+
+    Attributes:
+      version: TFDS's version of the set.
 
     Raises:
       InputError: the set is not there, not in array_record, or damaged.
@@ -68,6 +133,7 @@ class Split:
                 f"{NAME} --file_format=array_record."
             )
         self._folder, self._split = folder, split
+        self.version = folder.name
         self._workers = workers or os.cpu_count()
         with self._naming_damage():
             self._records = records.random_access(records.open_info(folder), split)
@@ -75,6 +141,11 @@ class Split:
     def __len__(self) -> int:
         """Number of images."""
         return len(self._records)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image as it comes out."""
+        return SIZE, SIZE, 3
 
     def batch(
         self,
@@ -99,32 +170,67 @@ class Split:
         """
         rows = np.asarray(rows, np.int64)
         check_rows("rows", rows, len(self))
-        with (
-            self._naming_damage(),
-            concurrent.futures.ThreadPoolExecutor(self._workers) as pool,
-        ):
-            found = self._records.__getitems__(rows.tolist())
-            read = partial(_read, seed=seed, epoch=epoch)
-            pairs = list(pool.map(read, found, rows.tolist()))
-        images = np.empty((len(rows), SIZE, SIZE, 3), np.uint8)
-        for place, (image, _) in enumerate(pairs):
-            images[place] = image
-        return images, np.array([label for _, label in pairs], np.int32)
+        read = partial(self.example, seed=seed, epoch=epoch)
+        images = np.empty((len(rows), *self.shape), np.uint8)
+        labels = np.empty(len(rows), np.int32)
+        with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
+            for place, pair in enumerate(pool.map(read, rows.tolist())):
+                images[place], labels[place] = pair
+        return images, labels
 
-    def _naming_damage(self):
-        return records.naming_damage(self._folder, "choose another --data-dir")
+    def labels(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Labels alone, int32 ``[len(rows)]``; no image is decoded.
 
+        Raises:
+          InputError: as `batch`.
+        """
+        rows = np.asarray(rows, np.int64)
+        check_rows("rows", rows, len(self))
+        with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
+            found = list(pool.map(lambda row: self._features(row)[1], rows.tolist()))
+        return np.array(found, np.int32)
 
-def _read(
-    record: bytes, row: int, *, seed: int | None, epoch: int
-) -> tuple[np.ndarray, int]:
-    feature = records.features(record)
-    image = decode(feature["image"].bytes_list.value[0])
-    label = feature["label"].int64_list.value[0]
-    if seed is None:
-        return center_crop(image), label
-    sequence = np.random.SeedSequence(seed, spawn_key=(epoch, row))
-    return random_crop(image, np.random.default_rng(sequence)), label
+    def example(
+        self, row: int, *, seed: int | None, epoch: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One image and its label as in `batch`; many threads may call it.
+
+        Raises:
+          InputError: an image that cannot be read or decoded.
+        """
+        data, label = self._features(row)
+        with self._naming_damage(row):
+            image = decode(data)
+            if seed is None:
+                pixels = center_crop(image)
+            else:
+                key = (_CROP_STREAM, epoch, row)
+                sequence = np.random.SeedSequence(seed, spawn_key=key)
+                pixels = random_crop(image, np.random.default_rng(sequence))
+        return pixels, np.array(label, np.int32)
+
+    def _features(self, row: int) -> tuple[bytes, int]:
+        """The encoded image and the label of a record."""
+        with self._naming_damage(row):
+            found = records.features(self._records[row])
+            (image,) = found["image"].bytes_list.value
+            (label,) = found["label"].int64_list.value
+            if not 0 <= label < NUM_CLASSES:
+                raise ValueError(f"label {label}")
+            return image, label
+
+    @contextlib.contextmanager
+    def _naming_damage(self, row: int | None = None) -> Iterator[None]:
+        """Names the folder, and the record if it is one that is damaged."""
+        with records.naming_damage(self._folder, "choose another --data-dir"):
+            try:
+                yield
+            except Exception as error:
+                if row is None:
+                    raise
+                raise ValueError(
+                    f"record {row} of {self._split}: {type(error).__name__}: {error}"
+                ) from error
 
 
 def decode(data: bytes) -> "Image.Image":

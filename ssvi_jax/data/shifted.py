@@ -30,10 +30,16 @@ def corrupt_training(data: Dataset, name: str, severity: int, *, seed: int) -> D
       images; `source` says what was done.
 
     Raises:
-      InputError: an unknown name or severity, or `data` is corrupted already.
+      InputError: an unknown name or severity, or `data` is corrupted already or does
+        not fit in memory.
     """
     if name == "none":
         return data
+    if data.is_streamed:
+        raise InputError(
+            f"train_corruption: got {name} for {data.name}, allowed: none; images are "
+            "corrupted in memory, and those of this data set do not fit."
+        )
     from ssvi_jax import corruptions  # imports SciPy, which a clean run can spare
 
     check_choice("train_corruption", name, ("none", *corruptions.NAMES))

@@ -10,6 +10,7 @@ of this is in the package: the experiment runs as it is, under an audit hook.
 """
 
 import atexit
+import dataclasses
 import errno
 import gc
 import json
@@ -132,10 +133,9 @@ def poison(at: int) -> None:
 
     def poisoned(self, progress, step):
         if step == at:
-            images, labels = self._train_data
-            row = int(self._rows(step, 1).reshape(-1)[0])
-            images = images.astype(jnp.float32).at[row].set(jnp.nan)
-            self._train_data = images, labels
+            (images, labels), rows = self.feed.batches(step, 1)
+            images = images.astype(jnp.float32).at[int(rows[0, 0])].set(jnp.nan)
+            self.feed = dataclasses.replace(self.feed, data=(images, labels))
         return phase(self, progress, step)
 
     train.Loop.phase = poisoned
