@@ -81,7 +81,13 @@ def ssvi_moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 @jax.jit
-def ssvi_normalize(x, mean, inverse, scale, bias) -> jax.Array:
+def ssvi_normalize(
+    x: jax.Array,
+    mean: jax.Array,
+    inverse: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+) -> jax.Array:
     """`normalize` and nothing more."""
     return normalize(x, mean, inverse, scale, bias, None, False)
 
