@@ -44,7 +44,14 @@ def main(name: str, inputs: int, seed: int, folder: Path) -> None:
             print(json.dumps(counts.as_dict()), flush=True)
             os._exit(0)
 
-    flags = [f"-seed={seed + 1}", f"-max_len={mutate.MOST_BYTES}", "-timeout=0"]
+    # Time and memory are the guard's affair. What libFuzzer leaves goes to the folder.
+    flags = [
+        f"-artifact_prefix={folder}/",
+        "-rss_limit_mb=0",
+        f"-seed={seed + 1}",
+        f"-max_len={mutate.MOST_BYTES}",
+        "-timeout=0",
+    ]
     atheris.Setup([sys.argv[0], *flags, "-len_control=0", str(corpus)], one)
     atheris.Fuzz()
 
