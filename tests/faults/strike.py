@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
@@ -238,7 +239,8 @@ def _process_problems(struck: Process, plan: Plan) -> list[str]:
 
 def _why(ended: Process) -> str:
     """The last line of what it said, or the one above JAX's list of addresses."""
-    lines = ended.err.strip().splitlines() or [""]
+    text = ended.err.replace(f"{tempfile.gettempdir()}{os.sep}", "")
+    lines = text.strip().splitlines() or [""]
     fatal = [line for line in lines if "Terminating process because" in line]
     return [*lines, *fatal][-1]
 
