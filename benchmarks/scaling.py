@@ -1,13 +1,17 @@
 """What crosses the wire in data-parallel training, and a model of how it scales.
 
-    python benchmarks/scaling.py
+    python benchmarks/scaling.py --json results/benchmarks/scaling.json
 
 Messages are counted in the program that JAX makes of the inner loop for 8 devices (it
 is not compiled or run); times are a model of counted numbers and of the rates below,
 **not measurements**. The tables of docs/scaling.md are this output.
 """
 
+import argparse
+import json
 import os
+from pathlib import Path
+from typing import Any
 
 FLAGS = "--xla_force_host_platform_device_count=8"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
@@ -16,7 +20,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from ssvi_jax import flops, parallel, traffic, trees, vi  # noqa: E402
+from ssvi_jax import flops, parallel, runlog, traffic, trees, vi  # noqa: E402
 from ssvi_jax import masks as masks_lib  # noqa: E402
 from ssvi_jax.network import ImageNetwork, NetworkSpec  # noqa: E402
 from ssvi_jax.optimizers import sgd  # noqa: E402
@@ -84,20 +88,42 @@ def seconds(counted: Counted, devices: int, messages: list[tuple[str, int]]) -> 
     return total + 2 * (1 - 1 / devices) * sent / bandwidth + latency * len(messages)
 
 
+def message_bytes(counted: Counted) -> dict[str, int]:
+    """Bytes that a device gives to collective operations."""
+    step, swap = (sum(n for _, n in m) for m in (counted.step, counted.swap))
+    gradient = max(number for _, number in counted.step)
+    return {
+        "weights": counted.weights,
+        "kept": counted.kept,
+        "step_bytes": step,
+        "step_without_gradient_bytes": step - gradient,
+        "dense_vi_step_bytes": step + 8 * (counted.weights - counted.kept),
+        "swap_bytes": swap,
+    }
+
+
+def print_messages(name: str, b: dict[str, int]) -> None:
+    """A row of the first table."""
+    share = b["step_bytes"] / b["dense_vi_step_bytes"]
+    rest, dense = b["step_without_gradient_bytes"], b["dense_vi_step_bytes"]
+    print(
+        f"| {name} | {b['weights'] / 1e6:.1f} M | {b['step_bytes'] / 1e6:.2f} MB "
+        f"({share:.3f}) | {rest / 1e6:.2f} MB | {dense / 1e6:.1f} MB | "
+        f"{b['swap_bytes'] / 1e6:.1f} MB |"
+    )
+
+
 def main() -> None:
-    """Prints both tables in Markdown."""
+    """Prints both tables in Markdown, and writes what was counted."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the counted bytes here")
+    args = parser.parse_args()
     found = {name: Counted(spec) for name, spec in NETWORKS.items()}
+    messages = {name: message_bytes(counted) for name, counted in found.items()}
     print("| | weights | a step | of it batch norm | dense VI | a swap |")
     print("|---|---|---|---|---|---|")
-    for name, c in found.items():
-        step, swap = (sum(n for _, n in m) for m in (c.step, c.swap))
-        gradient = max(number for _, number in c.step)
-        dense = step + 8 * (c.weights - c.kept)
-        print(
-            f"| {name} | {c.weights / 1e6:.1f} M | {step / 1e6:.2f} MB "
-            f"({step / dense:.3f}) | {(step - gradient) / 1e6:.2f} MB | "
-            f"{dense / 1e6:.1f} MB | {swap / 1e6:.1f} MB |"
-        )
+    for name, numbers in messages.items():
+        print_messages(name, numbers)
     print("\n| | devices | packed | efficiency | dense VI's messages | efficiency |")
     print("|---|---|---|---|---|---|")
     for name, c in found.items():
@@ -111,6 +137,10 @@ def main() -> None:
                 f"| {name} | {devices} | {packed * 1e3:.1f} ms | {rates[0]:.3f} | "
                 f"{dense * 1e3:.1f} ms | {rates[1]:.3f} |"
             )
+    if args.json:
+        about: dict[str, Any] = {**runlog.environment(), "sparsity": SPARSITY}
+        text = json.dumps({**about, "messages": messages}, indent=1)
+        args.json.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ BACKENDS = ("auto", "xla", "sparse")
 CROSSOVER = 0.5
 """Densest network for which "auto" takes the sparse kernels. On the machine where both
 were timed (results/benchmarks/sparse.json) a step of ResNet-18 takes as long on either
-backend at a density of 0.99, and half as long here at 0.5: room for other networks and
+backend at a density of 1, and half as long here at 0.5: room for other networks and
 processors."""
 
 

@@ -1,0 +1,93 @@
+"""Exports training and prediction of a large network for GPUs and TPUs, on any machine.
+
+    python benchmarks/export.py --json results/benchmarks/export.json
+
+Counts what each program for CUDA and TPU holds: calls to the host, which must be none,
+loops, and inputs whose memory the outputs take. Nothing is compiled or run.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssvi_jax import masks as masks_lib
+from ssvi_jax import posterior, predict, runlog, trees, vi
+from ssvi_jax.network import ImageNetwork, NetworkSpec
+from ssvi_jax.optimizers import sgd
+
+PLATFORMS = ("cuda", "tpu")
+SPEC = NetworkSpec("resnet18", 1.0, 10, (32, 32, 3), (0.5,) * 3, (0.25,) * 3)
+SPARSITY, BATCH, STEPS = 0.95, 128, 100
+
+
+def programs() -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
+    """Name → jitted function and its abstract operands."""
+    network = ImageNetwork(SPEC)
+    params, model_state = jax.eval_shape(network.init, jax.random.key(0))
+    inference = vi.VI(network, sgd(0.1), num_data=50_000)
+    shapes = inference.kernel_shapes(params)
+    masks = masks_lib.create(shapes, SPARSITY, np.random.default_rng(0))
+    subspace = masks_lib.to_subspace(masks)
+
+    def init(params, model_state):
+        return inference.init(jax.random.key(0), params, model_state, masks)
+
+    def prediction(weights, subspace, x, key):
+        draws = posterior.sample(weights.posterior, subspace, key)
+        full = trees.merge(weights.params, draws)
+        return predict._batch_log_probs(network, full, None, weights.model_state, x)
+
+    state = jax.eval_shape(init, params, model_state)
+    images = jax.ShapeDtypeStruct((50_000, *SPEC.input_shape), np.uint8)
+    labels = jax.ShapeDtypeStruct((50_000,), np.int32)
+    rows = jax.ShapeDtypeStruct((STEPS, BATCH), np.int32)
+    training = (state, subspace, (images, labels), rows)
+    batch = jax.ShapeDtypeStruct((BATCH, *SPEC.input_shape), np.uint8)
+    return {
+        "inner loop": (jax.jit(inference.steps, donate_argnums=0), training),
+        "dense gradient": (
+            jax.jit(lambda *args: inference.growth(*args, "local_reparam")),
+            training,
+        ),
+        "prediction": (
+            jax.jit(prediction),
+            (state.weights, subspace, batch, jax.random.key(0)),
+        ),
+    }
+
+
+def count(function: Callable[..., Any], operands: tuple[Any, ...]) -> dict[str, int]:
+    """What the program for all platforms holds."""
+    exported = jax.export.export(function, platforms=PLATFORMS)(*operands)
+    text = exported.mlir_module()
+    return {
+        "characters": len(text),
+        "host_callbacks": text.lower().count("callback"),
+        "loops": text.count("stablehlo.while"),
+        "donated_inputs": text.count("tf.aliasing_output")
+        + text.count("jax.buffer_donor"),
+        "state_arrays": len(jax.tree.leaves(operands[0])),
+    }
+
+
+def main() -> None:
+    """Prints the counts and, if asked, writes them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="also write the counts here")
+    args = parser.parse_args()
+    found = {name: count(*program) for name, program in programs().items()}
+    for name, counts in found.items():
+        print(f"{name:16}", ", ".join(f"{v} {k}" for k, v in counts.items()))
+    if args.json:
+        about = {**runlog.environment(), "network": "resnet18", "sparsity": SPARSITY}
+        report = {**about, "platforms": PLATFORMS, "programs": found}
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
