@@ -12,13 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import abstract
 import jax
 import numpy as np
 
-from ssvi_jax import masks as masks_lib
-from ssvi_jax import posterior, predict, runlog, trees, vi
-from ssvi_jax.network import ImageNetwork, NetworkSpec
-from ssvi_jax.optimizers import sgd
+from ssvi_jax import posterior, predict, runlog, trees
+from ssvi_jax.network import NetworkSpec
 
 PLATFORMS = ("cuda", "tpu")
 SPEC = NetworkSpec("resnet18", 1.0, 10, (32, 32, 3), (0.5,) * 3, (0.25,) * 3)
@@ -27,22 +26,13 @@ SPARSITY, BATCH, STEPS = 0.95, 128, 100
 
 def programs() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """Name → jitted function and its abstract operands."""
-    network = ImageNetwork(SPEC)
-    params, model_state = jax.eval_shape(network.init, jax.random.key(0))
-    inference = vi.VI(network, sgd(0.1), num_data=50_000)
-    shapes = inference.kernel_shapes(params)
-    masks = masks_lib.create(shapes, SPARSITY, np.random.default_rng(0))
-    subspace = masks_lib.to_subspace(masks)
-
-    def init(params, model_state):
-        return inference.init(jax.random.key(0), params, model_state, masks)
+    network, inference, _, subspace, state = abstract.training(SPEC, SPARSITY)
 
     def prediction(weights, subspace, x, key):
         draws = posterior.sample(weights.posterior, subspace, key)
         full = trees.merge(weights.params, draws)
         return predict._batch_log_probs(network, full, None, weights.model_state, x)
 
-    state = jax.eval_shape(init, params, model_state)
     images = jax.ShapeDtypeStruct((50_000, *SPEC.input_shape), np.uint8)
     labels = jax.ShapeDtypeStruct((50_000,), np.int32)
     rows = jax.ShapeDtypeStruct((STEPS, BATCH), np.int32)

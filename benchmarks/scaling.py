@@ -17,13 +17,12 @@ FLAGS = "--xla_force_host_platform_device_count=8"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import abstract  # noqa: E402
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from ssvi_jax import flops, parallel, runlog, traffic, trees, vi  # noqa: E402
-from ssvi_jax import masks as masks_lib  # noqa: E402
-from ssvi_jax.network import ImageNetwork, NetworkSpec  # noqa: E402
-from ssvi_jax.optimizers import sgd  # noqa: E402
+from ssvi_jax import flops, parallel, runlog, traffic, trees  # noqa: E402
+from ssvi_jax.network import NetworkSpec  # noqa: E402
 
 NETWORKS = {
     "ResNet-50": NetworkSpec(
@@ -46,18 +45,9 @@ class Counted:
     """One network: weights, FLOPs and messages of a step and of a swap."""
 
     def __init__(self, spec: NetworkSpec):
-        network = ImageNetwork(spec)
-        params, model_state = jax.eval_shape(network.init, jax.random.key(0))
-        layers = network.layers(params, model_state)
-        inference = vi.VI(network, sgd(0.1), num_data=50_000)
-        shapes = inference.kernel_shapes(params)
-        masks = masks_lib.create(shapes, SPARSITY, np.random.default_rng(0))
-        subspace = masks_lib.to_subspace(masks)
-
-        def init(params, model_state):
-            return inference.init(jax.random.key(0), params, model_state, masks)
-
-        state = jax.eval_shape(init, params, model_state)
+        training = abstract.training(spec, SPARSITY)
+        network, inference, masks, subspace, state = training
+        layers = network.layers(*jax.eval_shape(network.init, jax.random.key(0)))
         sharded = parallel.ShardedVI.of(inference, parallel.Devices(8))
         images = jax.ShapeDtypeStruct((BATCH * 8, *spec.input_shape), np.uint8)
         labels = jax.ShapeDtypeStruct((BATCH * 8,), np.int32)

@@ -1,0 +1,37 @@
+"""Networks and training states of which only shapes are computed, for counting."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ssvi_jax import masks as masks_lib
+from ssvi_jax import vi
+from ssvi_jax.network import ImageNetwork, NetworkSpec
+from ssvi_jax.optimizers import sgd
+from ssvi_jax.types import Masks, Subspace
+
+
+class Training(NamedTuple):
+    """SSVI on one network; nothing of the state is computed."""
+
+    network: ImageNetwork
+    inference: vi.VI
+    masks: Masks
+    subspace: Subspace
+    state: vi.State
+
+
+def training(spec: NetworkSpec, sparsity: float) -> Training:
+    """A training of the network at its start."""
+    network = ImageNetwork(spec)
+    params, model_state = jax.eval_shape(network.init, jax.random.key(0))
+    inference = vi.VI(network, sgd(0.1), num_data=50_000)
+    shapes = inference.kernel_shapes(params)
+    masks = masks_lib.create(shapes, sparsity, np.random.default_rng(0))
+
+    def init(params, model_state):
+        return inference.init(jax.random.key(0), params, model_state, masks)
+
+    state = jax.eval_shape(init, params, model_state)
+    return Training(network, inference, masks, masks_lib.to_subspace(masks), state)
