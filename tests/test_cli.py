@@ -9,7 +9,7 @@ import jax
 import pytest
 import smoke_run
 
-from ssvi_jax import checkpoint, cli, data, runlog, train
+from ssvi_jax import checkpoint, cli, data, presets, runlog, train
 from ssvi_jax.data import download
 from ssvi_jax.errors import InputError
 from ssvi_jax.ops import backend
@@ -134,19 +134,22 @@ def test_resolved_names_replace_auto():
     assert (got.dataset, got.preset) == ("cifar10", "laptop")
 
 
+WIDE_EPOCHS = presets.WIDE_LAPTOP["epochs"]
+
+
 @pytest.mark.parametrize(
     ("flags", "dataset", "runs", "width", "epochs"),
     [
-        ([], "cifar10", "sparse", 3.0, 22),
-        ([], "cifar100", "sparse", 3.0, 22),
+        ([], "cifar10", "sparse", 3.0, WIDE_EPOCHS),
+        ([], "cifar100", "sparse", 3.0, WIDE_EPOCHS),
         ([], "cifar10", "xla", 1.0, 10),
         ([], "digits", "sparse", 0.5, 30),
-        (["--width", "1.5"], "cifar10", "sparse", 1.5, 22),
+        (["--width", "1.5"], "cifar10", "sparse", 1.5, WIDE_EPOCHS),
         (["--sparsity", "0.94"], "cifar10", "sparse", 1.0, 10),
         (["--model", "resnet18"], "cifar10", "sparse", 1.0, 10),
         (["--method", "deterministic"], "cifar10", "sparse", 1.0, 10),
         (["--method", "magnitude"], "cifar10", "sparse", 1.0, 10),
-        (["--method", "rigl"], "cifar10", "sparse", 3.0, 22),
+        (["--method", "rigl"], "cifar10", "sparse", 3.0, WIDE_EPOCHS),
     ],
 )
 def test_the_laptop_network_is_wide_where_the_sparse_kernels_compute_it(
