@@ -24,7 +24,7 @@ import numpy as np
 from jax.experimental.layout import Format, Layout
 
 from ssvi_jax import runlog
-from ssvi_jax.ops import custom_calls
+from ssvi_jax.ops import custom_calls, sparse
 
 
 class Layer(NamedTuple):
@@ -129,15 +129,15 @@ def measure(layer: Layer, batch: int, density: float) -> dict[str, Any]:
     x, mean = array(batch, layer.image, layer.image, layer.num_in), array(kept)
     sigma, words = jnp.abs(mean), jnp.array([1, 2, batch, 0], jnp.uint32)
     out = window.output_shape(x.shape)
-    g, slope = array(*out), array(*out)
+    of_images = (array(*out), array(*out), *sparse.no_norm(), x)
     gradients = (
-        ("ssvi_sample_weights", [mean.shape] * 2, (x, g, slope, index), 3)
+        ("ssvi_sample_weights", [mean.shape] * 2, (*of_images, index), 5)
         if first
         else (
             "ssvi_sample_gradients",
             [x.shape, mean.shape, mean.shape],
-            (g, slope, x, mean, sigma, index),
-            5,
+            (*of_images, mean, sigma, index),
+            7,
         )
     )
     made = [out, out, out[3:], out[3:]]

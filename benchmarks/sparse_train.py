@@ -32,7 +32,9 @@ def _steps(backend: str, density: float) -> int:
     XLA touches its temporary memory anew in every call, which phases of 100 steps do
     not feel: fast steps need many a call. For steps of seconds two are enough.
     """
-    return 16 if backend == "sparse" and density <= 0.1 else 2
+    if backend != "sparse" or density > 0.1:
+        return 2
+    return 16 if density == 0.1 else 32
 
 
 def contestants(

@@ -4,7 +4,8 @@ A training step on few weights waits for memory: every operation between two lay
 reads and writes whole arrays of activations. No model has to say what belongs together:
 its computation is traced, and evaluated again with every batch norm put off until it is
 known whether a residual is added and a ReLU follows. The moments of what a convolution
-made come from the convolution. Results and gradients are the same up to rounding.
+made come from the convolution, whose kernels take the gradient through the batch norm
+as they read it. Results and gradients are the same up to rounding.
 """
 
 import dataclasses
@@ -22,16 +23,21 @@ class _Normalized:
     """The result of a batch norm, and what was added; not computed yet.
 
     Attributes:
-      operands: of `norm.normalize`, up to the residual.
+      x: what it reads.
+      operands: of `norm.normalize`, from the mean to the bias.
       residual: what is added; None: nothing.
     """
 
+    x: jax.Array | sparse.Sampled
     operands: tuple[jax.Array, ...]
     residual: jax.Array | None = None
 
     def compute(self, *, rectified: bool = False) -> jax.Array:
         """The result, or its positive part."""
-        return norm.normalize(*self.operands, self.residual, rectified)
+        x, rest = self.x, (*self.operands, self.residual, rectified)
+        if isinstance(x, sparse.Sampled):
+            return norm.normalize_sampled(x.normed, x.lines, *rest)
+        return norm.normalize(x, *rest)
 
 
 def evaluate(fn: Callable[..., Any], *args: Any) -> Any:
@@ -48,6 +54,9 @@ class _Rules:
     """See `interpreter.Rules`."""
 
     calls: ClassVar[Mapping[str, str]] = {"jit": "jaxpr"}
+
+    def __init__(self) -> None:
+        self._normed: dict[int, sparse.Sampled] = {}
 
     def step(self, equation: JaxprEqn, operands: list[Any]) -> Sequence[Any] | None:
         name, params = equation.primitive.name, equation.params
@@ -69,10 +78,19 @@ class _Rules:
             return [sampled, *sampled[1:]]
         if name == norm.MOMENTS:
             (x,) = operands
-            return norm.moments(*x) if isinstance(x, sparse.Sampled) else None
+            if isinstance(x, sparse.Sampled):
+                return norm.moments(x.y, x.total, x.squares)
         if name == norm.NORMALIZE:
-            return [_Normalized(_arrays(operands))]
+            x, *rest = operands
+            return [_Normalized(self._once(x), _arrays(rest))]
         return None
+
+    def _once(self, x: Any) -> Any:
+        """What a batch norm may read: of one behind it a layer's kernels can know."""
+        if not isinstance(x, sparse.Sampled) or id(x) in self._normed:
+            return _array(x)
+        self._normed[id(x)] = x
+        return x
 
     def is_put_off(self, value: Any) -> bool:
         return isinstance(value, _Normalized)
@@ -96,7 +114,7 @@ def _sum(operands: list[Any]) -> list[_Normalized] | None:
     for value, other in (operands[::-1], operands):
         if isinstance(value, _Normalized) and value.residual is None:
             other = _array(other)
-            if getattr(other, "shape", None) == value.operands[0].shape:
+            if getattr(other, "shape", None) == _array(value.x).shape:
                 return [dataclasses.replace(value, residual=other)]
     return None
 

@@ -178,6 +178,12 @@ def _normalize_fwd(x, mean, inverse, scale, bias, residual, rectified):
 
 
 def _normalize_bwd(rectified, kept, g):
+    g, lines, rest = _gradient(kept, g, rectified)
+    return through(g, kept[0], lines), *rest
+
+
+def _gradient(kept, g, rectified):
+    """The gradient of x as `through` takes it, and those of what follows x."""
     x, mean, inverse, scale, shift, output, has_residual = kept
     factor, line = scale * inverse, None
     if output is not None:
@@ -185,18 +191,74 @@ def _normalize_bwd(rectified, kept, g):
     elif rectified:
         line = factor, shift
     total, product = comoment(g, x, mean, line)
-    if line:
-        g = jnp.where(x * _channels(factor) + _channels(shift) > 0, g, 0.0)
     # Scale and bias are each shard's own; x counts in the moments of all.
     whole = x.size // x.shape[-1] * shard.size()
     of_total, of_product = shard.gather(jnp.stack([total, product])).sum(0) / whole
     slope = -factor * jnp.square(inverse) * of_product
     level = -factor * of_total - mean * slope
-    dx = g * _channels(factor) + x * _channels(slope) + _channels(level)
-    return dx, None, None, product * inverse, total, g if has_residual else None
+    above = shift if line else jnp.full_like(shift, jnp.inf)  # else everything counts
+    lines = jnp.stack([factor, above, slope, level])
+    residual = g if has_residual else None
+    return g, lines, (None, None, product * inverse, total, residual)
 
 
 normalize.defvjp(_normalize_fwd, _normalize_bwd)
+
+
+def through(g: jax.Array, x: jax.Array, lines: jax.Array) -> jax.Array:
+    """The gradient of what a batch norm reads: what the kernels do as they read it.
+
+    Where x · factor + shift > 0 it is g · factor, elsewhere 0, and x · slope + level on
+    top.
+
+    Args:
+      g: as x, the gradient of the batch norm's result.
+      x: ``[batch, rows, columns, channels]``.
+      lines: ``[4, channels]``: factor, shift, slope, level.
+    """
+    factor, shift, slope, level = map(_channels, lines)
+    return jnp.where(x * factor + shift > 0, g, 0.0) * factor + (x * slope + level)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(7,))
+def normalize_sampled(
+    normed: jax.Array,
+    lines: jax.Array,
+    mean: jax.Array,
+    inverse: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    residual: jax.Array | None,
+    rectified: bool,
+) -> jax.Array:
+    """`normalize` of what a sparse layer sampled, whose kernels finish the gradient.
+
+    Args:
+      normed: of `sparse.Sampled`. Its cotangent is not its gradient, but the g of
+        `through`.
+      lines: of `sparse.Sampled`. Its cotangent is the lines of `through`.
+      mean: see `normalize`, as the rest.
+      inverse: ``[channels]``.
+      scale: ``[channels]``.
+      bias: ``[channels]``.
+      residual: as normed, or None.
+      rectified: whether there is a ReLU.
+    """
+    del lines
+    return normalize(normed, mean, inverse, scale, bias, residual, rectified)
+
+
+def _normalize_sampled_fwd(normed, lines, *operands):
+    del lines
+    return _normalize_fwd(normed, *operands)
+
+
+def _normalize_sampled_bwd(rectified, kept, g):
+    g, lines, rest = _gradient(kept, g, rectified)
+    return g, lines, *rest
+
+
+normalize_sampled.defvjp(_normalize_sampled_fwd, _normalize_sampled_bwd)
 
 
 def _channels(values: jax.Array) -> jax.Array:

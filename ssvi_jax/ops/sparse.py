@@ -16,7 +16,7 @@ import numpy as np
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from ssvi_jax.errors import InputError
-from ssvi_jax.ops import shard
+from ssvi_jax.ops import norm, shard
 from ssvi_jax.ops.custom_calls import Window, call, why_not
 
 _HEADER, _MAX_TURNS = 4, 8  # of a list's table: kTableHeader and kMaxTurns in csrc/
@@ -46,11 +46,17 @@ class Sampled(NamedTuple):
       y: ``[batch, rows, columns, out]``.
       total: ``[out]``, Σy of each channel. It and the next have no gradient.
       squares: ``[out]``, Σ(y − mean y)².
+      normed: y again, for `norm.normalize_sampled` alone: its cotangent is that of what
+        the batch norm makes of it. The kernels take that through the batch norm while
+        they read it, by the lines ``[4, out]`` that are the next one's cotangent.
+      lines: zeros ``[4, out]``.
     """
 
     y: jax.Array
     total: jax.Array
     squares: jax.Array
+    normed: jax.Array
+    lines: jax.Array
 
 
 def _wanted(x: CustomVJPPrimal, *weights: CustomVJPPrimal) -> str:
@@ -79,38 +85,63 @@ def _sample_call(
     shape = window.output_shape(x.shape)
     shapes, operands = [shape, shape, shape[3:], shape[3:]], (mean, sigma, index, words)
     y, slope, total, squares = call("ssvi_sample", window, shapes, x, *operands)
-    return Sampled(y, total, squares), slope
+    lines = jnp.zeros((4, shape[3]), jnp.float32)
+    return Sampled(y, total, squares, y, lines), slope
 
 
 def _sample_fwd(x, mean, sigma, index, words, window: Window) -> tuple[Sampled, Any]:
     wanted = _wanted(x, mean, sigma)
     x, mean, sigma, index, words = (a.value for a in (x, mean, sigma, index, words))
     sampled, slope = _sample_call(x, mean, sigma, index, words, window)
-    return sampled, {wanted: (x, mean, sigma, index, slope)}
+    return sampled, {wanted: (x, mean, sigma, index, slope, sampled.y)}
 
 
 def _sample_bwd(
     window: Window, kept: dict[str, tuple[jax.Array, ...]], cotangents: Any
 ) -> tuple[jax.Array | None, ...]:
-    ((wanted, (x, mean, sigma, index, slope)),) = kept.items()
-    g, *_ = cotangents
-    if isinstance(g, SymbolicZero):
+    ((wanted, (x, mean, sigma, index, slope, y)),) = kept.items()
+    through = _through_norm(y, cotangents)
+    if through is None:
         return (None,) * 5
     images, sizes = [x.shape], [mean.shape, mean.shape]
-    operands = (g, slope, x, mean, sigma, index)
+    g, y, lines = through
+    of_images = (g, slope, y, lines, x)
+    operands = (*of_images, mean, sigma, index)
     if wanted == "input":
         (dx,) = call("ssvi_sample_input", window, images, *operands)
         return dx, None, None, None, None
     if wanted == "weights":
         dx = None
-        dmean, dvariance = call(
-            "ssvi_sample_weights", window, sizes, x, g, slope, index
-        )
+        dmean, dvariance = call("ssvi_sample_weights", window, sizes, *of_images, index)
     else:
         dx, dmean, dvariance = call(
             "ssvi_sample_gradients", window, [*images, *sizes], *operands
         )
     return dx, dmean, 2.0 * sigma * dvariance, None, None
+
+
+def no_norm() -> tuple[jax.Array, jax.Array]:
+    """Operands of the gradients' kernels that say that no batch norm lies behind."""
+    return jnp.zeros((0, 0, 0, 0), jnp.float32), jnp.zeros((0, 0), jnp.float32)
+
+
+def _through_norm(
+    y: jax.Array, cotangents: Any
+) -> tuple[jax.Array, jax.Array, jax.Array] | None:
+    """A gradient, and the y and lines of the batch norm it is to be taken through.
+
+    Without such a batch norm these have no elements. None: there is no gradient.
+    """
+    direct, _, _, normed, lines = cotangents
+    if isinstance(normed, SymbolicZero):
+        if isinstance(direct, SymbolicZero):
+            return None
+        return direct, *no_norm()
+    if isinstance(direct, SymbolicZero):
+        return normed, y, lines
+    # Somebody reads y besides: rare enough to pass over memory once more.
+    g = direct + norm.through(normed, y, lines)
+    return g, *no_norm()
 
 
 _sample.defvjp(_sample_fwd, _sample_bwd, symbolic_zeros=True)

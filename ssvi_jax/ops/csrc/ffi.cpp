@@ -33,6 +33,7 @@ using Vector = ffi::BufferR1<ffi::F32>;
 using Index = ffi::BufferR1<ffi::S32>;
 using Key = ffi::BufferR1<ffi::U32>;
 using Table = ffi::BufferR2<ffi::S32>;
+using Lines = ffi::BufferR2<ffi::F32>;
 template <typename T>
 using Out = ffi::Result<T>;
 using Window = ffi::Span<const int64_t>;
@@ -92,6 +93,8 @@ ffi::Error guarded(const Options& options, const Window& window, Body&& body) {
     return ffi::Error::InvalidArgument("index: has entries outside of the kernel");
   } catch (const ssvi::BadList&) {
     return ffi::Error::InvalidArgument("list: made for images of another shape");
+  } catch (const ssvi::BadNorm&) {
+    return ffi::Error::InvalidArgument("norm: needs y of g's shape, four lines");
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "out of memory");
   } catch (const std::exception& error) {
@@ -119,6 +122,16 @@ const float* data_or_null(const Buffer& buffer) {
   return buffer.element_count() == 0 ? nullptr : buffer.typed_data();
 }
 
+// The batch norm behind a layer, if there is one: operands of no elements are none.
+ssvi::NormGradient make_norm(const Images& g, const Images& y, const Lines& line) {
+  if (y.element_count() == 0) return {};
+  const auto shape = g.dimensions(), lines = line.dimensions();
+  if (!std::equal(shape.begin(), shape.end(), y.dimensions().begin()) ||
+      lines[0] != 4 || lines[1] != shape[3])
+    throw ssvi::BadNorm();
+  return {y.typed_data(), line.typed_data()};
+}
+
 ffi::Error sample(ffi::ThreadPool pool, Images x, Vector mean, Vector sigma,
                   Index index, Key key, Out<Images> y, Out<Images> slope,
                   Out<Vector> sum, Out<Vector> squares, Window window,
@@ -135,35 +148,35 @@ ffi::Error sample(ffi::ThreadPool pool, Images x, Vector mean, Vector sigma,
   });
 }
 
-ffi::Error sample_input(ffi::ThreadPool pool, Images g, Images slope, Images x,
-                        Vector mean, Vector sigma, Index index, Out<Images> dx,
-                        Window window, std::string_view isa, int64_t threads,
+ffi::Error sample_input(ffi::ThreadPool pool, Images g, Images slope, Images y,
+                        Lines line, Images x, Vector mean, Vector sigma, Index index,
+                        Out<Images> dx, Window window, std::string_view isa, int64_t threads,
                         bool poisoned) {
   return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
     use_huge_pages(dx);
     if (poisoned) poison(dx);
     ssvi::input_gradient(machine, make_shape(x.dimensions(), g.dimensions(), window),
                          make_kernel(index, mean.typed_data(), sigma.typed_data()),
-                         g.typed_data(), slope.typed_data(), x.typed_data(),
-                         dx->typed_data());
+                         g.typed_data(), slope.typed_data(), make_norm(g, y, line),
+                         x.typed_data(), dx->typed_data());
   });
 }
 
-ffi::Error sample_weights(ffi::ThreadPool pool, Images x, Images g, Images slope,
-                          Index index, Out<Vector> dmean, Out<Vector> dvariance,
+ffi::Error sample_weights(ffi::ThreadPool pool, Images g, Images slope, Images y,
+                          Lines line, Images x, Index index, Out<Vector> dmean, Out<Vector> dvariance,
                           Window window, std::string_view isa, int64_t threads,
                           bool poisoned) {
   return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
     if (poisoned) poison(dmean), poison(dvariance);
     ssvi::weight_gradient(machine, make_shape(x.dimensions(), g.dimensions(), window),
                           index.typed_data(), index.element_count(), x.typed_data(),
-                          g.typed_data(), slope.typed_data(), dmean->typed_data(),
-                          dvariance->typed_data());
+                          g.typed_data(), slope.typed_data(), make_norm(g, y, line),
+                          dmean->typed_data(), dvariance->typed_data());
   });
 }
 
-ffi::Error sample_gradients(ffi::ThreadPool pool, Images g, Images slope, Images x,
-                            Vector mean, Vector sigma, Index index, Out<Images> dx,
+ffi::Error sample_gradients(ffi::ThreadPool pool, Images g, Images slope, Images y,
+                            Lines line, Images x, Vector mean, Vector sigma, Index index, Out<Images> dx,
                             Out<Vector> dmean, Out<Vector> dvariance, Window window,
                             std::string_view isa, int64_t threads, bool poisoned) {
   return guarded({pool, isa, threads, poisoned}, window, [&](const auto& machine) {
@@ -171,8 +184,9 @@ ffi::Error sample_gradients(ffi::ThreadPool pool, Images g, Images slope, Images
     if (poisoned) poison(dx), poison(dmean), poison(dvariance);
     ssvi::gradients(machine, make_shape(x.dimensions(), g.dimensions(), window),
                     make_kernel(index, mean.typed_data(), sigma.typed_data()),
-                    g.typed_data(), slope.typed_data(), x.typed_data(),
-                    dx->typed_data(), dmean->typed_data(), dvariance->typed_data());
+                    g.typed_data(), slope.typed_data(), make_norm(g, y, line),
+                    x.typed_data(), dx->typed_data(), dmean->typed_data(),
+                    dvariance->typed_data());
   });
 }
 
@@ -212,7 +226,7 @@ ffi::Error mean_input(ffi::ThreadPool pool, Images g, Vector mean, Index index,
     if (poisoned) poison(dx);
     ssvi::input_gradient(machine, make_shape(dx->dimensions(), g.dimensions(), window),
                          make_kernel(index, mean.typed_data(), nullptr), g.typed_data(),
-                         nullptr, nullptr, dx->typed_data());
+                         nullptr, {}, nullptr, dx->typed_data());
   });
 }
 
@@ -223,7 +237,7 @@ ffi::Error mean_weights(ffi::ThreadPool pool, Images x, Images g, Index index,
     if (poisoned) poison(dmean);
     ssvi::weight_gradient(machine, make_shape(x.dimensions(), g.dimensions(), window),
                           index.typed_data(), index.element_count(), x.typed_data(),
-                          g.typed_data(), nullptr, dmean->typed_data(), nullptr);
+                          g.typed_data(), nullptr, {}, dmean->typed_data(), nullptr);
   });
 }
 
@@ -235,8 +249,8 @@ ffi::Error mean_gradients(ffi::ThreadPool pool, Images g, Images x, Vector mean,
     if (poisoned) poison(dx), poison(dmean);
     ssvi::gradients(machine, make_shape(x.dimensions(), g.dimensions(), window),
                     make_kernel(index, mean.typed_data(), nullptr), g.typed_data(),
-                    nullptr, x.typed_data(), dx->typed_data(), dmean->typed_data(),
-                    nullptr);
+                    nullptr, {}, x.typed_data(), dx->typed_data(),
+                    dmean->typed_data(), nullptr);
   });
 }
 
@@ -300,6 +314,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_sample_input, sample_input,
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<Images>()  // g
                                   .Arg<Images>()  // slope
+                                  .Arg<Images>()  // y, or of no elements
+                                  .Arg<Lines>()   // of the batch norm behind y
                                   .Arg<Images>()  // x
                                   .Arg<Vector>()  // mean
                                   .Arg<Vector>()  // sigma
@@ -310,9 +326,11 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_sample_input, sample_input,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_sample_weights, sample_weights,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
-                                  .Arg<Images>()  // x
                                   .Arg<Images>()  // g
                                   .Arg<Images>()  // slope
+                                  .Arg<Images>()  // y, or of no elements
+                                  .Arg<Lines>()   // of the batch norm behind y
+                                  .Arg<Images>()  // x
                                   .Arg<Index>()
                                   .Ret<Vector>()  // dmean
                                   .Ret<Vector>()  // dvariance
@@ -323,6 +341,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_sample_gradients, sample_gradients,
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<Images>()  // g
                                   .Arg<Images>()  // slope
+                                  .Arg<Images>()  // y, or of no elements
+                                  .Arg<Lines>()   // of the batch norm behind y
                                   .Arg<Images>()  // x
                                   .Arg<Vector>()  // mean
                                   .Arg<Vector>()  // sigma

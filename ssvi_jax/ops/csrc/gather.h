@@ -278,7 +278,7 @@ static void gather_block(const Gather& g, const GatherTask& task, int64_t block,
       const int64_t c0 = turn * plan.channel_block, c1 = c0 + plan.channel_block;
       s.begin = g.begin + turn * plan.groups();
       s.first_turn = turn == 0, s.last_turn = turn == turns - 1;
-      advance(plan, g.input, g.slope, corner, c0,
+      advance(plan, {g.input, g.slope, g.norm}, corner, c0,
               c1 < plan.in_channels ? c1 : plan.in_channels, u0, before, count, packed);
       run_classes(s, task, corner, u0, u0 + count, vectors, packed);
     }

@@ -9,6 +9,14 @@ namespace ssvi {
 
 enum class Pass { kSample, kMean, kMeanGradient, kSampleGradient };
 
+// The gradient of what a batch norm read, from g, that of its result: where
+// y · factor + shift > 0 it is g · factor, elsewhere 0, and everywhere y · slope + level
+// on top. The four numbers of each channel lie one after the other in `line`.
+struct NormGradient {
+  const float* y;     // of g's shape; null: there is no batch norm
+  const float* line;  // [4][channels]: factor, shift, slope, level
+};
+
 // Operands of a gather; which are used depends on the pass.
 struct Gather {
   const Plan* plan;
@@ -17,6 +25,7 @@ struct Gather {
   Pass pass;
   const float* input;     // x, or g
   const float* slope;     // kSampleGradient: multiplied with g
+  NormGradient norm;      // kSampleGradient: g comes through it
   const float* x;         // kSampleGradient
   const float* bias;      // kMean, may be null
   const float* residual;  // kMean: added to the output, may be null
@@ -45,6 +54,7 @@ struct Weights {
   const float* input;  // x
   const float* g;
   const float* slope;  // null: the gradient of the mean only
+  NormGradient norm;   // with a slope: g comes through it
 };
 
 // A share, likewise; its sums go to `sums`, two a non-zero, or one without a slope.

@@ -42,10 +42,28 @@ struct Corner {
 // the processor to see where it goes on. Behind the last channel lies the next pixel.
 constexpr int64_t kAhead = 16;
 
-// Packs one pixel for channels [c0, c1); `out` is its place in the first of them.
-template <int sources>
-static void pack_pixel(const Plan& plan, const float* input, const float* factor,
+// What is packed: an input, times a factor beside it if there are two sources.
+struct Source {
+  const float *input, *factor;
+  NormGradient norm;  // with two sources
+};
+
+SSVI_INLINE vf through(const NormGradient& norm, int64_t channels, int64_t c, vf g,
+                       vf y) {
+  const float* line = norm.line + c;
+  const vf factor = splat(line[0]), shift = splat(line[channels]);
+  const vf slope = splat(line[2 * channels]), level = splat(line[3 * channels]);
+  return select(y * factor + shift > 0.0f, g, vf{}) * factor + (y * slope + level);
+}
+
+// Packs the pixel at `from` for channels [c0, c1); `out` is its place in the first of
+// them.
+template <int sources, bool normalized>
+static void pack_pixel(const Plan& plan, const Source& source, int64_t from,
                        int64_t image, int64_t c0, int64_t c1, float* out) {
+  const float* input = source.input + from;
+  const float* factor = sources == 2 ? source.factor + from : nullptr;
+  const float* y = normalized ? source.norm.y + from : nullptr;
   const int images = plan.images;
   const bool whole = image + int64_t{images} * kLanes <= plan.n;
   for (int64_t c = c0; c < c1; ++c, out += plan.channel_stride) {
@@ -54,7 +72,10 @@ static void pack_pixel(const Plan& plan, const float* input, const float* factor
       const int live = whole ? kLanes : live_lanes(plan, image + k * kLanes);
       prefetch(input + at + kAhead * plan.n);
       if constexpr (sources == 2) prefetch(factor + at + kAhead * plan.n);
-      const vf value = load_some(input + at, live);
+      if constexpr (normalized) prefetch(y + at + kAhead * plan.n);
+      vf value = load_some(input + at, live);
+      if constexpr (normalized)
+        value = through(source.norm, plan.in_channels, c, value, load_some(y + at, live));
       store(out + k * sources * kLanes, value);
       if constexpr (sources == 2) {
         const vf slope = load_some(factor + at, live);
@@ -66,8 +87,7 @@ static void pack_pixel(const Plan& plan, const float* input, const float* factor
 
 // Packs rows [low, high) of the block that starts at u0 for channels [c0, c1), in the
 // order of memory.
-static void pack(const Plan& plan, const float* input, const float* factor,
-                 Corner corner, int64_t c0, int64_t c1, int u0, int low, int high,
+static void pack(const Plan& plan, const Source& source, Corner corner, int64_t c0, int64_t c1, int u0, int low, int high,
                  float* packed) {
   const int64_t step = int64_t{plan.images} * plan.sources * kLanes;
   for (int l = low; l < high; ++l) {
@@ -83,10 +103,12 @@ static void pack(const Plan& plan, const float* input, const float* factor,
           continue;
         }
         const int64_t at = (row * plan.in_w + col) * plan.in_channels * plan.n;
-        if (plan.sources == 2)
-          pack_pixel<2>(plan, input + at, factor + at, corner.image, c0, c1, out);
+        if (source.norm.y != nullptr)
+          pack_pixel<2, true>(plan, source, at, corner.image, c0, c1, out);
+        else if (plan.sources == 2)
+          pack_pixel<2, false>(plan, source, at, corner.image, c0, c1, out);
         else
-          pack_pixel<1>(plan, input + at, nullptr, corner.image, c0, c1, out);
+          pack_pixel<1, false>(plan, source, at, corner.image, c0, c1, out);
       }
     }
   }
@@ -94,8 +116,7 @@ static void pack(const Plan& plan, const float* input, const float* factor,
 
 // Moves from the block of `before` rows u that ends at u0 to the one that starts there:
 // rows that both need are moved, the rest is packed. `before` is 0 for the first block.
-static void advance(const Plan& plan, const float* input, const float* factor,
-                    Corner corner, int64_t c0, int64_t c1, int u0, int before,
+static void advance(const Plan& plan, const Source& source, Corner corner, int64_t c0, int64_t c1, int u0, int before,
                     int count, float* packed) {
   const int kept = before > 0 ? plan.row_taps - plan.row_step : 0;
   if (kept > 0) {
@@ -105,6 +126,6 @@ static void advance(const Plan& plan, const float* input, const float* factor,
                         sizeof(float) * kept * plan.row_stride);
     }
   }
-  pack(plan, input, factor, corner, c0, c1, u0, kept, plan.packed_rows(count),
+  pack(plan, source, corner, c0, c1, u0, kept, plan.packed_rows(count),
        packed);
 }

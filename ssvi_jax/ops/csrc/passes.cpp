@@ -255,7 +255,8 @@ void mean(const Machine& machine, const Shape& shape, const Entry* entries,
 }
 
 void input_gradient(const Machine& machine, const Shape& shape, const Kernel& kernel,
-                    const float* g, const float* slope, const float* x, float* dx) {
+                    const float* g, const float* slope, const NormGradient& norm,
+                    const float* x, float* dx) {
   if (shape.n * shape.ci * shape.h * shape.w == 0) return;
   Plan plan = input_gradient_plan(shape);
   const Isa& isa = *machine.isa;
@@ -265,14 +266,15 @@ void input_gradient(const Machine& machine, const Shape& shape, const Kernel& ke
   const Lists lists(machine, plan, shape, true, kernel, false);
   Gather gather{};
   gather.pass = slope == nullptr ? Pass::kMeanGradient : Pass::kSampleGradient;
-  gather.input = g, gather.slope = slope, gather.x = x, gather.output = dx;
+  gather.input = g, gather.slope = slope, gather.norm = norm;
+  gather.x = x, gather.output = dx;
   attach(gather, plan, lists.list.entries, lists.list.begin);
   run(machine, plan, gather);
 }
 
 void weight_gradient(const Machine& machine, const Shape& shape, const int32_t* index,
                      int64_t size, const float* x, const float* g, const float* slope,
-                     float* dmean, float* dvariance) {
+                     const NormGradient& norm, float* dmean, float* dvariance) {
   const bool sampled = slope != nullptr;
   if (empty(shape)) {
     std::fill_n(dmean, size, 0.0f);
@@ -283,7 +285,7 @@ void weight_gradient(const Machine& machine, const Shape& shape, const int32_t* 
   cut(plan, {machine.isa->lanes, 1, 1, size, false, true});
   const Lists lists(machine, plan, shape, false, {index, nullptr, nullptr, size}, true);
   const SumParts parts(plan, size, sampled ? 2 : 1, machine.pool.threads);
-  Weights w{&plan, lists.list.entries, lists.list.begin, x, g, slope};
+  Weights w{&plan, lists.list.entries, lists.list.begin, x, g, slope, norm};
   parts.run(machine, plan, [&](const SumParts::Share& share) {
     WeightsTask task{share.block_low,   share.block_high,   share.u_low, share.u_high,
                      share.channel_low, share.channel_high, share.sums};
@@ -294,13 +296,13 @@ void weight_gradient(const Machine& machine, const Shape& shape, const int32_t* 
 }
 
 void gradients(const Machine& machine, const Shape& shape, const Kernel& kernel,
-               const float* g, const float* slope, const float* x, float* dx,
-               float* dmean, float* dvariance) {
+               const float* g, const float* slope, const NormGradient& norm,
+               const float* x, float* dx, float* dmean, float* dvariance) {
   const bool sampled = slope != nullptr;
   if (empty(shape) || shape.n * shape.ci * shape.h * shape.w == 0) {
-    input_gradient(machine, shape, kernel, g, slope, x, dx);
-    return weight_gradient(machine, shape, kernel.index, kernel.size, x, g, slope, dmean,
-                           dvariance);
+    input_gradient(machine, shape, kernel, g, slope, norm, x, dx);
+    return weight_gradient(machine, shape, kernel.index, kernel.size, x, g, slope, norm,
+                           dmean, dvariance);
   }
   Plan plan = input_gradient_plan(shape);
   const Isa& isa = *machine.isa;
@@ -310,7 +312,8 @@ void gradients(const Machine& machine, const Shape& shape, const Kernel& kernel,
   const Lists lists(machine, plan, shape, true, kernel, true);
   Gather gather{};
   gather.pass = sampled ? Pass::kSampleGradient : Pass::kMeanGradient;
-  gather.input = g, gather.slope = slope, gather.x = x, gather.output = dx;
+  gather.input = g, gather.slope = slope, gather.norm = norm;
+  gather.x = x, gather.output = dx;
   attach(gather, plan, lists.list.entries, lists.list.begin);
   const SumParts parts(plan, kernel.size, sampled ? 2 : 1, machine.pool.threads);
   parts.run(machine, plan, [&](const SumParts::Share& share) {

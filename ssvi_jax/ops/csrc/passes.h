@@ -46,20 +46,24 @@ void mean(const Machine& machine, const Shape& shape, const Entry* entries,
           const int32_t* table, int64_t size, const float* x, const Epilogue& epilogue,
           float* y);
 
-// dx = convᵀ(g, M) + 2 x convᵀ(g · slope, V), or without slope its first term.
+class BadNorm {};
+
+// dx = convᵀ(g, M) + 2 x convᵀ(g · slope, V), or without slope its first term; with a
+// batch norm g is first taken through that.
 void input_gradient(const Machine& machine, const Shape& shape, const Kernel& kernel,
-                    const float* g, const float* slope, const float* x, float* dx);
+                    const float* g, const float* slope, const NormGradient& norm,
+                    const float* x, float* dx);
 
 // dmean = Σ x g and dvariance = Σ x² g slope at the index; without slope only dmean.
 void weight_gradient(const Machine& machine, const Shape& shape, const int32_t* index,
                      int64_t size, const float* x, const float* g, const float* slope,
-                     float* dmean, float* dvariance);
+                     const NormGradient& norm, float* dmean, float* dvariance);
 
 // Both gradients at once: g and slope are read once. Without slope dvariance is not
 // written.
 void gradients(const Machine& machine, const Shape& shape, const Kernel& kernel,
-               const float* g, const float* slope, const float* x, float* dx,
-               float* dmean, float* dvariance);
+               const float* g, const float* slope, const NormGradient& norm,
+               const float* x, float* dx, float* dmean, float* dvariance);
 
 // The gradient of the mean of every weight, [kh][kw][ci][co].
 void dense_gradient(const Machine& machine, const Shape& shape, const float* x,

@@ -60,7 +60,11 @@ static void pack_gradient(const Weights& w, const Vector* vectors, int count,
     const int64_t base = ((u0 + r) * plan.out_w * plan.out_channels + channel) * plan.n;
     for (int j = 0; j < count; ++j) {
       const int64_t at = base + vectors[j].offset;
-      const vf g = load_some(w.g + at, vectors[j].live);
+      vf g = load_some(w.g + at, vectors[j].live);
+      if (w.norm.y != nullptr) {
+        const vf y = load_some(w.norm.y + at, vectors[j].live);
+        g = through(w.norm, plan.out_channels, channel, g, y);
+      }
       store(out, g);
       out += kLanes;
       if (w.slope == nullptr) continue;
@@ -98,7 +102,7 @@ static void weights(const Weights& w, const WeightsTask& task, float* scratch) {
       for (int u0 = task.u_low; u0 < task.u_high; u0 += before) {
         const int left = task.u_high - u0;
         const int rows = left < plan.block ? left : plan.block;
-        advance(plan, w.input, nullptr, corner, c0, end, u0, before, rows, packed);
+        advance(plan, {w.input, nullptr, {}}, corner, c0, end, u0, before, rows, packed);
         before = rows;
         for (int64_t co = task.channel_low; co < task.channel_high; ++co) {
           if (begin[co] == begin[co + 1]) continue;
