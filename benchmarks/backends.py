@@ -1,10 +1,10 @@
 """Trains the same small network on both backends and several seeds, on real data.
 
-    python benchmarks/backends.py --json results/benchmarks/backends.json
+    python benchmarks/backends.py --seeds 10 --json results/benchmarks/backends.json
 
 The backends draw the same noise and differ in rounding only, but training amplifies
-rounding: what must agree is the accuracy, within the spread over seeds. About 20
-minutes on 2 cores. Further options go to experiments/cifar10.py, for example
+rounding: what must agree is the accuracy, within the spread over seeds. 10 seeds take
+25 minutes on 2 cores. Further options go to experiments/cifar10.py, for example
 ``--data-dir``.
 """
 
