@@ -131,29 +131,32 @@ void run_passes(const Machine& machine, const Shape& s) {
   ssvi::mean(machine, s, entries.data(), table.data(), index.size(), x.data(), epilogue,
              y_mean.data());
   check(y_mean, "y of the mean");
-  ssvi::input_gradient(machine, s, sampled, g.data(), slope.data(), x.data(),
+  auto lines = numbers(4 * s.co);
+  const ssvi::NormGradient none{}, norm{between(0, 1) ? y.data() : nullptr, lines.data()};
+  ssvi::input_gradient(machine, s, sampled, g.data(), slope.data(), norm, x.data(),
                        dx.data());
   check(dx, "gradient of the input of a sample");
-  ssvi::input_gradient(machine, s, plain, g.data(), nullptr, nullptr, dx_mean.data());
+  ssvi::input_gradient(machine, s, plain, g.data(), nullptr, none, nullptr,
+                       dx_mean.data());
   check(dx_mean, "gradient of the input");
   ssvi::weight_gradient(machine, s, index.data(), index.size(), x.data(), g.data(),
-                        slope.data(), dmean.data(), dvariance.data());
+                        slope.data(), norm, dmean.data(), dvariance.data());
   check(dmean, "gradient of a sample's means");
   check(dvariance, "gradient of a sample's variances");
   ssvi::weight_gradient(machine, s, index.data(), index.size(), x.data(), g.data(),
-                        nullptr, dmean_only.data(), nullptr);
+                        nullptr, none, dmean_only.data(), nullptr);
   check(dmean_only, "gradient of the means");
 
   auto dx_both = outputs(x.size()), dmean_both = outputs(index.size());
   auto dvariance_both = outputs(index.size());
-  ssvi::gradients(machine, s, sampled, g.data(), slope.data(), x.data(),
+  ssvi::gradients(machine, s, sampled, g.data(), slope.data(), norm, x.data(),
                   dx_both.data(), dmean_both.data(), dvariance_both.data());
   check(dx_both, "gradient of the input, with both");
   check(dmean_both, "gradient of a sample's means, with both");
   check(dvariance_both, "gradient of a sample's variances, with both");
   auto dx_plain = outputs(x.size()), dmean_plain = outputs(index.size());
-  ssvi::gradients(machine, s, plain, g.data(), nullptr, x.data(), dx_plain.data(),
-                  dmean_plain.data(), nullptr);
+  ssvi::gradients(machine, s, plain, g.data(), nullptr, none, x.data(),
+                  dx_plain.data(), dmean_plain.data(), nullptr);
   check(dx_plain, "gradient of the input, with that of the means");
   check(dmean_plain, "gradient of the means, with that of the input");
 
