@@ -32,16 +32,22 @@ def test_what_is_missing_or_not_a_number_is_outside():
 
 
 def test_tolerances_by_hand(tmp_path):
-    found = comparison(*RUNS, ("rigl", 0, {}))
+    rank1 = [("rank1", s, {"accuracy": a}) for s, a in enumerate((0.80, 0.82))]
+    found = comparison(*RUNS, *rank1, ("rigl", 0, {}))
     path = verify.write(tmp_path / "a" / "reference.json", verify.reference(found))
     expected = verify.read_reference(path)
-    # The standard error is 0.03 / √3; four of a difference are 4·√2 times as much.
-    assert expected["ssvi"]["accuracy"] == pytest.approx((0.83, 0.0979796))
-    assert expected["rigl"]["accuracy"] == (0.8, 0.01)  # the least there is
+    # Variances of 0.0009 with 2 degrees of freedom and 0.0002 with 1: 0.002 / 3.
+    tolerance = 4 * (2 * 0.002 / 3) ** 0.5
+    assert expected["ssvi"]["accuracy"] == pytest.approx((0.83, tolerance / 3**0.5))
+    assert expected["rank1"]["accuracy"] == pytest.approx((0.81, tolerance / 2**0.5))
+    assert expected["rigl"]["accuracy"] == pytest.approx((0.8, tolerance))
+    assert expected["rigl"]["nll"][1] == 0.03  # the least there is
     assert expected["rigl"]["auroc_noise"] == (0.75, 0.02)
     assert expected["rigl"]["weights_kept"] == (50, 0.5)
     assert not {"train_seconds", "predict_seconds"} & expected["rigl"].keys()
     assert verify.check(found, expected) == []
+    alone = verify.reference(comparison(("rigl", 0, {})))["methods"]["rigl"]
+    assert alone["accuracy"] == {"value": 0.8, "tolerance": 0.01}
 
 
 def test_the_table_names_what_is_outside():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,16 +47,20 @@ class Outside(NamedTuple):
 def reference(comparison: Mapping[str, Any]) -> dict[str, Any]:
     """Reference numbers from a comparison: method → metric → value and tolerance.
 
-    A score may be off by four standard errors of a difference of two such means
-    (√2 times that of the mean), and at least by `TOLERANCES`; counts and costs by 1 %.
-    Times are left out.
+    A score may be off by four standard errors of a difference of two such means, and at
+    least by `TOLERANCES`; counts and costs by 1 %. Times are left out. The standard
+    deviation of a seed is pooled over the methods that have several, because three
+    seeds alone tell little of it, and one tells nothing.
 
     Args:
       comparison: what comparison.json holds.
     """
     methods = {
         method: {
-            name: {"value": value["mean"], "tolerance": _tolerance(name, value)}
+            name: {
+                "value": value["mean"],
+                "tolerance": _tolerance(name, value, _spread(comparison, name)),
+            }
             for name, value in found["metrics"].items()
             if name not in _TIMES
         }
@@ -64,11 +69,21 @@ def reference(comparison: Mapping[str, Any]) -> dict[str, Any]:
     return {"about": comparison["about"], "methods": methods}
 
 
-def _tolerance(name: str, value: Mapping[str, Any]) -> float:
+def _tolerance(name: str, value: Mapping[str, Any], spread: float) -> float:
     least = 0.02 if name.startswith("auroc_") else TOLERANCES.get(name)
     if least is None:
         return _RELATIVE * abs(value["mean"])
-    return max(least, _STANDARD_ERRORS * math.sqrt(2) * (value["standard_error"] or 0))
+    of_difference = spread * math.sqrt(2 / len(value["values"]))
+    return max(least, _STANDARD_ERRORS * of_difference)
+
+
+def _spread(comparison: Mapping[str, Any], name: str) -> float:
+    """Standard deviation of a metric over seeds, pooled; 0 where all have one seed."""
+    metrics = [found["metrics"] for found in comparison["methods"].values()]
+    samples = [found[name]["values"] for found in metrics if name in found]
+    squares = [(len(v) - 1) * statistics.variance(v) for v in samples if len(v) > 1]
+    degrees = sum(len(v) - 1 for v in samples)
+    return math.sqrt(sum(squares) / degrees) if squares else 0.0
 
 
 def read_reference(path: Path) -> dict[str, dict[str, tuple[float, float]]]:
