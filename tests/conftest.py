@@ -1,11 +1,18 @@
 """One strict session for all tests, the same on every machine."""
 
 import os
+import tempfile
 from pathlib import Path
 
 # Before anything imports JAX or matplotlib. A GPU session sets JAX_PLATFORMS itself.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["MPLBACKEND"] = "Agg"
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    # Compiled programs of this session, of all its processes. An older one's would let
+    # a test of what compiles, or of a resumed run, pass on old results.
+    _compiled = tempfile.TemporaryDirectory(prefix="ssvi_jax_tests_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import hypothesis
 import jax
@@ -13,8 +20,6 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_legacy_prng_key", "error")
-# A cache would let a test of what compiles, or of a resumed run, pass on old results.
-jax.config.update("jax_enable_compilation_cache", False)
 if os.environ["JAX_PLATFORMS"] != "cpu":
     # A GPU or TPU would round the operands of float32 products to 11 bits or fewer.
     jax.config.update("jax_default_matmul_precision", "highest")
