@@ -47,6 +47,12 @@ def test_an_unknown_method_lists_the_known_ones(methods):
     assert all(name in str(e.value) for name in options.NAMES)
 
 
+def test_by_default_nothing_is_written_over_the_committed_results():
+    found, _ = options.parse(["--methods", "ssvi"])
+    assert found.out.parts[0] == "runs"  # which git ignores
+    assert found.reference.parts[0] == "results"
+
+
 def test_flags_that_are_not_the_comparisons_are_left_for_the_runs():
     argv = ["--methods", "ssvi", "--epochs", "3", "--seeds", "2", "--nesterov"]
     parsed, rest = options.parse([*argv, "--ood", "none", "--width", "1"])

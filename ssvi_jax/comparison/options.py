@@ -48,7 +48,7 @@ class Comparison:
     """Names separated by commas; "all" stands for the rest. NAME:N has N seeds."""
     seeds: int = 3
     """Runs of every other method: seeds 0, 1, …"""
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("results/methods")
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/methods")
     """Folder of the table and figures; runs go to DIR/runs/METHOD-SEED."""
 
     corruptions_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
