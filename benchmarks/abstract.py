@@ -5,11 +5,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from ssvi_jax import masks as masks_lib
 from ssvi_jax import vi
-from ssvi_jax.network import ImageNetwork, NetworkSpec
-from ssvi_jax.optimizers import sgd
-from ssvi_jax.types import Masks, Subspace
+from ssvi_jax.core.types import Masks, Subspace
+from ssvi_jax.methods.optimizers import sgd
+from ssvi_jax.networks.network import ImageNetwork, NetworkSpec
+from ssvi_jax.vi import masks as masks_lib
 
 
 class Training(NamedTuple):

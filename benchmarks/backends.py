@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssvi_jax import runlog
+from ssvi_jax.io import run_log
 
 SCRIPT = Path(__file__).parent.parent / "experiments" / "cifar10.py"
 OPTIONS = (
@@ -59,7 +59,9 @@ def main() -> None:
         result[backend] = {"accuracy_mean": mean, "accuracy_std": spread}
         print(f"{backend:<7} accuracy {100 * mean:.2f} ± {100 * spread:.2f} % (std)")
     if args.json:
-        args.json.write_text(json.dumps(runlog.environment() | result, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps(run_log.environment() | result, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ import abstract
 import jax
 import numpy as np
 
-from ssvi_jax import posterior, predict, runlog, trees
-from ssvi_jax.network import NetworkSpec
+from ssvi_jax.core import trees
+from ssvi_jax.io import run_log
+from ssvi_jax.networks.network import NetworkSpec
+from ssvi_jax.vi import posterior, predictive
 
 PLATFORMS = ("cuda", "tpu")
 SPEC = NetworkSpec("resnet18", 1.0, 10, (32, 32, 3), (0.5,) * 3, (0.25,) * 3)
@@ -31,7 +33,7 @@ def programs() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     def prediction(weights, subspace, x, key):
         draws = posterior.sample(weights.posterior, subspace, key)
         full = trees.merge(weights.params, draws)
-        return predict._batch_log_probs(network, full, None, weights.model_state, x)
+        return predictive._batch_log_probs(network, full, None, weights.model_state, x)
 
     images = jax.ShapeDtypeStruct((50_000, *SPEC.input_shape), np.uint8)
     labels = jax.ShapeDtypeStruct((50_000,), np.int32)
@@ -74,7 +76,7 @@ def main() -> None:
     for name, counts in found.items():
         print(f"{name:16}", ", ".join(f"{v} {k}" for k, v in counts.items()))
     if args.json:
-        about = {**runlog.environment(), "network": "resnet18", "sparsity": SPARSITY}
+        about = {**run_log.environment(), "network": "resnet18", "sparsity": SPARSITY}
         report = {**about, "platforms": PLATFORMS, "programs": found}
         args.json.write_text(json.dumps(report, indent=1) + "\n")
 

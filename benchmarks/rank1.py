@@ -23,10 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 from train_step import Contestant, measure, summarize, timed
 
-from ssvi_jax import adapters, models, optimizers, predict, runlog, vi
-from ssvi_jax.fast_priors import FastPrior
+from ssvi_jax import vi
+from ssvi_jax.io import run_log
+from ssvi_jax.methods import optimizers
 from ssvi_jax.methods.rank1 import Tiled, average_log_likelihood
-from ssvi_jax.rank1 import Rank1, Rank1Spec
+from ssvi_jax.networks import adapters, models
+from ssvi_jax.networks.rank1_factors import Rank1, Rank1Spec
+from ssvi_jax.networks.rank1_priors import FastPrior
+from ssvi_jax.vi import predictive
 
 REFERENCE = "deterministic"
 
@@ -97,7 +101,7 @@ class Training:
 
         def call():  # training goes on meanwhile and donates its old weights
             weights = self.state.weights
-            return predict.predict_mean(self.network, weights, {}, self.images)
+            return predictive.predict_mean(self.network, weights, {}, self.images)
 
         return timed(call, 1)
 
@@ -128,7 +132,7 @@ def main() -> None:
         seconds = measure(contestants, args.repeats)
         results[title] = summarize(title, args.batch_size, seconds, REFERENCE)
     report = {
-        **runlog.environment(),
+        **run_log.environment(),
         "members": args.members,
         "width": args.width,
         "steps_per_turn": args.steps,

@@ -20,9 +20,13 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import abstract  # noqa: E402
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
+import traffic  # noqa: E402
 
-from ssvi_jax import flops, parallel, runlog, traffic, trees  # noqa: E402
-from ssvi_jax.network import NetworkSpec  # noqa: E402
+from ssvi_jax.core import trees  # noqa: E402
+from ssvi_jax.io import run_log  # noqa: E402
+from ssvi_jax.metrics import cost  # noqa: E402
+from ssvi_jax.networks.network import NetworkSpec  # noqa: E402
+from ssvi_jax.training import parallel  # noqa: E402
 
 NETWORKS = {
     "ResNet-50": NetworkSpec(
@@ -61,11 +65,11 @@ class Counted:
         self.kept = sum(int(mask.sum()) for mask in masks.values())
         self.rest = sum(leaf.size for leaf in trees.flatten(state.params).values())
         dense = [
-            flops.LayerCost(layer.path, size, size, layer.positions)
+            cost.LayerCost(layer.path, size, size, layer.positions)
             for layer in layers
             for size in [int(np.prod(layer.shape))]
         ]
-        self.flops = flops.train_step_flops(dense, batch_size=BATCH)
+        self.flops = cost.train_step_flops(dense, batch_size=BATCH)
 
 
 def seconds(counted: Counted, devices: int, messages: list[tuple[str, int]]) -> float:
@@ -128,7 +132,7 @@ def main() -> None:
                 f"{dense * 1e3:.1f} ms | {rates[1]:.3f} |"
             )
     if args.json:
-        about: dict[str, Any] = {**runlog.environment(), "sparsity": SPARSITY}
+        about: dict[str, Any] = {**run_log.environment(), "sparsity": SPARSITY}
         text = json.dumps({**about, "messages": messages}, indent=1)
         args.json.write_text(text + "\n")
 

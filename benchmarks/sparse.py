@@ -26,7 +26,8 @@ import sparse_train
 from sparse_train import OURS
 from train_step import DENSITY, Library, measure, summarize, swap_share, torch_version
 
-from ssvi_jax import cli, runlog
+from ssvi_jax.core import command
+from ssvi_jax.io import run_log
 from ssvi_jax.ops import backend
 
 OUT = Path(__file__).parent.parent / "results" / "benchmarks"
@@ -130,7 +131,7 @@ def main(argv: Sequence[str]) -> None:
     args = _parse(argv)
     backend.choose("sparse", DENSITY)  # refuses where there are no compiled kernels
     start, torch_found = time.perf_counter(), torch_version()
-    about = {**runlog.environment(), "torch": torch_found}
+    about = {**run_log.environment(), "torch": torch_found}
     print(json.dumps(about, indent=1), flush=True)
     parts = run(args, with_torch=torch_found is not None)
     numbers = headline(parts)
@@ -150,4 +151,4 @@ def _write(path: Path, values: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command.run(main)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from sparse_train import Curve
 
-from ssvi_jax.figure_style import (
+from ssvi_jax.evaluation.figure_style import (
     BLUE,
     GREEN,
     GREY,

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from train_step import Library
 
-from ssvi_jax import masks as masks_lib
 from ssvi_jax import vi
+from ssvi_jax.vi import masks as masks_lib
 
 BATCH, BATCHES = 2, 12
 

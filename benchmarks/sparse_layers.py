@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.layout import Format, Layout
 
-from ssvi_jax import runlog
+from ssvi_jax.io import run_log
 from ssvi_jax.ops import custom_calls, sparse
 
 
@@ -203,7 +203,9 @@ def main() -> None:
         raise SystemExit(custom_calls.why_not())
     result = report(LAYERS, args.batch, args.density)
     if args.json:
-        args.json.write_text(json.dumps(runlog.environment() | result, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps(run_log.environment() | result, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def report(library: "Library", batch_size: int, *, with_torch: bool) -> dict[str
     """
     from train_step import DENSITY
 
-    from ssvi_jax.report import format_bytes
+    from ssvi_jax.evaluation.run.table import format_bytes
 
     state = _state_bytes(library)
     sides = ("ssvi", "torch_lrt") if with_torch else ("ssvi",)
@@ -52,16 +52,16 @@ def _state_bytes(library: "Library") -> dict[str, int]:
     """
     from train_step import Library
 
-    from ssvi_jax import flops
-    from ssvi_jax import masks as masks_lib
+    from ssvi_jax.metrics import cost
+    from ssvi_jax.vi import masks as masks_lib
 
     num_weights = sum(mask.size for mask in library.masks.values())
-    positions = flops.tree_bytes(masks_lib.to_subspace(library.masks).index)
+    positions = cost.tree_bytes(masks_lib.to_subspace(library.masks).index)
     dense = Library(batch_size=1, density=1.0)
     return {
-        "state_bytes": flops.tree_bytes(library.state) + positions,
+        "state_bytes": cost.tree_bytes(library.state) + positions,
         "positions_bytes": positions,
-        "dense_vi_state_bytes": flops.tree_bytes(dense.state),
+        "dense_vi_state_bytes": cost.tree_bytes(dense.state),
         "host_masks_as_bits_bytes": math.ceil(num_weights / 8),
         "host_masks_as_numpy_bytes": num_weights,
     }

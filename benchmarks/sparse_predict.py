@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from train_step import Contestant, Library, timed
 
-from ssvi_jax import masks, predict
+from ssvi_jax.vi import masks, predictive
 
 SAMPLES = (1, 10)
 MEAN, DENSE = "mean network", "torch, deterministic"
@@ -38,7 +38,7 @@ def contestants(
     common = (library.inference.apply_fn, weights, subspace, images)
 
     def draw(num_samples: int) -> np.ndarray:
-        mc_probs, _ = predict.predict_samples(
+        mc_probs, _ = predictive.predict_samples(
             *common,
             key=jax.random.key(0),
             num_samples=num_samples,
@@ -47,7 +47,7 @@ def contestants(
         return mc_probs
 
     def mean() -> np.ndarray:
-        return predict.predict_mean(*common, backend=library.inference.backend)
+        return predictive.predict_mean(*common, backend=library.inference.backend)
 
     found = {sampled(number): timed(partial(draw, number), 1) for number in SAMPLES}
     # Several calls a turn, so that all contestants' turns are of similar length.

@@ -25,9 +25,14 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ssvi_jax import adapters, models, optimizers, priors, runlog, subspace, trees, vi
-from ssvi_jax import masks as masks_lib
-from ssvi_jax.types import ApplyFn, ModelState, Params
+from ssvi_jax import vi
+from ssvi_jax.core import trees
+from ssvi_jax.core.types import ApplyFn, ModelState, Params
+from ssvi_jax.io import run_log
+from ssvi_jax.methods import optimizers
+from ssvi_jax.networks import adapters, models
+from ssvi_jax.vi import masks as masks_lib
+from ssvi_jax.vi import priors, subspace
 
 DENSITY = 0.05
 
@@ -266,7 +271,7 @@ def main() -> None:
         result["swap"] = swap_share(ssvi, step_seconds, repeats)
         results.append(result)
     report = {
-        **runlog.environment(),
+        **run_log.environment(),
         "torch": torch_found,
         "density": DENSITY,
         "steps_per_turn": steps,

@@ -10,7 +10,8 @@ the digits; see results/ for the numbers to expect.
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssvi_jax import cli
+from ssvi_jax.core import command
+from ssvi_jax.training import cli
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,14 +21,17 @@ def main(argv: Sequence[str]) -> int:
     # Only now: the command line above is refused or explained without waiting for JAX.
     import jax
 
-    from ssvi_jax import data, plots, processes, report, results, runlog, train
+    from ssvi_jax import data
     from ssvi_jax.data import shifted
+    from ssvi_jax.evaluation.run import figures, results, table
+    from ssvi_jax.io import run_log
+    from ssvi_jax.training import loop, processes
 
     processes.start(asked.coordinator, asked.num_processes, asked.process_id)
     first = processes.is_first()
     say = print if first else (lambda text: None)
     if first and asked.out is not None:
-        runlog.check_writable(asked.out)  # before the data is read and prepared
+        run_log.check_writable(asked.out)  # before the data is read and prepared
     preset = asked.preset
     if preset == "auto":
         preset = "laptop" if jax.default_backend() == "cpu" else "paper"
@@ -37,22 +41,22 @@ def main(argv: Sequence[str]) -> int:
     dataset = shifted.corrupt_training(
         dataset, config.train_corruption, config.train_severity, seed=config.seed
     )
-    folder = processes.agreed(str(config.out or runlog.default_folder(config)))
-    with processes.together(), runlog.RunLog(Path(folder), silent=not first) as log:
+    folder = processes.agreed(str(config.out or run_log.default_folder(config)))
+    with processes.together(), run_log.RunLog(Path(folder), silent=not first) as log:
         say(f"data: {dataset.source}\nrun folder: {log.folder}")
-        trained = train.train(config, dataset, log)
+        trained = loop.train(config, dataset, log)
     if trained.signal:
         say(f"stopped and saved at step {trained.step}; continue with --resume")
         return 128 + trained.signal
     if not first:
         return 0  # and at the exit JAX waits for the first process
     summary = results.finish(config, dataset, trained, log)
-    print(report.summary_table(summary))
+    print(table.summary_table(summary))
     if config.figures:
-        for path in plots.make_figures(log.folder):
+        for path in figures.make_figures(log.folder):
             print(f"figure: {path}")
     return 0
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command.run(main)

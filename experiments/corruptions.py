@@ -13,24 +13,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssvi_jax import cli
-from ssvi_jax.shift.config import ShiftConfig
+from ssvi_jax.core.command import parse_as, run
+from ssvi_jax.evaluation.shift.options import ShiftConfig
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse, find models and data, evaluate, report; the exit code."""
-    config = cli.parse_as(ShiftConfig, argv)
+    config = parse_as(ShiftConfig, argv)
 
     # Only now: the command line above is refused or explained without waiting for JAX.
     from ssvi_jax import data
     from ssvi_jax.data.corrupted import open_cells
     from ssvi_jax.data.ood import load_ood
-    from ssvi_jax.shift import run as shift_run
-    from ssvi_jax.shift import subjects
-    from ssvi_jax.shift.inputs import Inputs
-    from ssvi_jax.shift.table import shift_table
-    from ssvi_jax.shift_report import figures as report_figures
-    from ssvi_jax.shift_report import page as html_report
+    from ssvi_jax.evaluation.shift import run as shift_run
+    from ssvi_jax.evaluation.shift import subjects
+    from ssvi_jax.evaluation.shift.inputs import Inputs
+    from ssvi_jax.evaluation.shift.report import figures as report_figures
+    from ssvi_jax.evaluation.shift.report import page as html_report
+    from ssvi_jax.evaluation.shift.table import shift_table
 
     sources = subjects.find(_runs(config), config.model, config.checkpoint)
     name = subjects.dataset(sources, config.dataset)
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _runs(config: ShiftConfig) -> tuple[Path, ...]:
     """The runs asked for, else the newest there is, else a smoke run made now."""
-    from ssvi_jax.shift import subjects
+    from ssvi_jax.evaluation.shift import subjects
 
     if config.run or config.model or config.checkpoint:
         return config.run
@@ -88,4 +88,4 @@ def _runs(config: ShiftConfig) -> tuple[Path, ...]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)

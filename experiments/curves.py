@@ -15,7 +15,7 @@ from typing import Annotated
 
 import tyro
 
-from ssvi_jax import cli
+from ssvi_jax.core.command import parse_as, run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Command:
 
 def main(argv: Sequence[str]) -> int:
     """Parse, read, draw; the exit code."""
-    command = cli.parse_as(Command, argv)
+    command = parse_as(Command, argv)
 
     # Only now: --help must not wait for Matplotlib.
-    from ssvi_jax import training_curves
+    from ssvi_jax.evaluation.run import curves
 
-    runs = training_curves.read(command.run)
-    for path in training_curves.write(runs, command.out):
+    runs = curves.read(command.run)
+    for path in curves.write(runs, command.out):
         print(f"wrote {path}")
     return 0
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)

@@ -10,10 +10,11 @@ reference numbers and trains nothing.
 import itertools
 from collections.abc import Sequence
 
-from ssvi_jax import cli
-from ssvi_jax.comparison import options as comparison_options
-from ssvi_jax.comparison.options import Comparison
-from ssvi_jax.errors import InputError
+from ssvi_jax.core import command
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.evaluation.comparison import options as comparison_options
+from ssvi_jax.evaluation.comparison.options import Comparison
+from ssvi_jax.training import cli
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,15 +33,16 @@ def main(argv: Sequence[str]) -> int:
     # Only now: the command line above is refused or explained without waiting for JAX.
     import jax
 
-    from ssvi_jax import data, runlog
-    from ssvi_jax.comparison import report, runs, summary, table
-    from ssvi_jax.comparison.inputs import open_inputs
+    from ssvi_jax import data
+    from ssvi_jax.evaluation.comparison import report, runs, summary, table
+    from ssvi_jax.evaluation.comparison.inputs import open_inputs
+    from ssvi_jax.io import run_log
 
     preset = asked.preset
     if preset == "auto":
         preset = "laptop" if jax.default_backend() == "cpu" else "paper"
         print(f"preset: {preset}, because JAX runs on {jax.default_backend()}")
-    runlog.check_writable(options.out)  # before the data is read and prepared
+    run_log.check_writable(options.out)  # before the data is read and prepared
     dataset = data.load(asked.dataset, asked.data_dir, notify=print)
     configs = []
     most = max(seeds_of.values())
@@ -74,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _verify(options: Comparison) -> int:
     """Checks a finished comparison against the reference, or makes it one."""
-    from ssvi_jax.comparison import summary, verify
+    from ssvi_jax.evaluation.comparison import summary, verify
 
     comparison = summary.read(options.out)
     if options.write_reference:
@@ -88,4 +90,4 @@ def _verify(options: Comparison) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command.run(main)

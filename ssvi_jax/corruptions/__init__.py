@@ -17,9 +17,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ssvi_jax.core.errors import InputError, check_choice
 from ssvi_jax.corruptions import registry
 from ssvi_jax.corruptions.draws import Draws
-from ssvi_jax.errors import InputError, check_choice
 
 __all__ = [
     "BENCHMARK",

@@ -9,8 +9,8 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
+from ssvi_jax.core.errors import InputError, check_choice
 from ssvi_jax.corruptions import BENCHMARK, EXTRA, NAMES, SEVERITIES, layout
-from ssvi_jax.errors import InputError, check_choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +96,6 @@ def _check_targets(results: list[Path], command: Command) -> None:
 
 
 if __name__ == "__main__":
-    from ssvi_jax import cli
+    from ssvi_jax.core.command import run
 
-    cli.run(main)
+    run(main)

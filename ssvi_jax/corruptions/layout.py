@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ssvi_jax.core.errors import InputError
 from ssvi_jax.corruptions import SEVERITIES, corrupt_any
-from ssvi_jax.errors import InputError
-from ssvi_jax.npy import open_npy
+from ssvi_jax.io.npy import open_npy
 
 _BATCH_SIZE = 250
 

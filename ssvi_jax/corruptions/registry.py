@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssvi_jax.corruptions import blur, digital, noise, spatter, weather
+from ssvi_jax.corruptions import blur, digital, pixel_noise, spatter, weather
 
 
 class Corruption(NamedTuple):
@@ -21,11 +21,13 @@ class Corruption(NamedTuple):
 
 BENCHMARK: dict[str, Corruption] = {
     "gaussian_noise": Corruption(
-        noise.gaussian_noise, ((0.04,), (0.06,), (0.08,), (0.09,), (0.10,))
+        pixel_noise.gaussian_noise, ((0.04,), (0.06,), (0.08,), (0.09,), (0.10,))
     ),
-    "shot_noise": Corruption(noise.shot_noise, ((500,), (250,), (100,), (75,), (50,))),
+    "shot_noise": Corruption(
+        pixel_noise.shot_noise, ((500,), (250,), (100,), (75,), (50,))
+    ),
     "impulse_noise": Corruption(
-        noise.impulse_noise, ((0.01,), (0.02,), (0.03,), (0.05,), (0.07,))
+        pixel_noise.impulse_noise, ((0.01,), (0.02,), (0.03,), (0.05,), (0.07,))
     ),
     "defocus_blur": Corruption(
         blur.defocus_blur, ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))
@@ -80,7 +82,7 @@ BENCHMARK: dict[str, Corruption] = {
 }
 EXTRA: dict[str, Corruption] = {
     "speckle_noise": Corruption(
-        noise.speckle_noise, ((0.06,), (0.1,), (0.12,), (0.16,), (0.2,))
+        pixel_noise.speckle_noise, ((0.06,), (0.1,), (0.12,), (0.16,), (0.2,))
     ),
     "gaussian_blur": Corruption(
         blur.gaussian_blur, ((0.4,), (0.6,), (0.7,), (0.8,), (1,))

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssvi_jax.core.errors import check_choice, check_fraction
 from ssvi_jax.data import cifar, digits, download, imagenet, mimic
 from ssvi_jax.data.dataset import Dataset, channel_moments, stratified_split
 from ssvi_jax.data.download import NotPreparedError
-from ssvi_jax.errors import check_choice, check_fraction
 
 __all__ = ["NAMES", "Dataset", "NotPreparedError", "load"]
 

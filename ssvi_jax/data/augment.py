@@ -5,7 +5,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from ssvi_jax.ops import shard
 
@@ -57,24 +56,3 @@ def for_inputs(
 ) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
     """`crop_and_flip` as a function of images and key; None if it would do nothing."""
     return partial(crop_and_flip, pad=pad, flip=flip) if pad or flip else None
-
-
-def normalize(
-    images: ArrayLike, mean: ArrayLike, std: ArrayLike, *, unit: float = 255.0
-) -> jax.Array:
-    """Maps inputs to zero mean and unit variance per channel.
-
-    Args:
-      images: ``[..., c]``, pixels in 0 to 255, or anything else with its `unit`.
-      mean: ``[c]``, mean of the training inputs divided by `unit`.
-      std: ``[c]``, their standard deviation divided by `unit`.
-      unit: what inputs are divided by first.
-
-    Returns:
-      float32 ``[..., c]``: ``(images / unit - mean) / std``.
-    """
-    pixels = jnp.asarray(images, jnp.float32)
-    channels = (1,) * (pixels.ndim - 1) + (-1,)
-    scale = 1.0 / jnp.asarray(std, jnp.float32).reshape(channels)
-    shift = jnp.asarray(mean, jnp.float32).reshape(channels)
-    return (pixels * (1.0 / unit) - shift) * scale

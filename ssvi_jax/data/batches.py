@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-from ssvi_jax.errors import InputError
+from ssvi_jax.core.errors import InputError
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from ssvi_jax.core.errors import InputError, check_choice
 from ssvi_jax.corruptions import SEVERITIES
-from ssvi_jax.errors import InputError, check_choice
 
 
 class Cells(Protocol):

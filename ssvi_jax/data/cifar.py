@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 
+from ssvi_jax.core.errors import InputError
 from ssvi_jax.data import records
-from ssvi_jax.errors import InputError
 
 SPLIT_SIZES = {"train": 50_000, "test": 10_000}
 """Images in the official splits, the same for CIFAR-10 and CIFAR-100."""

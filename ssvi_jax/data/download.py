@@ -16,7 +16,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 
-from ssvi_jax.errors import InputError
+from ssvi_jax.core.errors import InputError
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar.html"
 """Where TFDS downloads both CIFAR sets from."""

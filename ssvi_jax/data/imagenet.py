@@ -2,7 +2,7 @@
 
 1.28 million images of 224 × 224 are 193 GB, so nothing is kept: an image is read,
 decoded and cropped when it is asked for. What comes out is a function of its row, the
-seed and the epoch alone. `ssvi_jax.feeds` streams it through training.
+seed and the epoch alone. `training.feeds` streams it through training.
 
 TFDS does not download ImageNet: it wants the archives from image-net.org in its manual
 folder, and then ``tfds build imagenet2012 --file_format=array_record``.
@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from ssvi_jax.core.errors import InputError, check_choice, check_rows
 from ssvi_jax.data import cifar, lazy, records
 from ssvi_jax.data.dataset import Dataset
-from ssvi_jax.errors import InputError, check_choice, check_rows
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ssvi_jax.errors import check_rows
+from ssvi_jax.core.errors import check_rows
 
 
 class Records(Protocol):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from ssvi_jax.core.errors import InputError
 from ssvi_jax.data import cifar
 from ssvi_jax.data.dataset import Dataset, stratified_split
 from ssvi_jax.data.mimic_channels import (
@@ -25,7 +26,6 @@ from ssvi_jax.data.mimic_channels import (
     SLICES,
     encode,
 )
-from ssvi_jax.errors import InputError
 
 HOURS = 48
 """Length of a record: the first two days of a stay, one row an hour."""

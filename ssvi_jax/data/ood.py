@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssvi_jax.core.errors import InputError
 from ssvi_jax.data import cifar, ood_sets
 from ssvi_jax.data.cells import check_limit
 from ssvi_jax.data.dataset import Dataset
-from ssvi_jax.errors import InputError
 
 NAMES = ("auto", "cifar10", "cifar100", "svhn", "photos", "digits", "noise")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ssvi_jax.core.errors import InputError
 from ssvi_jax.data import cifar, records
 from ssvi_jax.data.download import NotPreparedError
-from ssvi_jax.errors import InputError
-from ssvi_jax.npy import read_npz
+from ssvi_jax.io.npy import read_npz
 
 NUM_MADE = 1000
 """Images of the sets that are made here, of which there is no natural number."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssvi_jax.errors import InputError
+from ssvi_jax.core.errors import InputError
 
 
 class Records(NamedTuple):

@@ -7,8 +7,8 @@ from the training distribution, because they choose the checkpoint.
 
 import dataclasses
 
+from ssvi_jax.core.errors import InputError, check_choice
 from ssvi_jax.data.dataset import Corruption, Dataset, channel_moments
-from ssvi_jax.errors import InputError, check_choice
 
 
 def corrupt_training(data: Dataset, name: str, severity: int, *, seed: int) -> Dataset:
@@ -40,7 +40,7 @@ def corrupt_training(data: Dataset, name: str, severity: int, *, seed: int) -> D
             f"train_corruption: got {name} for {data.name}, allowed: none; images are "
             "corrupted in memory, and those of this data set do not fit."
         )
-    from ssvi_jax import corruptions  # imports SciPy, which a clean run can spare
+    from ssvi_jax import corruptions
 
     check_choice("train_corruption", name, ("none", *corruptions.NAMES))
     if severity not in corruptions.SEVERITIES:

@@ -7,11 +7,12 @@ from typing import Self
 import jax
 import numpy as np
 
-from ssvi_jax import optimizers, vi
-from ssvi_jax.config import Config
-from ssvi_jax.errors import InputError
-from ssvi_jax.methods import Problem
-from ssvi_jax.types import Masks
+from ssvi_jax import vi
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.types import Masks
+from ssvi_jax.methods import optimizers
+from ssvi_jax.methods.base import Problem
+from ssvi_jax.training.run_config import Config
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -19,13 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssvi_jax import masks as masks_lib
-from ssvi_jax import members, vi
-from ssvi_jax.config import Config
-from ssvi_jax.errors import InputError
-from ssvi_jax.methods import POSTERIOR, SWAPS, Problem, check_unused, ssvi
+from ssvi_jax import vi
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.types import Masks, Subspace
 from ssvi_jax.methods import deterministic as deterministic_lib
-from ssvi_jax.types import Masks, Subspace
+from ssvi_jax.methods import ssvi
+from ssvi_jax.methods.base import POSTERIOR, SWAPS, Problem, check_unused
+from ssvi_jax.networks import members
+from ssvi_jax.training.run_config import Config
+from ssvi_jax.vi import masks as masks_lib
 
 Base = deterministic_lib.Deterministic | ssvi.SSVI
 

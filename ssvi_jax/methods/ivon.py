@@ -28,13 +28,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssvi_jax import optimizers, priors, subspace, vi
-from ssvi_jax import posterior as posterior_lib
-from ssvi_jax.config import Config
-from ssvi_jax.errors import InputError, check_fraction, check_positive
-from ssvi_jax.methods import POSTERIOR, SWAPS, Problem, check_unused, ssvi
+from ssvi_jax import vi
+from ssvi_jax.core.errors import InputError, check_fraction, check_positive
+from ssvi_jax.core.types import Gaussian
+from ssvi_jax.methods import optimizers, ssvi
+from ssvi_jax.methods.base import POSTERIOR, SWAPS, Problem, check_unused
 from ssvi_jax.ops import backend
-from ssvi_jax.types import Gaussian
+from ssvi_jax.training.run_config import Config
+from ssvi_jax.vi import posterior as posterior_lib
+from ssvi_jax.vi import priors, subspace
 
 
 class IvonState(NamedTuple):

@@ -18,12 +18,14 @@ from typing import Self
 import jax
 import numpy as np
 
-from ssvi_jax import densities, optimizers, predict, schedules, subspace, vi
-from ssvi_jax.config import Config
-from ssvi_jax.errors import InputError
-from ssvi_jax.methods import POSTERIOR, SWAPS, Problem, check_unused
+from ssvi_jax import vi
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.types import Masks, Posterior
+from ssvi_jax.methods import optimizers
+from ssvi_jax.methods.base import POSTERIOR, SWAPS, Problem, check_unused
 from ssvi_jax.ops import backend
-from ssvi_jax.types import Masks, Posterior
+from ssvi_jax.training.run_config import Config
+from ssvi_jax.vi import densities, predictive, schedules, subspace
 
 Keep = Callable[[Posterior], Mapping[str, np.ndarray]]
 """Posterior (on the host) → path → bool ``[s]``, which of its weights to keep."""
@@ -71,7 +73,7 @@ class DenseToSparse:
         self, state: vi.State, masks: Masks, data: vi.Data, batch_index: np.ndarray
     ) -> tuple[vi.State, dict[str, jax.Array]]:
         """One phase on the backend for its density; see `vi.VI.inner_loop`."""
-        name = predict.backend_for(masks, self.config.training_backend)
+        name = predictive.backend_for(masks, self.config.training_backend)
         return self.inferences[name].inner_loop(state, masks, data, batch_index)
 
     @property

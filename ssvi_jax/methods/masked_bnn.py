@@ -21,13 +21,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssvi_jax import accumulate, mask_chain, subspace, vi
-from ssvi_jax.config import Config
-from ssvi_jax.errors import InputError
-from ssvi_jax.forward import forward
-from ssvi_jax.methods import Problem, check_unused, ssvi
-from ssvi_jax.ops import shard
-from ssvi_jax.types import Gaussian, Masks, Point, Subspace, Weights
+from ssvi_jax import vi
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.types import Gaussian, Masks, Point, Subspace, Weights
+from ssvi_jax.methods import mask_chain, ssvi
+from ssvi_jax.methods.base import Problem, check_unused
+from ssvi_jax.ops import accumulate, shard
+from ssvi_jax.training.run_config import Config
+from ssvi_jax.vi import subspace
+from ssvi_jax.vi.forward import forward
 
 
 class MaskedBNN(ssvi.SSVI):

@@ -5,8 +5,9 @@ first, at `--dropout-rate`, of any unmodified model. A posterior sample is a pas
 dropout on, the mean network one with dropout off. Rate 0 is `deterministic`.
 """
 
-from ssvi_jax.config import Config
-from ssvi_jax.methods import POSTERIOR, SWAPS, Problem, check_unused, deterministic
+from ssvi_jax.methods import deterministic
+from ssvi_jax.methods.base import POSTERIOR, SWAPS, Problem, check_unused
+from ssvi_jax.training.run_config import Config
 
 
 def build(config: Config, problem: Problem) -> deterministic.Deterministic:

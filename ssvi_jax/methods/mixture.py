@@ -14,10 +14,13 @@ import copy
 import jax
 import numpy as np
 
-from ssvi_jax import members, subspace, vi
-from ssvi_jax.config import Config
-from ssvi_jax.methods import Problem, ensemble, ssvi
-from ssvi_jax.types import Masks
+from ssvi_jax import vi
+from ssvi_jax.core.types import Masks
+from ssvi_jax.methods import ensemble, ssvi
+from ssvi_jax.methods.base import Problem
+from ssvi_jax.networks import members
+from ssvi_jax.training.run_config import Config
+from ssvi_jax.vi import subspace
 
 
 class Mixture(ensemble.Ensemble):

@@ -1,9 +1,10 @@
 """Rank-1 Bayesian networks and BatchEnsemble as methods (arXiv 2005.07186).
 
-The members are the network's affair (`ssvi_jax.rank1`), so training is that of another
-method with two terms changed: the KL of the factors, and the likelihood of K members.
-Dense kernels are trained as by `deterministic`; with a sparsity they are points on a
-subspace, of which the smallest leave and those with the largest gradient enter.
+The members are the network's affair (`networks.rank1_factors`), so training is that of
+another method with two terms changed: the KL of the factors, and the likelihood of K
+members. Dense kernels are trained as by `deterministic`; with a sparsity they are
+points on a subspace, of which the smallest leave and those with the largest gradient
+enter.
 """
 
 import dataclasses
@@ -13,16 +14,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from ssvi_jax import likelihoods, schedules
-from ssvi_jax.config import Config
-from ssvi_jax.errors import InputError
-from ssvi_jax.fast_priors import FastPrior, check_pair
-from ssvi_jax.methods import Problem, check_unused, deterministic, ssvi
-from ssvi_jax.network import ImageNetwork
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.types import ApplyFn, ModelState, PackedKernel, Params
+from ssvi_jax.methods import deterministic, ssvi
+from ssvi_jax.methods.base import Problem, check_unused
+from ssvi_jax.networks.network import ImageNetwork
+from ssvi_jax.networks.rank1_factors import Rank1Spec
+from ssvi_jax.networks.rank1_priors import FastPrior, check_pair
 from ssvi_jax.ops import shard
-from ssvi_jax.presets import RANK1_METHODS
-from ssvi_jax.rank1 import Rank1Spec
-from ssvi_jax.types import ApplyFn, ModelState, PackedKernel, Params
+from ssvi_jax.training.presets import RANK1_METHODS
+from ssvi_jax.training.run_config import Config
+from ssvi_jax.vi import likelihoods, schedules
 
 
 def spec(config: Config) -> Rank1Spec | None:

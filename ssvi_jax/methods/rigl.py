@@ -12,8 +12,9 @@ start at 0 with no momentum.
 * ``static``: the random masks stay.
 """
 
-from ssvi_jax.config import Config
-from ssvi_jax.methods import POSTERIOR, SWAPS, Problem, check_unused, ssvi
+from ssvi_jax.methods import ssvi
+from ssvi_jax.methods.base import POSTERIOR, SWAPS, Problem, check_unused
+from ssvi_jax.training.run_config import Config
 
 _POINT = "it trains a point estimate"
 

@@ -13,12 +13,14 @@ from typing import Self
 import jax
 import numpy as np
 
-from ssvi_jax import densities, optimizers, priors, schedules, subspace, vi
-from ssvi_jax import masks as masks_lib
-from ssvi_jax.config import Config
-from ssvi_jax.methods import Problem
+from ssvi_jax import vi
+from ssvi_jax.core.types import Masks
+from ssvi_jax.methods import optimizers
+from ssvi_jax.methods.base import Problem
 from ssvi_jax.ops import backend
-from ssvi_jax.types import Masks
+from ssvi_jax.training.run_config import Config
+from ssvi_jax.vi import densities, priors, schedules, subspace
+from ssvi_jax.vi import masks as masks_lib
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

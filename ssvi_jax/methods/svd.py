@@ -11,10 +11,12 @@ The paper trains with Adam; here it is the optimizer of every other method.
 
 import numpy as np
 
-from ssvi_jax import optimizers, schedules, vi
-from ssvi_jax.config import Config
-from ssvi_jax.methods import Problem, check_unused, magnitude, ssvi
-from ssvi_jax.types import Gaussian, Posterior
+from ssvi_jax import vi
+from ssvi_jax.core.types import Gaussian, Posterior
+from ssvi_jax.methods import magnitude, optimizers, ssvi
+from ssvi_jax.methods.base import Problem, check_unused
+from ssvi_jax.training.run_config import Config
+from ssvi_jax.vi import schedules
 
 MAX_LOG_ALPHA = 3.0
 """Weights with a larger log(σ²/μ²) are noise and pruned (the paper's threshold)."""

@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from ssvi_jax.errors import InputError, check_choice
+from ssvi_jax.core.errors import InputError, check_choice
+from ssvi_jax.core.types import PackedKernel
 from ssvi_jax.ops import custom_calls, probe, sparse
-from ssvi_jax.ops.products import Window
-from ssvi_jax.types import PackedKernel
+from ssvi_jax.ops.convolution import Window
 
 BACKENDS = ("auto", "xla", "sparse")
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from ssvi_jax.errors import check_choice
+from ssvi_jax.core.errors import check_choice
 
 _HANDLERS = (
     *("ssvi_sample", "ssvi_sample_input", "ssvi_sample_weights"),

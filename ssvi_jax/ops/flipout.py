@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import jax
 
+from ssvi_jax.core.types import PackedKernel
 from ssvi_jax.ops import shard
-from ssvi_jax.types import PackedKernel
 
 
 def sample(

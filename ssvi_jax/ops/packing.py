@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssvi_jax.types import PackedKernel
+from ssvi_jax.core.types import PackedKernel
 
 
 def scatter(values: jax.Array, index: jax.Array, shape: tuple[int, ...]) -> jax.Array:

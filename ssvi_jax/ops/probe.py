@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ssvi_jax.ops import custom_calls, sparse
-from ssvi_jax.ops.products import Window
+from ssvi_jax.ops.convolution import Window
 
 
 def conv(y: jax.Array, x: jax.Array, probe: jax.Array, window: Window) -> jax.Array:

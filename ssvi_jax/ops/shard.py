@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from ssvi_jax.errors import InputError
+from ssvi_jax.core.errors import InputError
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
-from ssvi_jax.errors import InputError
+from ssvi_jax.core.errors import InputError
 from ssvi_jax.ops import norm, shard
 from ssvi_jax.ops.custom_calls import Window, call, why_not
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ssvi_jax import container
-from ssvi_jax.checkpoint import Checkpoints
-from ssvi_jax.config import NOT_COMPARED
+from ssvi_jax.io import container
+from ssvi_jax.io.checkpoint import Checkpoints
+from ssvi_jax.training.run_config import NOT_COMPARED
 
 
 def checkpoints(folder: Path) -> dict[int, str]:

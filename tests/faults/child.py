@@ -127,9 +127,9 @@ def poison(at: int) -> None:
     """Puts NaN into one image of the first batch of the phase that begins at a step."""
     from jax import numpy as jnp
 
-    from ssvi_jax import train
+    from ssvi_jax.training import loop
 
-    phase = train.Loop.phase
+    phase = loop.Loop.phase
 
     def poisoned(self, progress, step):
         if step == at:
@@ -138,22 +138,23 @@ def poison(at: int) -> None:
             self.feed = dataclasses.replace(self.feed, data=(images, labels))
         return phase(self, progress, step)
 
-    train.Loop.phase = poisoned
+    loop.Loop.phase = poisoned
 
 
 def main(plan: Plan, script: list[str]) -> None:
     """Runs the script as if it had been called, with the plan's faults."""
-    from ssvi_jax import preservation, train
+    from ssvi_jax.io import preservation
+    from ssvi_jax.training import loop
 
-    train.CHECKPOINT_SECONDS = 0.0
+    loop.CHECKPOINT_SECONDS = 0.0
     if plan.get("keep_all"):
         preservation._NUM_LATEST = 1000
     if "poison" in plan:
         poison(plan["poison"])
     hook = Hook(plan)
     if "report" in plan:
-        report = Path(plan["report"])
-        atexit.register(lambda: report.write_text(str(hook.touches)))
+        table = Path(plan["report"])
+        atexit.register(lambda: table.write_text(str(hook.touches)))
     sys.addaudithook(hook)
     sys.argv = script
     runpy.run_path(script[0], run_name="__main__")
@@ -163,10 +164,12 @@ def serve() -> None:
     """Answers requests; returns in the process that fulfils one, and at the end."""
     # Nothing here may start a thread (as a first computation would): it would not be
     # there in the forked process.
-    from ssvi_jax import data, plots, report, results, train
+    from ssvi_jax import data
     from ssvi_jax.data import digits, shifted
+    from ssvi_jax.evaluation.run import figures, results, table
+    from ssvi_jax.training import loop
 
-    del data, plots, report, results, train, shifted
+    del data, figures, table, results, loop, shifted
     digits.read()  # imports scikit-learn
     warnings.filterwarnings("ignore", message="os.fork")
     gc.collect()

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from ssvi_jax import cli, runlog
-from ssvi_jax.errors import InputError, check_choice
+from ssvi_jax.core import command
+from ssvi_jax.core.errors import InputError, check_choice
+from ssvi_jax.io import run_log
 
 from . import pair, plans, strike
 
@@ -54,9 +55,9 @@ class Options:
 
 def main(argv: Sequence[str]) -> int:
     """The command; 1 if a resumed run differed."""
-    options = cli.parse_as(Options, argv)
-    log = runlog.RunLog(options.out)
-    environment = runlog.environment()  # before our own results change the tree
+    options = command.parse_as(Options, argv)
+    log = run_log.RunLog(options.out)
+    environment = run_log.environment()  # before our own results change the tree
     begin = time.perf_counter()
     with contextlib.ExitStack() as stack:
         name = stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-"))
@@ -102,7 +103,7 @@ class Worlds:
 
 
 def _write(
-    log: runlog.RunLog,
+    log: run_log.RunLog,
     options: Options,
     environment: dict[str, Any],
     world: strike.World,
@@ -169,4 +170,4 @@ def _row(*cells: object) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command.run(main)

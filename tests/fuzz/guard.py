@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssvi_jax.errors import InputError
+from ssvi_jax.core.errors import InputError
 
 LIMIT_SECONDS = 10.0
 """Of the processor: a busy machine is no finding."""

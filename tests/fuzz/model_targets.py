@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from ssvi_jax import artifact, container, network
-from ssvi_jax.network import ImageNetwork, NetworkSpec
-from ssvi_jax.types import Gaussian, Weights
+from ssvi_jax.core.types import Gaussian, Weights
+from ssvi_jax.io import artifact, container
+from ssvi_jax.networks import network
+from ssvi_jax.networks.network import ImageNetwork, NetworkSpec
 
 from . import mutate
 from .mutate import Edit

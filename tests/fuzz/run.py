@@ -26,8 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from ssvi_jax import cli, json_text, runlog
-from ssvi_jax.errors import InputError
+from ssvi_jax.core import command
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.io import json_text, run_log
 
 from . import array_targets, guard, model_targets, mutate, setting_targets
 from .targets import Target
@@ -138,8 +139,8 @@ def fuzz_guided(name: str, seed: int, inputs: int, folder: Path) -> dict[str, An
 
 def main(argv: Sequence[str]) -> int:
     """The command; 1 if anything was found."""
-    options = cli.parse_as(Options, argv)
-    log = runlog.RunLog(options.out)
+    options = command.parse_as(Options, argv)
+    log = run_log.RunLog(options.out)
     memory = Path("/dev/shm")
     where = memory if memory.is_dir() else None
     folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir=where))  # stays if we die
@@ -165,9 +166,9 @@ def main(argv: Sequence[str]) -> int:
     return int(any(result["finding"] for result in found.values()))
 
 
-def _write(log: runlog.RunLog, options: Options, found: dict[str, Any]) -> None:
+def _write(log: run_log.RunLog, options: Options, found: dict[str, Any]) -> None:
     values = {
-        **runlog.environment(),
+        **run_log.environment(),
         "command": shlex.join(["python", "-m", "tests.fuzz.run", *sys.argv[1:]]),
         "seed": options.seed,
         "inputs": sum(result["inputs"] for result in found.values()),
@@ -217,4 +218,4 @@ def _row(*cells: object) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command.run(main)

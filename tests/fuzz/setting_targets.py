@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssvi_jax import cli, run_files, runlog
-from ssvi_jax.comparison import runs
-from ssvi_jax.comparison.options import Comparison
-from ssvi_jax.config import Config
-from ssvi_jax.densities import layer_counts, read_densities
-from ssvi_jax.shift import subjects
-from ssvi_jax.shift.config import ShiftConfig
-from ssvi_jax.shift_report import data as report_data
+from ssvi_jax.core.command import parse_as
+from ssvi_jax.evaluation.comparison import runs
+from ssvi_jax.evaluation.comparison.options import Comparison
+from ssvi_jax.evaluation.shift import subjects
+from ssvi_jax.evaluation.shift.options import ShiftConfig
+from ssvi_jax.evaluation.shift.report import data as report_data
+from ssvi_jax.io import run_files, run_log
+from ssvi_jax.training.run_config import Config
+from ssvi_jax.vi.densities import layer_counts, read_densities
 
 from . import mutate
 from .mutate import Edit
@@ -75,7 +76,7 @@ def run_folder(run: Path) -> list[Target]:
         check_config(subjects._config(subjects._from_checkpoints(run)))
 
     def resume(content: bytes) -> None:
-        runlog.RunLog(run).truncate(15)
+        run_log.RunLog(run).truncate(15)
         assert all(event["step"] <= 15 for event in run_files.read_events(run))
 
     return [
@@ -145,7 +146,7 @@ def command(name: str) -> Target:
 def _parsed(options: type, argv: list[str]) -> Any:
     quiet = io.StringIO()
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
-        return cli.parse_as(options, argv)
+        return parse_as(options, argv)
 
 
 def targets(folder: Path) -> list[Target]:

@@ -1,0 +1,1 @@
+"""Results, figures and reports of one run, under shift, and of several methods."""

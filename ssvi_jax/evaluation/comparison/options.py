@@ -1,0 +1,163 @@
+"""Options of a comparison, and the configuration of each of its runs.
+
+Imports nothing heavy, so that a command line can be parsed and refused at once.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, get_args
+
+import tyro
+
+from ssvi_jax.core import command
+from ssvi_jax.core.errors import InputError, check_choice, check_positive
+from ssvi_jax.training import presets
+from ssvi_jax.training.run_config import Config
+
+METHODS: tuple[str, ...] = get_args(
+    next(field.type for field in dataclasses.fields(Config) if field.name == "method")
+)
+"""Every method that `Config` knows, in its order."""
+
+DENSE: dict[str, object] = {"sparsity": 0.0, "replacement_rate": 0.0}
+"""What makes SSVI variational inference on all weights."""
+
+VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
+    "vi": ("ssvi", DENSE),
+    "vi_weight_sample": ("ssvi", {**DENSE, "estimator": "weight_sample"}),
+    "vi_flipout": ("ssvi", {**DENSE, "estimator": "flipout"}),
+    "rank1_sparse": ("rank1", {"sparsity": None}),
+}
+"""Name in a comparison → method, and the fields of `Config` that make it another one;
+None: not the method's own value, but what all sparse methods have."""
+
+NAMES = (*METHODS, *VARIANTS)
+"""What can be compared."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Trains methods over several seeds, evaluates them, and writes one table.
+
+    Every flag of experiments/cifar10.py may be added (--preset laptop --epochs 3
+    --width 1) and goes to all runs, except where it would change what defines a method.
+    What --out already holds is not trained again. With --verify nothing is trained.
+    """
+
+    methods: str = ""
+    """Names separated by commas; "all" stands for the rest. NAME:N has N seeds."""
+    seeds: int = 3
+    """Runs of every other method: seeds 0, 1, …"""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/methods")
+    """Folder of the table and figures; runs go to DIR/runs/METHOD-SEED."""
+
+    corruptions_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """As for experiments/corruptions.py: folder of CIFAR-10-C's .npy files."""
+    ood: Annotated[
+        tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SET")
+    ] = ()
+    """As there: an out-of-distribution set; may be given several times."""
+    images: int = 0
+    """As there: only the first so many images of every shifted set; 0: all."""
+
+    verify: bool = False
+    """Compare the table in --out with --reference; exit code 1 if it is outside."""
+    write_reference: bool = False
+    """Write the table in --out, with tolerances, to --reference."""
+    reference: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path(
+        "results/methods/reference.json"
+    )
+    """Numbers that --verify expects."""
+
+    def __post_init__(self):
+        check_positive("--seeds", self.seeds)
+        if self.images < 0:
+            raise InputError(f"--images: got {self.images}, allowed: 0 (all) or more.")
+        if self.verify and self.write_reference:
+            raise InputError("--verify: got --write-reference too, allowed: one.")
+
+    @property
+    def seeds_of(self) -> dict[str, int]:
+        """The methods asked for, each once, and their numbers of seeds.
+
+        Raises:
+          InputError: none, one that is not known, or no number of seeds.
+        """
+        found: dict[str, int] = {}
+        for part in self.methods.split(","):
+            name, colon, number = part.strip().partition(":")
+            check_choice("--methods", name, (*NAMES, "all"))
+            if colon and not (number.isdecimal() and int(number)):
+                raise InputError(
+                    f"--methods: got {part.strip()}, allowed: NAME:N, N seeds, 1 up."
+                )
+            seeds = int(number) if colon else self.seeds
+            for each in NAMES if name == "all" else (name,):
+                found.setdefault(each, seeds)
+        return found
+
+
+def parse(argv: Sequence[str]) -> tuple[Comparison, list[str]]:
+    """A comparison's own options, and the flags that are left for its runs.
+
+    Args:
+      argv: the command line.
+    """
+    options, rest = tyro.cli(Comparison, args=list(argv), return_unknown_args=True)
+    return options, rest
+
+
+def configure(
+    flags: Sequence[str],
+    *,
+    method: str,
+    seed: int,
+    preset: str,
+    dataset: str,
+    out: Path,
+) -> tuple[Config, list[str]]:
+    """The configuration of one run: defaults, then flags.
+
+    What `presets.METHODS` and `VARIANTS` give a method defines it (a deterministic
+    network has no sparsity) and stays, whatever the flags. All methods train the
+    preset's network for the preset's epochs: `laptop` is never widened here, so that
+    what differs is the method.
+
+    Args:
+      flags: flags of `Config` for all runs.
+      method: the run's method, one of `NAMES`.
+      seed: its seed.
+      preset: the preset's own name.
+      dataset: the data set's own name.
+      out: folder of the comparison.
+
+    Returns:
+      The configuration, and the flags that the method's definition kept from it.
+
+    Raises:
+      InputError: a flag that the comparison sets itself, or a bad value.
+    """
+    base, changes = VARIANTS.get(method, (method, {}))
+    own = {**presets.METHODS.get(base, {}), **changes}
+    shared = {name: getattr(Config, name) for name in own if own[name] is None}
+    own = {name: value for name, value in own.items() if value is not None}
+    default = dataclasses.replace(
+        presets.defaults(preset, dataset, base),
+        **{"figures": False, **shared, **own},
+        seed=seed,
+        out=out / "runs" / f"{method}-{seed}",
+    )
+    given = command.parse_as(Config, flags, default=default)
+    for name, instead in (("method", "--methods"), ("seed", "--seeds")):
+        if getattr(given, name) != getattr(default, name):
+            raise InputError(
+                f"--{name}: a comparison has several; leave it out and give {instead}."
+            )
+    if given.resume:
+        raise InputError(
+            "--resume: a comparison always continues what is in --out; leave it out."
+        )
+    kept = [name for name, value in own.items() if getattr(given, name) != value]
+    changes = {**own, "preset": preset, "dataset": dataset}
+    return dataclasses.replace(given, **changes), kept

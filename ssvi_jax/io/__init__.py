@@ -1,0 +1,1 @@
+"""Files: checkpoints, model files, run folders, and readers that trust nothing."""

@@ -1,0 +1,1 @@
+"""What a network computes: Flax models, their layers' products, factors, members."""

@@ -1,0 +1,304 @@
+"""A registry model on images or series, built from a description in a file."""
+
+import dataclasses
+from collections.abc import Mapping
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from ssvi_jax.core import trees
+from ssvi_jax.core.errors import InputError, check_fraction, check_positive
+from ssvi_jax.core.types import (
+    Masks,
+    ModelState,
+    PackedKernel,
+    Params,
+    Subspace,
+    Weights,
+)
+from ssvi_jax.io import artifact
+from ssvi_jax.networks import members, models, precision
+from ssvi_jax.networks.adapters import Layer, LinenModel
+from ssvi_jax.networks.dropout import Dropout
+from ssvi_jax.networks.rank1_factors import Rank1, Rank1Spec
+from ssvi_jax.networks.rank1_priors import FastPrior
+
+_MEMBERS_STREAM = 0x6D656D62  # separates the factors' initialization from the kernels'
+
+_MAX_WHOLE = 2**31 - 1
+
+_DRAW = "dropout_draw"
+"""Where the running statistics of one forward pass hold the key of what it drops."""
+
+
+def normalize(
+    images: ArrayLike, mean: ArrayLike, std: ArrayLike, *, unit: float = 255.0
+) -> jax.Array:
+    """Maps inputs to zero mean and unit variance per channel.
+
+    Args:
+      images: ``[..., c]``, pixels in 0 to 255, or anything else with its `unit`.
+      mean: ``[c]``, mean of the training inputs divided by `unit`.
+      std: ``[c]``, their standard deviation divided by `unit`.
+      unit: what inputs are divided by first.
+
+    Returns:
+      float32 ``[..., c]``: ``(images / unit - mean) / std``.
+    """
+    pixels = jnp.asarray(images, jnp.float32)
+    channels = (1,) * (pixels.ndim - 1) + (-1,)
+    scale = 1.0 / jnp.asarray(std, jnp.float32).reshape(channels)
+    shift = jnp.asarray(mean, jnp.float32).reshape(channels)
+    return (pixels * (1.0 / unit) - shift) * scale
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSpec:
+    """Everything that rebuilds a network's function (not its weights).
+
+    Attributes:
+      model: a key of `models.MODELS`.
+      width: factor on hidden widths.
+      num_classes: number of logits.
+      input_shape: (height, width, channels) of an image, (time, features) of a series.
+      mean: per channel, of pixels divided by 255, subtracted first.
+      std: per channel, likewise, divided by then.
+      rank1: the factors of a network of several members; None: an ordinary network.
+      copies: K networks of their own, along the first axis of every array (see
+        `members`), at least 1; None: an ordinary network, without that axis.
+      dropout: rate of dropout in training and in draws (see `dropout`), in [0, 1).
+      pixels: whether inputs are uint8 pixels; else they are float32, and mean and
+        standard deviation are of what comes.
+
+    Raises:
+      InputError: a value that is none of these, or a model of images for a series.
+    """
+
+    model: str
+    width: float
+    num_classes: int
+    input_shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    rank1: Rank1Spec | None = None
+    copies: int | None = None
+    dropout: float = 0.0
+    pixels: bool = True
+
+    def __post_init__(self):
+        if len(self.input_shape) == 2 and self.model not in models.OF_SERIES:
+            raise InputError(
+                f"--model: got {self.model}, allowed for series: "
+                f"{', '.join(models.OF_SERIES)}."
+            )
+        check_fraction("dropout", self.dropout)
+        if self.copies is not None:
+            check_positive("copies", self.copies)
+        for length in self.input_shape:
+            check_positive("input_shape", length)
+        for name in ("mean", "std"):
+            moments = getattr(self, name)
+            if len(moments) != self.input_shape[-1] or not all(map(isfinite, moments)):
+                raise InputError(
+                    f"{name}: got {moments}, allowed: a finite number for each of "
+                    f"{self.input_shape[-1]} channels."
+                )
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "NetworkSpec":
+        """Inverse of `dataclasses.asdict` after a trip through JSON.
+
+        Raises:
+          InputError: fields are missing, unknown, or of the wrong kind.
+        """
+        try:
+            # Model files of earlier versions hold images only, and call it so.
+            shape = values.get("input_shape") or values["image_shape"]
+            return cls(
+                model=str(values["model"]),
+                width=float(values["width"]),
+                num_classes=_whole(values["num_classes"]),
+                input_shape=_lengths(shape),
+                mean=tuple(float(v) for v in values["mean"]),
+                std=tuple(float(v) for v in values["std"]),
+                rank1=Rank1Spec(**values["rank1"]) if values.get("rank1") else None,
+                copies=_whole(values["copies"]) if values.get("copies") else None,
+                dropout=float(values.get("dropout", 0.0)),
+                pixels=bool(values.get("pixels", True)),
+            )
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"network: got {str(dict(values))[:500]}, needed: the fields of "
+                f"NetworkSpec ({str(error)[:200]})."
+            ) from error
+
+
+def _lengths(values: Any) -> tuple[int, ...]:
+    lengths = tuple(map(_whole, values))
+    if len(lengths) not in (2, 3):
+        raise ValueError("input_shape has 2 or 3 lengths")
+    return lengths
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value > _MAX_WHOLE:
+        raise TypeError(f"got {value!r}, allowed: a whole number up to {_MAX_WHOLE}")
+    return value
+
+
+class ImageNetwork:
+    """An `ApplyFn` from uint8 images ``[batch, h, w, c]`` or float32 series to logits.
+
+    It is a `types.MemberNetwork` too, of one member unless the description says more.
+
+    Args:
+      spec: the network's description.
+      training_precision: see `precision.train_in`.
+    """
+
+    def __init__(self, spec: NetworkSpec, *, training_precision: str = "float32"):
+        self.spec = spec
+        self._plain = LinenModel(
+            models.build(spec.model, num_classes=spec.num_classes, width=spec.width)
+        )
+        self._members = None if spec.rank1 is None else Rank1(self._plain, spec.rank1)
+        self._apply = precision.train_in(
+            training_precision, self._members or self._plain
+        )
+        self._example = jax.ShapeDtypeStruct((1, *spec.input_shape), jnp.float32)
+
+    @property
+    def num_members(self) -> int:
+        """See `types.MemberNetwork`."""
+        if self._members is not None:
+            return self._members.num_members
+        return self.spec.copies or 1
+
+    @property
+    def is_random(self) -> bool:
+        """See `types.MemberNetwork`."""
+        drawn = self._members is not None and self._members.is_random
+        return drawn or self.spec.dropout > 0
+
+    def one(
+        self,
+        weights: Weights,
+        subspace: Subspace,
+        member: jax.typing.ArrayLike,
+        key: jax.Array | None,
+    ) -> tuple[Weights, Subspace]:
+        """See `types.MemberNetwork`."""
+        if self._members is not None:
+            weights, subspace = self._members.one(weights, subspace, member, key)
+        if self.spec.copies is not None:
+            weights, subspace = members.one(weights, subspace, member, self.spec.copies)
+        if self.spec.dropout > 0 and key is not None:
+            drawn = {**weights.model_state, _DRAW: key}
+            weights = weights._replace(model_state=drawn)
+        return weights, subspace
+
+    def init(self, key: jax.Array) -> tuple[Params, ModelState]:
+        """Initial parameters and running statistics."""
+        if self.spec.copies is not None:
+            return jax.vmap(self._init)(members.keys(key, self.spec.copies))
+        return self._init(key)
+
+    def _init(self, key: jax.Array) -> tuple[Params, ModelState]:
+        params, model_state = self._plain.init(
+            key, jnp.zeros(self._example.shape, self._example.dtype)
+        )
+        if self._members is not None:
+            key = jax.random.fold_in(key, _MEMBERS_STREAM)
+            params = self._members.add(params, model_state, self._example, key)
+        return params, model_state
+
+    def layers(self, params: Params, model_state: ModelState) -> list[Layer]:
+        """The products in the order they run.
+
+        Of one rank-1 member, but of all `copies`, as their kernels are stacked.
+        """
+        model, copies = self._members or self._plain, self.spec.copies
+        if copies is None:
+            return model.layers(params, model_state, self._example)
+        params, model_state = members.first((params, model_state))
+        each = model.layers(params, model_state, self._example)
+        return [layer._replace(shape=(copies, *layer.shape)) for layer in each]
+
+    def kl(self, prior: FastPrior, params: Params, key: jax.Array) -> jax.Array:
+        """KL of the members' factors, see `rank1.Rank1.kl`; 0 without any."""
+        return self._members.kl(prior, params, key) if self._members else jnp.zeros(())
+
+    def __call__(
+        self,
+        params: Params,
+        model_state: ModelState,
+        x: jax.Array,
+        *,
+        train: bool,
+        key: jax.Array,
+        kernels: Mapping[str, PackedKernel] | None = None,
+    ) -> tuple[jax.Array, ModelState]:
+        """See `types.ApplyFn`; `x` holds pixels in 0 to 255, or series as they come.
+
+        Of an ensemble it takes one member's parameters.
+        """
+        mean, std = jnp.array(self.spec.mean), jnp.array(self.spec.std)
+        x = normalize(x, mean, std, unit=255.0 if self.spec.pixels else 1.0)
+        if self.spec.dropout > 0:
+            return self._with_dropout(params, model_state, x, train=train, key=key)
+        options = {"train": train, "key": key, "kernels": kernels}
+        return self._apply(params, model_state, x, **options)
+
+    def _with_dropout(self, params, model_state, x, *, train, key):
+        rest = {name: v for name, v in model_state.items() if name != _DRAW}
+        drop = None
+        if train:
+            drop = Dropout(self.spec.dropout, key)
+        elif _DRAW in model_state:
+            drop = Dropout(self.spec.dropout, model_state[_DRAW], is_shared=True)
+        options = {"train": train, "key": key, "dropout": drop}
+        return self._apply(params, rest, x, **options)
+
+
+def load(path: str | Path) -> tuple[ImageNetwork, Weights, Masks]:
+    """A network, its weights and masks from a model file that a run left.
+
+    Raises:
+      InputError: no model file, a damaged one, or one that holds another kind of model.
+    """
+    file = artifact.load(path)
+    network = ImageNetwork(NetworkSpec.from_json(file.config))
+    try:
+        params, model_state = jax.eval_shape(network.init, jax.random.key(0))
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(
+            f"{path}: no network can be built as it says ({str(error)[:200]}); the "
+            "file was put together wrongly."
+        ) from error
+    expected = _leaves({"params": params, "state": model_state})
+    saved = file.weights
+    found = _leaves({"params": saved.params, "state": saved.model_state})
+    kernels = {f"params/{path}": (s, "float32") for path, s in file.shapes.items()}
+    # Compared before the masks are made: a hostile file may claim any shape.
+    if found | kernels != expected:
+        raise InputError(
+            f"{path}: its weights are not those of {network.spec.model} at width "
+            f"{network.spec.width:g}; the file was put together wrongly."
+        )
+    weights, masks = jax.tree.map(jnp.asarray, saved), file.masks()
+    if network.spec.copies is not None and not members.is_even(masks):
+        raise InputError(
+            f"{path}: its members do not keep equally many weights of each kernel; the "
+            "file was put together wrongly."
+        )
+    return network, weights, masks
+
+
+def _leaves(tree: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Path → shape and dtype."""
+    flat = trees.flatten(tree).items()
+    return {path: (tuple(leaf.shape), str(leaf.dtype)) for path, leaf in flat}

@@ -1,0 +1,1 @@
+"""Training loops, where they get examples from, and the command line."""

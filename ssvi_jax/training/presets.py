@@ -1,0 +1,75 @@
+"""Configurations to start from: by preset or paper, by data set, by method."""
+
+from ssvi_jax.core.errors import check_choice
+from ssvi_jax.training import registry
+from ssvi_jax.training.recipes import PAPER, RECIPES
+from ssvi_jax.training.run_config import Config
+
+PRESETS: dict[str, dict[str, object]] = {
+    "paper": PAPER,
+    "laptop": {},
+    "smoke": {
+        "width": 0.25,
+        "epochs": 2,
+        "train_size": 4000,
+        "inner_steps": 10,
+        "samples": 3,
+    },
+}
+"""Preset → what it changes in `Config`. `paper` is the authors' code (Li et al.)."""
+
+DIGITS: dict[str, dict[str, object]] = {
+    "paper": {"batch_size": 64, "inner_steps": 20},
+    "laptop": {"width": 0.5, "epochs": 30, "batch_size": 64, "inner_steps": 20},
+    "smoke": {"train_size": 0, "batch_size": 64, "epochs": 4},
+}
+"""What the presets change besides on the embedded digits, 1,797 images of 8 × 8."""
+
+RANK1_METHODS = registry.reading("factors")
+"""Methods whose K members share kernels up to rank-1 factors."""
+
+ENSEMBLES = registry.reading("networks")
+"""Methods that train K networks of their own."""
+
+SPARSE_FROM_START = tuple(
+    name for name, entry in registry.METHODS.items() if entry.sparse_from_start
+)
+"""Methods that keep `1 - sparsity` of the weights from the first step on."""
+
+METHODS = {name: entry.changes for name, entry in registry.METHODS.items()}
+"""What a method changes besides."""
+
+WIDE_LAPTOP: dict[str, object] = {"width": 3.0, "epochs": 26}
+"""What `laptop` changes besides, on larger images, where the sparse kernels compute its
+network: nine times the weights for longer, in the same half an hour."""
+
+WIDE_DENSITY = 0.05
+"""… and where no more than this fraction is kept: half an hour is enough for that."""
+
+
+def defaults(preset: str, dataset: str, method: str, *, wide: bool = False) -> Config:
+    """The configuration of a resolved preset, data set and method.
+
+    A recipe's own method is set as in its paper; another one gets its training and
+    network.
+
+    Args:
+      preset: a key of `PRESETS` or `RECIPES`, not "auto".
+      dataset: a data set's own name, not "auto".
+      method: a method's name.
+      wide: whether `WIDE_LAPTOP` applies to the laptop preset.
+
+    Raises:
+      InputError: unknown preset.
+    """
+    check_choice("--preset", preset, (*PRESETS, *RECIPES))
+    recipe = RECIPES.get(preset)
+    values = dict(recipe.training if recipe else PRESETS[preset])
+    if dataset == "digits":
+        values |= DIGITS.get(preset, DIGITS["paper"])
+    elif preset == "laptop" and wide:
+        values |= WIDE_LAPTOP
+    values |= METHODS.get(method, {})
+    if recipe and method == recipe.method:
+        values |= recipe.own
+    return Config(preset=preset, dataset=dataset, method=method, **values)  # type: ignore[arg-type]

@@ -1,0 +1,72 @@
+"""One forward pass of a network with a packed posterior."""
+
+from collections.abc import Mapping
+from functools import partial
+
+import jax
+
+from ssvi_jax.core import trees
+from ssvi_jax.core.types import ApplyFn, ModelState, Subspace, Weights
+from ssvi_jax.ops import fuse_training
+from ssvi_jax.vi import posterior as posterior_lib
+
+
+def forward(
+    apply_fn: ApplyFn,
+    weights: Weights,
+    subspace: Subspace,
+    x: jax.Array,
+    *,
+    key: jax.Array,
+    estimator: str,
+    train: bool,
+    probes: Mapping[str, jax.Array] | None = None,
+    backend: str = "xla",
+) -> tuple[jax.Array, ModelState]:
+    """One stochastic (or mean) forward pass.
+
+    Args:
+      apply_fn: the network.
+      weights: packed posterior, deterministic parameters, running statistics.
+      subspace: the selected coordinates.
+      x: inputs ``[batch, ...]``.
+      key: random key.
+      estimator: "local_reparam" (Kingma et al. 2015: Gaussian pre-activations with
+        independent noise per example; layers that cannot do so use the weight sample),
+        "flipout" (Wen et al. 2018: one draw, its signs flipped for each example; the
+        same layers), "weight_sample" (one draw of the weights for the batch), or
+        "mean".
+      train: forwarded to the network.
+      probes: full-shape zeros added to the means, to differentiate with respect to.
+      backend: what multiplies; see `types.PackedKernel`.
+
+    Returns:
+      Logits and the new running statistics.
+    """
+    key_draw = None if estimator == "mean" else jax.random.fold_in(key, 0)
+    kernels = posterior_lib.packed_sample(
+        weights.posterior, subspace, key_draw, probes, backend=backend
+    )
+    draws = posterior_lib.full_kernels(kernels)
+    extra = {}
+    if estimator == "local_reparam":
+        extra["kernels"] = posterior_lib.kernels(
+            weights.posterior, subspace, probes, backend=backend
+        )
+    elif estimator == "flipout":
+        assert key_draw is not None
+        extra["kernels"] = posterior_lib.flipout_kernels(
+            weights.posterior, subspace, key_draw, probes, backend=backend
+        )
+    elif backend == "sparse":
+        extra["kernels"] = kernels
+    apply = partial(
+        apply_fn,
+        trees.merge(weights.params, draws),
+        weights.model_state,
+        x,
+        train=train,
+        key=jax.random.fold_in(key, 1),
+        **extra,
+    )
+    return fuse_training.evaluate(apply) if train and backend == "sparse" else apply()

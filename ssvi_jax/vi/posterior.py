@@ -1,0 +1,205 @@
+"""The packed mean-field posterior: initialization, sampling, and unpacking."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssvi_jax import ops
+from ssvi_jax.core.types import Gaussian, PackedKernel, Point, Posterior, Subspace
+
+MIN_SIGMA = 1e-6
+"""Smallest standard deviation at initialization and growth (SSVI's `eps`)."""
+
+
+def to_sigma(rho: jax.Array) -> jax.Array:
+    """Standard deviation softplus(rho) = log(1 + e^rho), any shape."""
+    return jax.nn.softplus(rho)
+
+
+def to_rho(sigma: jax.Array) -> jax.Array:
+    """Inverse of `to_sigma`, stable for sigma from 1e-30 to 1e30."""
+    return sigma + jnp.log(-jnp.expm1(-sigma))
+
+
+def sigma_of(packed: Gaussian | Point) -> jax.Array | None:
+    """Standard deviations ``[s]``; None of points, which have no noise."""
+    return to_sigma(packed.rho) if isinstance(packed, Gaussian) else None
+
+
+def is_random(posterior: Posterior) -> bool:
+    """Whether any weight is uncertain, so that samples differ from the mean."""
+    return any(isinstance(packed, Gaussian) for packed in posterior.values())
+
+
+def init(
+    key: jax.Array,
+    subspace: Subspace,
+    *,
+    mean_std: float | None = None,
+    sigma_init: tuple[float, float] | None = (6e-4, 5e-4),
+) -> Posterior:
+    """Draws the initial means and standard deviations.
+
+    Args:
+      key: random key.
+      subspace: the selected coordinates.
+      mean_std: means ~ N(0, mean_std²) (0.01 in Li et al., arXiv 2402.11025); None
+        scales each kernel as He et al. (arXiv 1502.01852) do, with the average number
+        of *selected* inputs of an output unit as the fan-in.
+      sigma_init: (a, b): standard deviations ~ abs N(a, b²), at least `MIN_SIGMA`;
+        None: a point estimate, which has none.
+
+    Returns:
+      Path → `Gaussian` or `Point` of float32 ``[s]`` leaves.
+    """
+    posterior = {}
+    for i, (path, shape) in enumerate(subspace.shapes):
+        count = subspace.index[path].size
+        he_std = math.sqrt(2.0 / max(count / shape[-1], 1.0))
+        std = he_std if mean_std is None else mean_std
+        key_mean, key_sigma = jax.random.split(jax.random.fold_in(key, i))
+        mean = std * jax.random.normal(key_mean, (count,))
+        if sigma_init is None:
+            posterior[path] = Point(mean)
+            continue
+        sigma = jnp.abs(
+            sigma_init[0] + sigma_init[1] * jax.random.normal(key_sigma, (count,))
+        )
+        posterior[path] = Gaussian(mean, to_rho(jnp.maximum(sigma, MIN_SIGMA)))
+    return posterior
+
+
+def scaled(packed: Gaussian | Point, factor: jax.Array) -> Gaussian | Point:
+    """The distribution of factor · θ for θ ~ `packed`; all of shape ``[s]``."""
+    mean, sigma = packed.mean * factor, sigma_of(packed)
+    if sigma is None:
+        return Point(mean)
+    return Gaussian(mean, to_rho(sigma * jnp.abs(factor)))
+
+
+def kernels(
+    posterior: Posterior,
+    subspace: Subspace,
+    probes: Mapping[str, jax.Array] | None = None,
+    *,
+    backend: str = "xla",
+) -> dict[str, PackedKernel]:
+    """The posterior as kernels for local reparameterization.
+
+    Args:
+      posterior: packed Gaussians or points.
+      subspace: where they sit.
+      probes: full-shape zeros added to the means, to differentiate with respect to.
+      backend: what multiplies; see `PackedKernel`.
+    """
+    return {
+        path: PackedKernel(
+            mean=posterior[path].mean,
+            sigma=sigma_of(posterior[path]),
+            index=subspace.index[path],
+            shape=shape,
+            probe=None if probes is None else probes[path],
+            backend=backend,
+        )
+        for path, shape in subspace.shapes
+    }
+
+
+def flipout_kernels(
+    posterior: Posterior,
+    subspace: Subspace,
+    key: jax.Array,
+    probes: Mapping[str, jax.Array] | None = None,
+    *,
+    backend: str = "xla",
+) -> dict[str, PackedKernel]:
+    """The draw of `packed_sample` as kernels that flip it for each example.
+
+    Args:
+      posterior: packed Gaussians or points.
+      subspace: where they sit.
+      key: random key.
+      probes: full-shape zeros added to the means, to differentiate with respect to.
+      backend: what multiplies; see `PackedKernel`.
+    """
+    means = kernels(posterior, subspace, probes, backend=backend)
+    deviations = _deviations(posterior, key)
+    return {
+        path: dataclasses.replace(kernel, sigma=None, deviation=deviations.get(path))
+        for path, kernel in means.items()
+    }
+
+
+def packed_sample(
+    posterior: Posterior,
+    subspace: Subspace,
+    key: jax.Array | None,
+    probes: Mapping[str, jax.Array] | None = None,
+    *,
+    backend: str = "xla",
+) -> dict[str, PackedKernel]:
+    """One draw of every kernel, or without a key the mean, as kernels without noise.
+
+    Args:
+      posterior: packed Gaussians or points.
+      subspace: where they sit.
+      key: random key, or None.
+      probes: full-shape zeros added to the draw, to differentiate with respect to.
+      backend: what multiplies; see `PackedKernel`.
+    """
+    kernels = {}
+    deviations = {} if key is None else _deviations(posterior, key)
+    for path, shape in subspace.shapes:
+        theta = posterior[path].mean
+        if path in deviations:
+            theta = theta + deviations[path]
+        probe = None if probes is None else probes[path]
+        kernels[path] = PackedKernel(
+            theta, None, subspace.index[path], shape, probe, backend
+        )
+    return kernels
+
+
+_WHOLE = 4096
+"""Numbers drawn are a multiple of this: XLA's CPU code for a loop of another length
+than whole vectors takes four times as long."""
+
+
+def _deviations(posterior: Posterior, key: jax.Array) -> dict[str, jax.Array]:
+    """A draw of every Gaussian less its mean; one loop is faster than one for each."""
+    gaussians = {
+        path: packed.rho
+        for path, packed in sorted(posterior.items())
+        if isinstance(packed, Gaussian)
+    }
+    if not gaussians:
+        return {}
+    ends = np.cumsum([rho.size for rho in gaussians.values()])
+    padding = jnp.zeros(-int(ends[-1]) % _WHOLE, jnp.float32)
+    sigma = to_sigma(jnp.concatenate([*gaussians.values(), padding]))
+    drawn = sigma * ops.noise.normal(key, sigma.shape)
+    return dict(zip(gaussians, jnp.split(drawn, ends)[:-1], strict=True))
+
+
+def sample(
+    posterior: Posterior, subspace: Subspace, key: jax.Array | None
+) -> dict[str, jax.Array]:
+    """One draw of every kernel at full shape; weights outside the masks are 0.
+
+    Without a key it is the mean.
+    """
+    return full_kernels(packed_sample(posterior, subspace, key))
+
+
+def mean_kernels(posterior: Posterior, subspace: Subspace) -> dict[str, jax.Array]:
+    """Every kernel of the mean network at full shape."""
+    return sample(posterior, subspace, None)
+
+
+def full_kernels(kernels: Mapping[str, PackedKernel]) -> dict[str, jax.Array]:
+    """The means of packed kernels at full shape, with their probes added."""
+    return {path: ops.unpack(kernel)[0] for path, kernel in kernels.items()}

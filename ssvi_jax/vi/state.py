@@ -1,0 +1,48 @@
+"""The state of a training: what the optimizer sees, and the rest."""
+
+from typing import NamedTuple
+
+import jax
+import optax
+
+from ssvi_jax.core.types import ModelState, Params, Posterior, Weights
+
+
+class Trainable(NamedTuple):
+    """What the optimizer sees: the packed posterior and the deterministic rest."""
+
+    posterior: Posterior
+    params: Params
+
+
+class State(NamedTuple):
+    """Training state; every Bayesian leaf, moments included, is packed to ``[s]``.
+
+    Attributes:
+      posterior: packed Gaussians or points.
+      params: deterministic parameters, nested.
+      model_state: running statistics, nested.
+      opt_state: optimizer state over `Trainable`.
+      step: int32 scalar, the number of steps taken.
+      key: base random key; step t uses ``fold_in(key, t)``.
+    """
+
+    posterior: Posterior
+    params: Params
+    model_state: ModelState
+    opt_state: optax.OptState
+    step: jax.Array
+    key: jax.Array
+
+    @property
+    def weights(self) -> Weights:
+        """What prediction needs of the state."""
+        return Weights(self.posterior, self.params, self.model_state)
+
+
+def is_packed(path: str) -> bool:
+    """Whether a leaf of a state, by its path, has one value a selected weight.
+
+    Only such leaves change their size, where a training prunes.
+    """
+    return "posterior" in path.split("/")

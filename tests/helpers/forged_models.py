@@ -1,0 +1,31 @@
+"""Model files as an attacker would put them together."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.io import artifact, container
+
+
+def assert_refused(path: Path, content: bytes, match: str = "not a whole") -> str:
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=match) as error:
+        artifact.load(path)
+    assert str(path) in str(error.value)
+    return str(error.value)
+
+
+def forge(path: Path, change, streams=None) -> bytes:
+    """A file with another header and a right checksum: what an attacker would send."""
+    header, coded = container.read(path)
+    changed = change(header)
+    text = json.dumps(header if changed is None else changed)
+    coded |= streams or {}
+    return safetensors.numpy.save(
+        {name: np.frombuffer(data, np.uint8) for name, data in coded.items()},
+        {"ssvi_jax": text, "sha256": container._digest(text, coded)},
+    )

@@ -1,0 +1,94 @@
+"""A few steps and a swap of any method on the smallest network, as plain arrays.
+
+Run by test_parallel_methods.py, in a process where a CPU is several devices::
+
+    python method_steps.py OUT.npz METHOD...
+"""
+
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import smoke_run
+
+from ssvi_jax import data
+from ssvi_jax.methods import base, masked_bnn
+from ssvi_jax.training import loop, parallel
+
+BATCH = 32
+SPARSE = {"sparsity": 0.5, "replacement_rate": 0.3, "sigma_init": 0.1}
+CHANGES: dict[str, dict] = {
+    "ssvi": {**SPARSE, "estimator": "weight_sample"},
+    "masked_bnn": {**SPARSE, "grow_batches": 2, "spike_std": 0.05},
+    "rigl": {"sparsity": 0.5},
+    "rank1": {"members": 4, "sparsity": 0.5, "replacement_rate": 0.3},
+    "batch_ensemble": {"members": 4, "member_batch": "tile"},
+    "ensemble": {"members": 2},
+    "ssvi_ensemble": {**SPARSE, "members": 2, "members_at_once": 2},
+    "ssvi_mixture": {**SPARSE, "members": 2},
+}
+"""Method → settings besides its preset's."""
+
+
+def results(method_name, **changes):
+    """By path: state, masks and metrics after two steps, a swap and a step."""
+    settings = {"width": 0.03, "batch_size": BATCH, "inner_steps": 2}
+    settings |= {"prune_at": 0.1} if method_name in base.PRUNING else {}
+    settings |= {**CHANGES.get(method_name, {}), **changes}
+    config = smoke_run.tiny_config(method=method_name, **settings)
+    digits = data.load("digits")
+    problem = loop.build_problem(config, digits)[1]
+    method = parallel.spread(base.build(method_name, config, problem), config)
+    check_inferences(method, config)
+    inputs = jnp.asarray(digits.train_images), jnp.asarray(digits.train_labels)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 500, (6, BATCH)).astype(np.int32)
+    state, masks = method.init(jax.random.key(3), rng)
+    first = masks
+    events: dict[str, Any] = {}
+    state, traces = method.step(state, masks, inputs, rows[:2])
+    if number := method.num_growth_batches(2):
+        batches = rows[2 : 2 + number]
+        state, masks, event = method.swap(state, masks, inputs, batches, rng)
+        events |= event
+        if isinstance(method, masked_bnn.MaskedBNN):  # whose moves may be refused
+            operands = (state, masks, inputs, (rows[2], rows[3]))
+            chain = masked_bnn.start(state, masks)
+            events["evaluated"] = method.evaluate(*operands, chain, "linear/kernel")
+        else:
+            assert any((masks[path] != first[path]).any() for path in masks)
+    state, _ = method.step(state, masks, inputs, rows[:2])
+    state = state._replace(key=jax.random.key_data(state.key))
+    found = {"state": state, "masks": masks, "traces": traces, "events": events}
+    leaves = jax.tree_util.tree_flatten_with_path(found)[0]
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def check_inferences(method, config):
+    """Raises unless its training steps are in parts and spread as they should be."""
+
+    def check(inference):
+        assert inference.accumulate == config.accumulate
+        assert isinstance(inference, parallel.ShardedVI) == (config.devices != 1)
+        checked.append(inference)
+        return inference
+
+    checked = []
+    method.with_inference(check)
+    assert checked
+
+
+def main(out, *names):
+    """Every method on one device, and on all in two parts, into one file."""
+    saved = {}
+    for name in names:
+        for devices, parts in ((1, 1), (8, 2)):
+            found = results(name, devices=devices, accumulate=parts)
+            saved |= {f"{name}|{devices}|{k}": v for k, v in found.items()}
+    np.savez(out, **saved)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,104 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.metrics.uncertainty import (
+    entropy,
+    uncertainty,
+    uncertainty_from_entropies,
+)
+
+
+def sample_probs(seed, num_samples=5, n=8, num_classes=4, scale=3.0):
+    logits = scale * np.random.default_rng(seed).normal(
+        size=(num_samples, n, num_classes)
+    )
+    z = np.exp(logits)
+    return z / z.sum(axis=-1, keepdims=True)
+
+
+def loop_entropy(row):
+    return -sum(p * math.log(p) for p in row if p > 0)
+
+
+def test_entropy_by_hand():
+    got = entropy([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [1 / 3, 1 / 3, 1 / 3]])
+    np.testing.assert_allclose(got, [0, math.log(2), math.log(3)], atol=1e-15)
+
+
+def test_agrees_with_plain_loops():
+    samples = sample_probs(0)
+    total, expected, information = uncertainty(samples)
+    for i in range(samples.shape[1]):
+        rows = samples[:, i].tolist()
+        mean = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+        inside = sum(map(loop_entropy, rows)) / len(rows)
+        assert total[i] == pytest.approx(loop_entropy(mean), abs=1e-12)
+        assert expected[i] == pytest.approx(inside, abs=1e-12)
+        # Mutual information is also the mean KL of the samples to their average.
+        kl = [
+            sum(p * math.log(p / m) for p, m in zip(row, mean, strict=True))
+            for row in rows
+        ]
+        assert information[i] == pytest.approx(sum(kl) / len(kl), abs=1e-12)
+
+
+def test_disagreement_and_agreement_at_their_extremes():
+    # Two certain samples that contradict each other: all of log 2 is epistemic.
+    total, expected, information = uncertainty([[[1.0, 0.0]], [[0.0, 1.0]]])
+    assert total == pytest.approx(math.log(2))
+    assert expected == 0
+    assert information == pytest.approx(math.log(2))
+    # Equal samples: nothing is.
+    same = uncertainty(np.repeat(sample_probs(1, num_samples=1), 3, axis=0))
+    np.testing.assert_allclose(same.mutual_information, 0, atol=1e-15)
+    assert (same.mutual_information >= 0).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 5))
+def test_stored_entropies_give_the_same_within_bounds(seed, num_samples, num_classes):
+    samples = sample_probs(seed, num_samples, num_classes=num_classes)
+    want = uncertainty(samples)
+    stored = entropy(samples).astype(np.float32)
+    got = uncertainty_from_entropies(samples.mean(axis=0).astype(np.float32), stored)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+        assert (a >= -1e-6).all()
+        assert (a <= math.log(num_classes) + 1e-6).all()
+    assert (got.mutual_information >= 0).all()
+
+
+MEAN = np.array([[0.9, 0.1], [0.5, 0.5]])
+BAD_INPUT = {
+    "other examples": (np.zeros((3, 4)), r"shape \(3, 4\), allowed: \[samples, 2\]"),
+    "no samples": (np.zeros((0, 2)), "at least one sample"),
+    "rank": (np.zeros(2), "shape"),
+    "NaN": ([[0.1, math.nan]], "got nan"),
+    "bits, not nats": ([[0.1, 1.0]], r"log\(2\) = 0.6931 nats"),
+    "negative": ([[-0.1, 0.1]], "got -0.1"),
+    "of other predictions": ([[0.6, 0.6]], "above the entropy of the mean"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_entropies_are_refused(case):
+    entropies, message = BAD_INPUT[case]
+    with pytest.raises(InputError, match=message):
+        uncertainty_from_entropies(MEAN, entropies)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (0, 2, 3), (1, 2, 3, 4)])
+def test_bad_shapes_are_refused(shape):
+    with pytest.raises(InputError, match=r"sample_probs: got shape"):
+        uncertainty(np.full(shape, 1 / shape[-1]))
+
+
+def test_bad_probabilities_are_refused():
+    for bad in ([math.nan, 0.5], [0.6, 0.6], [1.2, -0.2], [math.inf, 0.0]):
+        with pytest.raises(InputError, match="no probabilities"):
+            entropy(bad)

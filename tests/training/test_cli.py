@@ -1,0 +1,326 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+import smoke_run
+
+from ssvi_jax import data
+from ssvi_jax.core.command import run
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.data import download
+from ssvi_jax.io import checkpoint, run_log
+from ssvi_jax.ops import backend
+from ssvi_jax.training import cli, loop, presets
+
+
+def python(*arguments, **environment):
+    """A Python process that finds the package."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(smoke_run.ROOT), **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+# Exit codes ---------------------------------------------------------------------------
+
+
+def raising(error):
+    def main(argv):
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "err"),
+    [
+        (InputError("--x: got 1."), 2, "error: --x: got 1.\n"),
+        (OSError(28, "No space left", "a/b"), 2, "error: [Errno 28] No space left: 'a"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_errors_are_one_line_and_a_code(error, code, err):
+    outcome = smoke_run.call(raising(error))
+    assert (outcome.code, outcome.out) == (code, "")
+    assert outcome.err.startswith(err)
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("got", "code"), [(None, 0), (0, 0), (130, 130)])
+def test_the_code_is_the_mains(got, code):
+    assert smoke_run.call(lambda argv: got).code == code
+
+
+def test_a_defect_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError), pytest.raises(SystemExit):
+        run(raising(ZeroDivisionError()))
+
+
+def test_arguments_are_handed_on():
+    seen = []
+    smoke_run.call(seen.append, "--a", "b")
+    assert seen == [["--a", "b"]]
+
+
+PRINT = "from ssvi_jax.core.command import run; run(lambda argv: print({}))"
+
+
+def test_a_terminal_without_greek_letters():
+    done = python("-c", PRINT.format("'18.3× σ'"), PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "18.3? ?\n", "")
+
+
+def test_a_reader_that_leaves():
+    code = PRINT.format(r"'line\n' * 100_000")
+    command = f"'{sys.executable}' -c \"$CODE\" | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env=os.environ | {"PYTHONPATH": str(smoke_run.ROOT), "CODE": code},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("line\n141\n", "")
+
+
+# Parsing ------------------------------------------------------------------------------
+
+HELP = """
+import runpy, sys
+sys.argv = [sys.argv[1], "--help"]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as stop:
+    heavy = {"jax", "flax", "numpy", "matplotlib", "sklearn"} & sys.modules.keys()
+    print("imported:", *sorted(heavy))
+    sys.exit(stop.code)
+"""
+
+
+def test_help_answers_without_importing_anything_heavy():
+    done = python("-c", HELP, smoke_run.SCRIPT, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--sparsity" in done.stdout
+    assert done.stdout.splitlines()[-1] == "imported:"
+
+
+def test_the_promised_flags_are_there():
+    promised = (
+        "sparsity dataset preset model width epochs batch-size seed removal addition "
+        "densities inner-steps replacement-rate prior-std kl-scale samples data-dir "
+        "out resume"
+    )
+    outcome = smoke_run.command("--help")
+    assert outcome.code == 0
+    assert set(promised.split()) <= set(re.findall(r"--([\w-]+)", outcome.out))
+
+
+def test_flags_given_win_over_presets():
+    flags = ["--width", "1.0", "--epochs", "7"]
+    got = cli.resolve(flags, preset="smoke", dataset="digits")
+    assert (got.preset, got.dataset) == ("smoke", "digits")
+    # 1.0 is also the plain default: given, it wins over the preset's 0.25 all the same.
+    assert (got.width, got.epochs) == (1.0, 7)
+    assert (got.inner_steps, got.batch_size) == (10, 64)
+
+
+def test_resolved_names_replace_auto():
+    asked = cli.parse(["--dataset", "auto"])
+    assert (asked.dataset, asked.preset) == ("auto", "auto")
+    got = cli.resolve(["--dataset", "auto"], preset="laptop", dataset="cifar10")
+    assert (got.dataset, got.preset) == ("cifar10", "laptop")
+
+
+WIDE_EPOCHS = presets.WIDE_LAPTOP["epochs"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "dataset", "runs", "width", "epochs"),
+    [
+        ([], "cifar10", "sparse", 3.0, WIDE_EPOCHS),
+        ([], "cifar100", "sparse", 3.0, WIDE_EPOCHS),
+        ([], "cifar10", "xla", 1.0, 10),
+        ([], "digits", "sparse", 0.5, 30),
+        (["--width", "1.5"], "cifar10", "sparse", 1.5, WIDE_EPOCHS),
+        (["--sparsity", "0.94"], "cifar10", "sparse", 1.0, 10),
+        (["--model", "resnet18"], "cifar10", "sparse", 1.0, 10),
+        (["--method", "deterministic"], "cifar10", "sparse", 1.0, 10),
+        (["--method", "magnitude"], "cifar10", "sparse", 1.0, 10),
+        (["--method", "rigl"], "cifar10", "sparse", 3.0, WIDE_EPOCHS),
+    ],
+)
+def test_the_laptop_network_is_wide_where_the_sparse_kernels_compute_it(
+    flags, dataset, runs, width, epochs, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(
+        backend, "choose", lambda name, density: asked.append((name, density)) or runs
+    )
+    got = cli.resolve(["--sparsity", "0.95", *flags], preset="laptop", dataset=dataset)
+    assert (got.width, got.epochs) == (width, epochs)
+    assert asked in ([], [("auto", 1 - got.sparsity)])
+
+
+def test_the_wide_network_is_of_the_laptop_preset_alone(monkeypatch):
+    monkeypatch.setattr(backend, "choose", lambda name, density: "sparse")
+    assert cli.resolve([], preset="smoke", dataset="cifar10").width == 0.25
+
+
+def test_a_dense_method_is_dense_by_default():
+    got = cli.resolve(["--method", "deterministic"], preset="smoke", dataset="digits")
+    assert (got.method, got.sparsity, got.replacement_rate) == ("deterministic", 0, 0)
+
+
+# The whole command, up to the training ------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Training that only notes what it was asked for."""
+    seen = {}
+
+    def note(config, dataset, log):
+        seen.update(config=config, dataset=dataset, log=log)
+        raise InputError("noted")
+
+    monkeypatch.setattr(loop, "train", note)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("backend", "preset"), [("cpu", "laptop"), ("gpu", "paper"), ("tpu", "paper")]
+)
+def test_the_preset_goes_by_the_device_and_says_so(
+    asked, monkeypatch, tmp_path, backend, preset
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    outcome = smoke_run.command("--dataset", "digits", "--out", tmp_path)
+    assert outcome.err == "error: noted\n"
+    assert f"preset: {preset}, because JAX runs on {backend}" in outcome.out
+    assert asked["config"].preset == preset
+
+
+def test_a_preset_by_name_is_taken(asked, tmp_path):
+    outcome = smoke_run.command(*smoke_run.TINY, "--out", tmp_path)
+    assert "because JAX" not in outcome.out
+    assert asked["config"].preset == "smoke"
+    assert f"run folder: {tmp_path}" in outcome.out
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No network, and no data set in the folder that this returns."""
+    monkeypatch.setattr(download, "has_network", lambda *_, **__: False)
+    return tmp_path / "data"
+
+
+def test_auto_falls_back_loudly_without_a_network(asked, offline, tmp_path):
+    flags = ["--preset", "smoke", "--data-dir", offline, "--out", tmp_path / "run"]
+    outcome = smoke_run.command(*flags)
+    assert "*** CIFAR-10 is not available" in outcome.out
+    assert asked["config"].dataset == "digits"
+    assert "because CIFAR-10 was not available" in asked["dataset"].source
+
+
+def test_a_set_asked_for_by_name_is_never_replaced(asked, offline, tmp_path):
+    flags = ["--preset", "smoke", "--data-dir", offline, "--out", tmp_path / "run"]
+    words = smoke_run.refused(*flags, "--dataset", "cifar10")
+    assert asked == {}
+    assert "dataset: cifar10 is not prepared in" in words
+    for way in ("1. ", "2. ", "3. ", "--data-dir"):
+        assert way in words
+    assert not (tmp_path / "run").exists()
+
+
+# Bad input ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--sparsity 1", "--sparsity: got 1.0, allowed: a number in [0, 1)"),
+        ("--sparsity -0.1", "--sparsity: got -0.1, allowed: a number in [0, 1)"),
+        ("--sparsity nan", "--sparsity: got nan, allowed: a number in [0, 1)"),
+        ("--sparsity many", "could not convert string to float: 'many'"),
+        ("--model vgg", "'vgg' for argument '--model'. Expected one of ('convnet', 'l"),
+        ("--dataset mnist", "'mnist' for argument '--dataset'"),
+        ("--preset fast", "'fast' for argument '--preset'"),
+        ("--method x", "'x' for argument '--method'"),
+        ("--removal x", "'x' for argument '--removal'"),
+        ("--prior x", "'x' for argument '--prior'"),
+        ("--sparsty 0.9", "--sparsity"),
+        ("--densities x", "densities: got 'x', allowed: er, erk, uniform"),
+        ("--densities no.json", "--densities: cannot read no.json"),
+        ("--sparsity 0.9999", "is left without a weight"),
+        ("--batch-size 5000", "--batch-size: got 5000, allowed: 1 to 1294"),
+        ("--train-size 10", "--batch-size: got 64, allowed: 1 to 10"),
+        ("--method deterministic --sparsity 0.5", "allowed with --method determ"),
+        ("--train-severity 0", "--train-severity: got 0, allowed: 1 to 5"),
+        ("--train-severity 4", "--train-severity: got 4 without a corruption"),
+        ("--train-corruption x", "'x' for argument '--train-corruption'"),
+        ("--samples 0", "--samples: got 0, allowed: a finite number above 0"),
+        ("--seed -1", "--seed: got -1, allowed: 0 or more"),
+    ],
+)
+def test_bad_flags_are_refused_in_words(flags, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for out in ([], ["--out", tmp_path / "new" / "run"]):
+        said = smoke_run.refused(*smoke_run.TINY, *flags.split(), *out)
+        assert words in said
+        assert list(tmp_path.rglob("*")) == []
+    (tmp_path / "mine").mkdir()
+    smoke_run.refused(*smoke_run.TINY, *flags.split(), "--out", tmp_path / "mine")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+
+
+def test_densities_of_another_network(tmp_path):
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps({"dense1/kernel": 0.5, "dense9/kernel": 0.5}))
+    words = smoke_run.refused(
+        *smoke_run.TINY, "--densities", path, "--out", tmp_path / "run"
+    )
+    assert "no density for dense2/kernel, linear/kernel" in words
+
+
+def test_an_out_that_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load", None)  # refused before the data is read
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        words = smoke_run.refused(*smoke_run.TINY, "--out", out)
+        assert f"--out: cannot write to {out}" in words
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def no_space(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+def no_space_to_append(path, mode="r", *args, open_file=Path.open, **kwargs):
+    return no_space() if mode == "a" else open_file(path, mode, *args, **kwargs)
+
+
+@pytest.mark.parametrize("place", ["log", "checkpoint", "results"])
+def test_a_disk_that_fills_up(tmp_path, monkeypatch, place):
+    with monkeypatch.context() as patch:
+        if place == "log":
+            patch.setattr(Path, "open", no_space_to_append)
+        elif place == "checkpoint":
+            patch.setattr(checkpoint.ocp.CheckpointManager, "save", no_space)
+        else:
+            patch.setattr(run_log.np, "savez_compressed", no_space)
+        flags = ["--method", "deterministic", "--epochs", "1", "--no-figures"]
+        words = smoke_run.refused(*smoke_run.TINY, *flags, "--out", tmp_path)
+    assert "No space left on device" in words
+    assert str(tmp_path) in words
+    assert "ree space" in words
+    if place == "results":  # nothing to train again
+        again = smoke_run.command(
+            *smoke_run.TINY, *flags, "--resume", "--out", tmp_path
+        )
+        assert again.code == 0, again.err
