@@ -8,6 +8,7 @@ the digits; see results/ for the numbers to expect.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ssvi_jax.core import command
@@ -25,26 +26,31 @@ def main(argv: Sequence[str]) -> int:
     from ssvi_jax.data import shifted
     from ssvi_jax.evaluation.run import figures, results, table
     from ssvi_jax.io import run_log
-    from ssvi_jax.training import loop, processes
+    from ssvi_jax.training import processes, train
+    from ssvi_jax.training.run_config import default_folder
 
-    processes.start(asked.coordinator, asked.num_processes, asked.process_id)
+    run = asked.run
+    processes.start(run.coordinator, run.num_processes, run.process_id)
     first = processes.is_first()
-    say = print if first else (lambda text: None)
-    if first and asked.out is not None:
-        run_log.check_writable(asked.out)  # before the data is read and prepared
-    preset = asked.preset
+    say = partial(print, flush=True) if first else (lambda text: None)
+    if first and run.out is not None:
+        run_log.check_writable(run.out)  # before the data is read and prepared
+    preset = run.preset
     if preset == "auto":
         preset = "laptop" if jax.default_backend() == "cpu" else "paper"
         say(f"preset: {preset}, because JAX runs on {jax.default_backend()}")
-    dataset = data.load(asked.dataset, asked.data_dir, notify=say)
+    dataset = data.load(asked.data.dataset, asked.data.data_dir, notify=say)
     config = cli.resolve(argv, preset=preset, dataset=dataset.name)
     dataset = shifted.corrupt_training(
-        dataset, config.train_corruption, config.train_severity, seed=config.seed
+        dataset,
+        config.data.train_corruption,
+        config.data.train_severity,
+        seed=config.run.seed,
     )
-    folder = processes.agreed(str(config.out or run_log.default_folder(config)))
+    folder = processes.agreed(str(config.run.out or default_folder(config)))
     with processes.together(), run_log.RunLog(Path(folder), silent=not first) as log:
         say(f"data: {dataset.source}\nrun folder: {log.folder}")
-        trained = loop.train(config, dataset, log)
+        trained = train.train(config, dataset, log)
     if trained.signal:
         say(f"stopped and saved at step {trained.step}; continue with --resume")
         return 128 + trained.signal
@@ -52,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
         return 0  # and at the exit JAX waits for the first process
     summary = results.finish(config, dataset, trained, log)
     print(table.summary_table(summary))
-    if config.figures:
+    if config.run.figures:
         for path in figures.make_figures(log.folder):
             print(f"figure: {path}")
     return 0

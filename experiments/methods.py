@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
             )
         return _verify(options)
     seeds_of = options.seeds_of
-    asked = cli.parse(flags)
+    asked = cli.parse(flags, strict=False)
 
     # Only now: the command line above is refused or explained without waiting for JAX.
     import jax
@@ -38,12 +38,12 @@ def main(argv: Sequence[str]) -> int:
     from ssvi_jax.evaluation.comparison.inputs import open_inputs
     from ssvi_jax.io import run_log
 
-    preset = asked.preset
+    preset = asked.run.preset
     if preset == "auto":
         preset = "laptop" if jax.default_backend() == "cpu" else "paper"
         print(f"preset: {preset}, because JAX runs on {jax.default_backend()}")
     run_log.check_writable(options.out)  # before the data is read and prepared
-    dataset = data.load(asked.dataset, asked.data_dir, notify=print)
+    dataset = data.load(asked.data.dataset, asked.data.data_dir, notify=print)
     configs = []
     most = max(seeds_of.values())
     for seed, name in itertools.product(range(most), seeds_of):
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
         if kept and not seed:
             print(f"{name} keeps its own {', '.join(kept)}")
     runs.check_same(configs)
-    inputs = open_inputs(dataset, options, asked.data_dir)
+    inputs = open_inputs(dataset, options, asked.data.data_dir)
     print(f"data: {dataset.source}\ncorruptions: {inputs.cells.source}")
     outcome = runs.run_all(configs, options, inputs)
     if outcome.signal:

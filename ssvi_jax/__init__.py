@@ -2,6 +2,10 @@
 
 Importing the package loads nothing else; what is named here is imported when it is
 first used. The core, `ssvi_jax.vi`, needs JAX, optax and NumPy only.
+
+>>> import ssvi_jax
+>>> ssvi_jax.SSVI(sparsity=0.9).sparsity
+0.9
 """
 
 import importlib
@@ -9,23 +13,113 @@ import importlib
 TYPE_CHECKING = False  # type checkers know the name; `typing` need not be imported
 
 if TYPE_CHECKING:
+    from ssvi_jax.core.errors import InputError
     from ssvi_jax.io import artifact
+    from ssvi_jax.methods import (
+        IVON,
+        SET,
+        SSVI,
+        SVD,
+        BatchEnsemble,
+        DeepEnsemble,
+        Deterministic,
+        Magnitude,
+        MaskedBNN,
+        MCDropout,
+        Rank1,
+        RigL,
+        SSVIEnsemble,
+        SSVIMixture,
+        Static,
+    )
+    from ssvi_jax.methods.algorithms.sgd import Sgd
     from ssvi_jax.networks import adapters
+    from ssvi_jax.networks.adapters import from_flax
+    from ssvi_jax.networks.describe import describe
+    from ssvi_jax.training.callbacks import Callback, EarlyStopping
+    from ssvi_jax.training.display import ProgressBar
+    from ssvi_jax.training.feeds import Batches
+    from ssvi_jax.training.fit import fit
+    from ssvi_jax.training.fitted import Fitted, load
     from ssvi_jax.vi import masks, subspace
+    from ssvi_jax.vi.execution import Execution
+    from ssvi_jax.vi.likelihoods import Bernoulli, Categorical, Normal, Poisson
 
-__all__ = ["adapters", "artifact", "masks", "subspace"]
+__all__ = [
+    "IVON",
+    "SET",
+    "SSVI",
+    "SVD",
+    "BatchEnsemble",
+    "Batches",
+    "Bernoulli",
+    "Callback",
+    "Categorical",
+    "DeepEnsemble",
+    "Deterministic",
+    "EarlyStopping",
+    "Execution",
+    "Fitted",
+    "InputError",
+    "MCDropout",
+    "Magnitude",
+    "MaskedBNN",
+    "Normal",
+    "Poisson",
+    "ProgressBar",
+    "Rank1",
+    "RigL",
+    "SSVIEnsemble",
+    "SSVIMixture",
+    "Sgd",
+    "Static",
+    "adapters",
+    "artifact",
+    "describe",
+    "fit",
+    "from_flax",
+    "load",
+    "masks",
+    "subspace",
+]
 __version__ = "0.1.0"
 
-_MODULES = {
-    "adapters": "ssvi_jax.networks.adapters",
-    "artifact": "ssvi_jax.io.artifact",
-    "masks": "ssvi_jax.vi.masks",
-    "subspace": "ssvi_jax.vi.subspace",
+_HOME = {
+    "core.errors": ("InputError",),
+    "io": ("artifact",),
+    "methods": (
+        *("IVON", "SET", "SSVI", "SVD", "BatchEnsemble", "DeepEnsemble"),
+        *("Deterministic", "Magnitude", "MaskedBNN", "MCDropout", "Rank1", "RigL"),
+        *("SSVIEnsemble", "SSVIMixture", "Static"),
+    ),
+    "methods.algorithms.sgd": ("Sgd",),
+    "networks": ("adapters",),
+    "networks.adapters": ("from_flax",),
+    "networks.describe": ("describe",),
+    "training.callbacks": ("Callback", "EarlyStopping"),
+    "training.display": ("ProgressBar",),
+    "training.feeds": ("Batches",),
+    "training.fit": ("fit",),
+    "training.fitted": ("Fitted", "load"),
+    "vi": ("masks", "subspace"),
+    "vi.execution": ("Execution",),
+    "vi.likelihoods": ("Bernoulli", "Categorical", "Normal", "Poisson"),
 }
+_WHERE = {name: home for home, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
     """Imports what is named above (PEP 562)."""
-    if name in _MODULES:
-        return importlib.import_module(_MODULES[name])
-    raise AttributeError(f"module 'ssvi_jax' has no attribute {name!r}")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'ssvi_jax' has no attribute {name!r}")
+    home = importlib.import_module(f"ssvi_jax.{_WHERE[name]}")
+    found = getattr(home, name, None)
+    if found is None:
+        found = importlib.import_module(f"{home.__name__}.{name}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """What can be imported from here."""
+    return [*__all__, "__version__"]

@@ -2,9 +2,10 @@
 
 import io
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
@@ -19,14 +20,47 @@ BEFORE_FAILING: list[Callable[[int], object]] = []
 def parse_as(options: type[T], argv: Sequence[str], *, default: T | None = None) -> T:
     """Parses the command line of a script whose options are a dataclass.
 
+    Fields that are dataclasses themselves are groups of flags, without a prefix.
+
     Args:
       options: the dataclass.
       argv: the command line.
       default: values of what is not given; without it those of the dataclass.
     """
-    if default is None:
-        return tyro.cli(options, args=list(argv))
-    return tyro.cli(options, args=list(argv), default=default)
+    given: Any = {} if default is None else {"default": default}
+    return tyro.cli(
+        options,
+        args=list(argv),
+        config=(tyro.conf.OmitArgPrefixes,),
+        compact_help=True,
+        **given,
+    )
+
+
+def parse_known(
+    options: type[T], argv: Sequence[str], default: T, foreign: Collection[str]
+) -> tuple[T, list[str]]:
+    """The same, but for flags that are known to be of other options.
+
+    Args:
+      options: the dataclass.
+      argv: the command line.
+      default: values of what is not given.
+      foreign: names of fields of other options.
+
+    Returns:
+      The options, and those of the names that were given.
+    """
+    own, found, skipping = [], [], False
+    for word in argv:
+        if word.startswith("--"):
+            name = word[2:].partition("=")[0].replace("-", "_")
+            names = {name, name.removeprefix("no_")} & {*foreign}
+            skipping = bool(names)
+            found += names
+        if not skipping:
+            own.append(word)
+    return parse_as(options, own, default=default), found
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
@@ -47,7 +81,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {_as_flags(str(error))}", file=sys.stderr, flush=True)
         _leave(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
@@ -56,6 +90,15 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         _hurry(1)
         raise
     sys.exit(code or 0)
+
+
+def _as_flags(text: str) -> str:
+    """A message that begins with names of arguments, with those of flags instead."""
+    names, colon, rest = text.partition(":")
+    if not colon or not re.fullmatch(r"[a-z][a-z0-9_]*(, [a-z][a-z0-9_]*)*", names):
+        return text
+    flags = ("--" + name.replace("_", "-") for name in names.split(", "))
+    return f"{', '.join(flags)}:{rest}"
 
 
 def _leave(code: int) -> NoReturn:

@@ -7,7 +7,7 @@ same keys, so they are pytrees that line up leaf by leaf.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -18,14 +18,12 @@ Params = Mapping
 ModelState = Mapping
 """Nested dictionary of non-trained arrays (batch-norm running statistics)."""
 
-Data = tuple[jax.Array, jax.Array]
-"""Inputs ``[n, ...]`` and labels ``[n]`` of the whole training set, on the device."""
+Data = tuple[Any, Any]
+"""Inputs and labels of the whole training set, on the device: nearly always arrays
+``[n, ...]`` and ``[n]``, or any pytrees of arrays that have n rows each."""
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 """(inputs ``[batch, ...]``, key) → inputs ``[batch, ...]``."""
-
-LogLikelihood = Callable[[jax.Array, jax.Array], jax.Array]
-"""(model output ``[batch, ...]``, labels ``[batch]``) → log p(y|x,θ) ``[batch]``."""
 
 ParamsKL = Callable[[Params, jax.Array], jax.Array]
 """(deterministic parameters, key) → KL in nats of distributions that they hold."""

@@ -282,6 +282,16 @@ class Checkpoints:
             raise ValueError("its checksum is wrong")
         return meta, data
 
+    def newest_extra(self) -> dict[str, Any] | None:
+        """`extra` of the newest checkpoint that can be read; None: there is none."""
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        for step in self.steps[::-1]:
+            try:
+                return self._manager.restore(step, args=args)["meta"]["extra"]
+            except Exception:  # `restore` will name what is wrong with it
+                continue
+        return None
+
     def _read_score(self, step: int) -> None:
         """Notes the score of a checkpoint found on disk; without one if damaged."""
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())

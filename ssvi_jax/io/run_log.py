@@ -15,10 +15,9 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from ssvi_jax import __version__
+import ssvi_jax
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.io import json_text
-from ssvi_jax.training.run_config import Config
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -53,7 +52,7 @@ class RunLog:
         except OSError as error:
             self._remove_empty()
             raise InputError(
-                f"--out: cannot write to {folder} ({error.strerror}); allowed: a "
+                f"out: cannot write to {folder} ({error.strerror}); allowed: a "
                 "folder on a disk with free space that you may write to."
             ) from error
 
@@ -80,12 +79,23 @@ class RunLog:
         """Whether a run came to its end here."""
         return (self.folder / "summary.json").exists()
 
-    def start(self, config: Config, data_source: str) -> None:
-        """Begins a run at step 0: writes config.json, drops what was logged before."""
+    def start(
+        self,
+        config: Mapping[str, Any],
+        data_source: str,
+        planned: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Begins a run at step 0: writes config.json, drops what was logged before.
+
+        Args:
+          config: the configuration, JSON values.
+          data_source: of the data.
+          planned: what was found out of the training besides, as its length.
+        """
         if self._silent:
             return
-        about = {"data_source": data_source, **environment()}
-        self.write_json("config.json", {"config": config.as_dict(), **about})
+        about = {"data_source": data_source, **(planned or {}), **environment()}
+        self.write_json("config.json", {"config": dict(config), **about})
         self.metrics_path.unlink(missing_ok=True)
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
@@ -144,27 +154,6 @@ class RunLog:
             os.replace(temporary, path)
 
 
-def default_folder(config: Config) -> Path:
-    """A free folder under runs/, or with `config.resume` the newest one of that name.
-
-    For example runs/cifar10-ssvi-s95, then runs/cifar10-ssvi-s95-2; with corrupted
-    training images runs/cifar10-ssvi-s95-gaussian_noise-3.
-    """
-    percent = f"{100 * config.sparsity:g}".replace(".", "_")
-    by_hand = config.densities.endswith(".json")
-    kept = Path(config.densities).stem if by_hand else f"s{percent}"
-    base = Path("runs") / f"{config.dataset}-{config.method}-{kept}"
-    if config.train_corruption != "none":
-        shift = f"{config.train_corruption}-{config.train_severity}"
-        base = base.with_name(f"{base.name}-{shift}")
-    newest, number = base, 1
-    free = base
-    while free.exists():
-        number += 1
-        newest, free = free, base.with_name(f"{base.name}-{number}")
-    return newest if config.resume else free
-
-
 def check_writable(folder: Path) -> None:
     """Raises `InputError` unless a run could be written there; changes nothing."""
     with RunLog(folder):
@@ -178,7 +167,7 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"--out: cannot write {path} ({error.strerror or error}). Checkpoints are "
+            f"out: cannot write {path} ({error.strerror or error}). Checkpoints are "
             "kept: free space or mend the folder, then continue with --resume."
         ) from error
 
@@ -189,7 +178,10 @@ def environment() -> dict[str, Any]:
     return {
         "command": shlex.join(["python", *sys.argv]),
         "python": platform.python_version(),
-        "versions": {"ssvi_jax": __version__, **{p: _version(p) for p in PACKAGES}},
+        "versions": {
+            "ssvi_jax": ssvi_jax.__version__,
+            **{p: _version(p) for p in PACKAGES},
+        },
         "platform": devices[0].platform,
         "device": devices[0].device_kind,
         "num_devices": len(devices),

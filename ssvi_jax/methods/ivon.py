@@ -1,188 +1,98 @@
 """IVON, improved variational online Newton (Shen et al., ICML 2024, arXiv 2402.17641).
 
-A dense Gaussian posterior N(m, σ²), of which the Hessian of the loss makes the standard
-deviations: σ² = 1 / (λ (h + δ)), with λ = N, the number of training examples, and δ the
-weight decay, that is a prior N(0, 1/(λ δ)). A step takes the gradient ĝ of the mean of
--log p at one sample m + σ ε and then (algorithm 1)::
-
-    ĥ  = ĝ ε / σ
-    g  ← β₁ g + (1 - β₁) ĝ
-    h  ← h + x + x² / (2 (h + δ)),    x = (1 - β₂) (ĥ - h)
-    m  ← m - α (h₀ + δ) clip((g / (1 - β₁ᵗ) + δ m) / (h + δ))
-
-The term in x² keeps h + δ above 0 whatever ĥ is. α (h₀ + δ) is the paper's scaling of
-the learning rate, with which the first step is that of SGD.
-
-The gradient of one weight sample in ρ is ĝ ε dσ/dρ, so `vi.VI` finds ĝ and ĝ ε together
-and IVON is an optimizer over `vi.Trainable`, without a KL in what is differentiated:
-the logged loss is the NLL, and the logged KL is that from the prior above. Where
-the paper treats all parameters alike, biases and norms are points here, as in every
-method: they take the same step with h fixed at h₀, which is SGD.
+A dense Gaussian posterior, of which the Hessian of the loss makes the standard
+deviations: σ² = 1 / (N (h + δ)), with δ the weight decay of the training, that is a
+prior N(0, 1/(N δ)). See `algorithms.ivon_step` for the step. The defaults are the
+authors' for ResNet-20.
 """
 
 import dataclasses
 import math
-from typing import NamedTuple, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import jax
-import jax.numpy as jnp
-import optax
+from ssvi_jax.core.errors import InputError, check_positive
+from ssvi_jax.core.settings import fraction, not_negative, positive, setting
+from ssvi_jax.methods.base import Method, register
 
-from ssvi_jax import vi
-from ssvi_jax.core.errors import InputError, check_fraction, check_positive
-from ssvi_jax.core.types import Gaussian
-from ssvi_jax.methods import optimizers, ssvi
-from ssvi_jax.methods.base import POSTERIOR, SWAPS, Problem, check_unused
-from ssvi_jax.ops import backend
-from ssvi_jax.training.run_config import Config
-from ssvi_jax.vi import posterior as posterior_lib
-from ssvi_jax.vi import priors, subspace
+if TYPE_CHECKING:
+    from ssvi_jax.methods.algorithms.ivon_step import Ivon
+    from ssvi_jax.methods.algorithms.sgd import Sgd
+    from ssvi_jax.methods.algorithms.swapping import Swapping
+    from ssvi_jax.methods.problem import Problem
 
 
-class IvonState(NamedTuple):
-    """The optimizer's state.
-
-    Attributes:
-      count: int32 scalar, steps taken.
-      moments: g in the place of means and points, h in that of rhos.
-    """
-
-    count: jax.Array
-    moments: vi.Trainable
-
-
+@register
 @dataclasses.dataclass(frozen=True)
-class Ivon:
-    """The constants of a step; see the module.
+class IVON(Method):
+    """A dense Gaussian posterior, its standard deviations by the Hessian."""
 
-    Attributes:
-      learning_rate: step → α.
-      ess: λ, the effective number of examples.
-      hess_init: h₀, nats per example and squared weight, as h and δ.
-      beta1: of the momentum, in [0, 1).
-      beta2: of the Hessian, in [0, 1).
-      weight_decay: δ.
-      clip_radius: largest change of a weight, over α (h₀ + δ); 0: any.
+    name: ClassVar[str] = "ivon"
+    training: ClassVar[Mapping[str, Any]] = {
+        "learning_rate": 0.2,
+        "nesterov": False,
+        "weight_decay": 2e-4,
+    }
 
-    Raises:
-      InputError: one of them is out of its range.
-    """
+    hess_init: float = setting(0.5, positive)
+    """Initial Hessian h₀; σ² = 1 / (N (h + weight decay))."""
+    beta2: float = setting(0.99999, fraction)
+    """How slowly the Hessian follows its estimates."""
+    clip_radius: float = setting(0.0, not_negative)
+    """Largest change of a weight, over learning rate and h₀; 0: any."""
+    mean_init: float = setting(0.0, not_negative)
+    """Standard deviation of the initial means; 0: He initialization by fan-in."""
 
-    learning_rate: optax.Schedule
-    ess: float
-    hess_init: float = 0.5
-    beta1: float = 0.9
-    beta2: float = 0.99999
-    weight_decay: float = 2e-4
-    clip_radius: float = 0.0
+    def optimizer(self) -> "Sgd":
+        """See `Method.optimizer`: it takes its rate, momentum and decay from `Sgd`."""
+        from ssvi_jax.methods.algorithms.sgd import Sgd
 
-    def __post_init__(self):
-        for name in ("ess", "hess_init", "weight_decay"):
-            check_positive(name, getattr(self, name))
-        for name in ("beta1", "beta2"):
-            check_fraction(name, getattr(self, name))
-        if not 0 <= self.clip_radius < math.inf:
-            raise InputError(f"clip_radius: got {self.clip_radius}, allowed: from 0.")
+        return Sgd(**self.training)
 
-    @property
-    def prior_std(self) -> float:
-        """Standard deviation of the prior that the weight decay is."""
-        return (self.ess * self.weight_decay) ** -0.5
+    def build(self, problem: "Problem") -> "Swapping":
+        """See `Method.build`; also an optimizer that is not `Sgd`, or no decay."""
+        from ssvi_jax.methods.algorithms.gaussians import kl_weight
+        from ssvi_jax.methods.algorithms.swapping import Swapping
+        from ssvi_jax.vi.priors import GaussianPrior
 
-    def sigma(self, hess: jax.typing.ArrayLike) -> jax.Array:
-        """Standard deviations of weights with this h."""
-        return jax.lax.rsqrt(self.ess * (jnp.asarray(hess) + self.weight_decay))
-
-    def transformation(self) -> optax.GradientTransformation:
-        """The optimizer over `vi.Trainable`, for gradients of one weight sample."""
-        return optax.GradientTransformation(self._init, self._update)  # type: ignore[arg-type]
-
-    def _init(self, trainable: vi.Trainable) -> IvonState:
-        posterior = {
-            path: Gaussian(
-                jnp.zeros_like(q.mean), jnp.full_like(q.mean, self.hess_init)
-            )
-            for path, q in trainable.posterior.items()
-        }
-        params = jax.tree.map(jnp.zeros_like, trainable.params)
-        return IvonState(jnp.zeros((), jnp.int32), vi.Trainable(posterior, params))
-
-    def _update(
-        self, grads: vi.Trainable, state: IvonState, trainable: vi.Trainable
-    ) -> tuple[vi.Trainable, IvonState]:
-        count = state.count + 1
-        scale = self.hess_init + self.weight_decay
-        rate = scale * jnp.asarray(self.learning_rate(state.count))
-        unbiased = 1 / (1 - jnp.asarray(self.beta1) ** count)
-
-        def momentum(g, gradient):
-            return self.beta1 * g + (1 - self.beta1) * gradient
-
-        def change(g, mean, hess):
-            step = unbiased * g + self.weight_decay * mean
-            step = step / (hess + self.weight_decay)
-            if self.clip_radius:
-                step = jnp.clip(step, -self.clip_radius, self.clip_radius)
-            return -rate * step
-
-        moments, changes = {}, {}
-        for path, q in trainable.posterior.items():
-            gradient, moment = grads.posterior[path], state.moments.posterior[path]
-            q, gradient, moment = (cast(Gaussian, p) for p in (q, gradient, moment))
-            g = momentum(moment.mean, gradient.mean)
-            hess = self._new_hess(moment.rho, q.rho, gradient.rho)
-            rho = posterior_lib.to_rho(self.sigma(hess))
-            moments[path] = Gaussian(g, hess)
-            changes[path] = Gaussian(change(g, q.mean, hess), rho - q.rho)
-        g = jax.tree.map(momentum, state.moments.params, grads.params)
-        params = jax.tree.map(
-            lambda g, mean: change(g, mean, self.hess_init), g, trainable.params
+        ivon = self._step(problem)
+        inference = problem.inference(
+            ivon.transformation(),
+            prior=GaussianPrior(ivon.prior_std),
+            estimator="weight_sample",
+            kl_weight=kl_weight(0.0, problem.total_steps, 0.0),
         )
-        new_state = IvonState(count, vi.Trainable(moments, g))
-        return vi.Trainable(changes, params), new_state
+        sigma = float(ivon.sigma(ivon.hess_init))
+        return Swapping(
+            problem,
+            inference,
+            counts={path: math.prod(shape) for path, shape in problem.shapes.items()},
+            sigma_init=(sigma, 0.0),
+            mean_init=self.mean_init,
+        )
 
-    def _new_hess(
-        self, hess: jax.Array, rho: jax.Array, gradient: jax.Array
-    ) -> jax.Array:
-        """The new h, by the loss's gradient in ρ: ĝ ε times dσ/dρ, a sigmoid."""
-        estimate = gradient / (jax.nn.sigmoid(rho) * posterior_lib.to_sigma(rho))
-        x = (1 - self.beta2) * (estimate - hess)
-        return hess + x + x**2 / (2 * (hess + self.weight_decay))
+    def _step(self, problem: "Problem") -> "Ivon":
+        from ssvi_jax.methods.algorithms.ivon_step import Ivon
+        from ssvi_jax.methods.algorithms.sgd import Sgd
 
-
-def build(config: Config, problem: Problem) -> ssvi.SSVI:
-    """Builds IVON.
-
-    Raises:
-      InputError: a sparsity above 0, no weight decay, a backend that cannot run, or
-        settings of swaps or of another posterior.
-    """
-    check_unused(config, ("sparsity", "densities"), "it is dense")
-    check_unused(config, SWAPS, "it is dense and swaps nothing")
-    check_unused(config, POSTERIOR, "see --hess-init and --weight-decay")
-    check_unused(config, ("nesterov",), "its momentum is an average")
-    check_positive("--weight-decay", config.weight_decay)
-    ivon = Ivon(
-        learning_rate=optimizers.rate(
-            config, config.learning_rate, problem.total_steps
-        ),
-        ess=problem.num_data,
-        hess_init=config.hess_init,
-        beta1=config.momentum,
-        beta2=config.beta2,
-        weight_decay=config.weight_decay,
-        clip_radius=config.clip_radius,
-    )
-    inference = vi.VI(
-        apply_fn=problem.apply_fn,
-        tx=ivon.transformation(),
-        num_data=problem.num_data,
-        prior=priors.GaussianPrior(ivon.prior_std),
-        estimator="weight_sample",
-        backend=backend.choose(config.training_backend, 1.0),
-        kl_weight=lambda step: 0.0,
-        augment=problem.augment,
-    )
-    counts = {layer.path: math.prod(layer.shape) for layer in problem.layers}
-    sigma_init = (float(ivon.sigma(ivon.hess_init)), 0.0)
-    return ssvi.SSVI(config, problem, inference, subspace.Rule(), counts, sigma_init)
+        sgd = problem.optimizer
+        if not isinstance(sgd, Sgd):
+            raise InputError(
+                "optimizer: got one of your own, allowed with IVON: Sgd, of which it "
+                "takes rate, momentum and decay (it is an optimizer itself)."
+            )
+        if sgd.nesterov:
+            raise InputError(
+                "nesterov: got True, allowed with ivon: False (its momentum is an "
+                "average)."
+            )
+        check_positive("weight_decay", sgd.weight_decay)
+        return Ivon(
+            learning_rate=sgd.rate(problem.total_steps),
+            ess=problem.num_data,
+            hess_init=self.hess_init,
+            beta1=sgd.momentum,
+            beta2=self.beta2,
+            weight_decay=sgd.weight_decay,
+            clip_radius=self.clip_radius,
+        )

@@ -1,150 +1,212 @@
-"""Rank-1 Bayesian networks and BatchEnsemble as methods (arXiv 2005.07186).
+"""Rank-1 Bayesian networks and BatchEnsemble (Dusenberry et al., arXiv 2005.07186).
 
-The members are the network's affair (`networks.rank1_factors`), so training is that of
-another method with two terms changed: the KL of the factors, and the likelihood of K
-members. Dense kernels are trained as by `deterministic`; with a sparsity they are
-points on a subspace, of which the smallest leave and those with the largest gradient
-enter.
+K members share their kernels up to rank-1 factors, which are the network's affair
+(`networks.rank1_factors`). So training is that of another method with two terms
+changed: the KL of the factors, and the likelihood of K members. Dense kernels are
+trained as by `Deterministic`; with a sparsity they are points on a subspace, of which
+the smallest leave and those with the largest gradient enter.
 """
 
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-
-import jax
-import jax.numpy as jnp
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.core.types import ApplyFn, ModelState, PackedKernel, Params
-from ssvi_jax.methods import deterministic, ssvi
-from ssvi_jax.methods.base import Problem, check_unused
-from ssvi_jax.networks.network import ImageNetwork
-from ssvi_jax.networks.rank1_factors import Rank1Spec
-from ssvi_jax.networks.rank1_priors import FastPrior, check_pair
-from ssvi_jax.ops import shard
-from ssvi_jax.training.presets import RANK1_METHODS
-from ssvi_jax.training.run_config import Config
-from ssvi_jax.vi import likelihoods, schedules
+from ssvi_jax.core.settings import (
+    Settings,
+    fraction,
+    not_negative,
+    optional,
+    part,
+    positive,
+    setting,
+)
+from ssvi_jax.core.structure import Rank1Spec, Structure
+from ssvi_jax.methods.base import Method, register
+from ssvi_jax.methods.groups import Criteria, Growth, Replacement, Sparsity
+
+if TYPE_CHECKING:
+    from ssvi_jax.methods.algorithms.dense import Dense
+    from ssvi_jax.methods.algorithms.swapping import Swapping
+    from ssvi_jax.methods.problem import Problem
 
 
-def spec(config: Config) -> Rank1Spec | None:
-    """The factors that a configuration asks for; None with any other method."""
-    if config.method not in RANK1_METHODS:
-        return None
-    is_point = config.method == "batch_ensemble"
-    return Rank1Spec(
-        num_members=config.members,
-        posterior="point" if is_point else config.fast_posterior,
-        relative=config.fast_relative_sigma,
-        init=config.fast_init,
-        sign_probability=config.fast_sign_probability,
-        sigma_init=config.fast_sigma_init,
+@dataclasses.dataclass(frozen=True)
+class Factors(Settings):
+    """The factors of K members, and what of a batch each of them sees."""
+
+    members: int = setting(4, positive)
+    """K."""
+    member_batch: Literal["split", "tile"] = "split"
+    """split: each member sees batch-size / K of a batch; tile: each sees all of it, at
+    K times the cost of a step."""
+    bound: Literal["average", "mixture"] = "average"
+    """average: of the members' log-likelihoods; mixture: log of their mean likelihood
+    (needs tile)."""
+    fast_init: Literal["sign", "normal"] = "sign"
+    """Initial factors: random signs, or N(1, 0.5²)."""
+    fast_sign_probability: float = setting(0.5, part)
+    """Probability that such a sign is +."""
+    fast_rate_scale: float = setting(1.0, positive)
+    """Learning rate of the factors' means over that of the kernels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shared(Factors, Growth, Criteria, Replacement, Sparsity, Method):
+    """What both methods have."""
+
+    fixed: ClassVar[tuple[str, ...]] = ("sparsity", "removal")
+
+    sparsity: float = setting(0.0, fraction)
+    """Fraction of kernel weights that are exactly zero, in [0, 1); 0 is dense."""
+    removal: Literal[
+        "abs_snr", "snr", "mean", "abs_mean", "exp_abs_mean", "exp_abs_snr"
+    ] = "mean"
+    """Score whose lowest weights go, if it is sparse."""
+
+    @property
+    def _rates(self) -> dict[str, float | None]:
+        """See `Problem.transformation`."""
+        return {"fast_rate_scale": self.fast_rate_scale}
+
+    def _base(self, problem: "Problem") -> "Dense | Swapping":
+        """The training of the kernels."""
+        from ssvi_jax.methods.algorithms import dense, swapping
+        from ssvi_jax.vi.subspace import Rule
+
+        if not (self.sparsity or self.densities.endswith(".json")):
+            return dense.dense(problem, **self._rates)
+        return swapping.Swapping(
+            problem,
+            swapping.points(problem, **self._rates),
+            counts=swapping.counts(self, problem),
+            sigma_init=None,
+            mean_init=self.mean_init,
+            rule=Rule(self.removal, self.addition, lam=self.removal_lambda),
+            rate=swapping.rate(self, problem),
+            grow_batches=self.grow_batches,
+        )
+
+    def _likelihood(self, problem: "Problem") -> dict[str, Any]:
+        """What changes of the training step where every member sees all examples."""
+        from ssvi_jax.methods.algorithms.member_batches import MemberBound, Tiled
+
+        tile = self.member_batch == "tile"
+        if not tile and problem.batch_size % self.members:
+            raise InputError(
+                f"batch_size: got {problem.batch_size} for {self.members} members, "
+                "allowed: a multiple of it (or member_batch tile)."
+            )
+        if self.bound == "mixture" and not tile:
+            raise InputError(
+                "bound: got mixture with member_batch split, allowed: tile (every "
+                "member must see every example)."
+            )
+        if not tile:
+            return {}
+        return {
+            "apply_fn": Tiled(problem.apply_fn, self.members),
+            "likelihood": MemberBound(problem.likelihood, self.bound),
+        }
+
+    def _changed(
+        self, problem: "Problem", changes: Mapping[str, Any]
+    ) -> "Dense | Swapping":
+        base = self._base(problem)
+        changes = {**self._likelihood(problem), **changes}
+        inference = dataclasses.replace(base.inference, **changes)
+        return dataclasses.replace(base, inference=inference)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Rank1(_Shared):
+    """K members: point estimates times rank-1 Gaussian or Cauchy factors."""
+
+    name: ClassVar[str] = "rank1"
+    fixed: ClassVar[tuple[str, ...]] = (*_Shared.fixed, "kl_scale", "kl_warmup")
+
+    fast_posterior: Literal["gaussian", "cauchy"] = "gaussian"
+    """Posterior of the factors."""
+    fast_prior: Literal["gaussian", "cauchy", "half_cauchy", "inverse_gamma"] = (
+        "gaussian"
+    )
+    """Prior of the factors around 1; the last two are priors of its scale."""
+    fast_prior_scale: float = setting(0.1, positive)
+    """Its standard deviation or scale."""
+    fast_sigma_init: float = setting(0.0316, positive)
+    """Initial standard deviation of the factors."""
+    fast_relative_sigma: bool = False
+    """Make it a multiple of the factor's abs mean, as Gaussian dropout does."""
+    kl_scale: float = setting(1.0, not_negative)
+    """β: weight of the KL of the factors; 1 is the exact ELBO."""
+    kl_warmup: float = setting(0.8, part)
+    """Fraction of the steps over which β grows from 0."""
+    sigma_learning_rate: float | None = setting(None, optional(positive))
+    """Peak learning rate of the standard deviations' parameters; None: as of means."""
+
+    @property
+    def _rates(self) -> dict[str, float | None]:
+        return {**super()._rates, "sigma_learning_rate": self.sigma_learning_rate}
+
+    @property
+    def structure(self) -> Structure:
+        """See `Method.structure`."""
+        spec = Rank1Spec(
+            num_members=self.members,
+            posterior=self.fast_posterior,
+            relative=self.fast_relative_sigma,
+            init=self.fast_init,
+            sign_probability=self.fast_sign_probability,
+            sigma_init=self.fast_sigma_init,
+        )
+        return Structure(rank1=spec)
+
+    def build(self, problem: "Problem") -> "Dense | Swapping":
+        """See `Method.build`; also a batch that the members cannot share."""
+        from ssvi_jax.methods.algorithms.gaussians import kl_weight
+        from ssvi_jax.networks.rank1_priors import FastPrior, check_pair
+        from ssvi_jax.networks.structured import kl_of
+
+        check_pair(self.fast_posterior, self.fast_prior)
+        prior = FastPrior(self.fast_prior, self.fast_prior_scale)
+        weight = kl_weight(self.kl_scale, problem.total_steps, self.kl_warmup)
+        changes = {
+            "params_kl": partial(kl_of(problem.apply_fn), prior),
+            "kl_weight": weight,
+        }
+        return self._changed(problem, changes)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class BatchEnsemble(_Shared):
+    """K members: point estimates times rank-1 factors that are numbers."""
+
+    name: ClassVar[str] = "batch_ensemble"
+    fixed: ClassVar[tuple[str, ...]] = (
+        *_Shared.fixed,
+        "fast_init",
+        "fast_rate_scale",
     )
 
+    fast_init: Literal["sign", "normal"] = "normal"
+    """Initial factors: random signs, or N(1, 0.5²)."""
+    fast_rate_scale: float = setting(0.5, positive)
+    """Learning rate of the factors' means over that of the kernels."""
 
-_KERNELS_UNUSED = (
-    *("estimator", "prior", "prior_std", "sigma_init", "growth_init"),
-    "grow_at_mean",
-)
-_FACTORS_UNUSED = (
-    *("kl_scale", "kl_warmup", "sigma_learning_rate", "fast_posterior"),
-    *("fast_prior", "fast_prior_scale", "fast_sigma_init", "fast_relative_sigma"),
-)
-
-
-def build(config: Config, problem: Problem) -> deterministic.Deterministic | ssvi.SSVI:
-    """Builds either method from a configuration.
-
-    Raises:
-      InputError: settings that do not fit together, or that would be ignored.
-    """
-    network = problem.apply_fn
-    assert isinstance(network, ImageNetwork)
-    check_unused(config, _KERNELS_UNUSED, "its kernels are point estimates")
-    if not network.is_random:
-        check_unused(config, _FACTORS_UNUSED, "its factors are point estimates")
-    tile = config.member_batch == "tile"
-    if not tile and config.batch_size % config.members:
-        raise InputError(
-            f"--batch-size: got {config.batch_size} for --members {config.members}, "
-            "allowed: a multiple of it (or --member-batch tile)."
+    @property
+    def structure(self) -> Structure:
+        """See `Method.structure`."""
+        spec = Rank1Spec(
+            num_members=self.members,
+            posterior="point",
+            init=self.fast_init,
+            sign_probability=self.fast_sign_probability,
         )
-    if config.bound == "mixture" and not tile:
-        raise InputError(
-            "--bound: got mixture with --member-batch split, allowed: tile (every "
-            "member must see every example)."
-        )
-    if config.sparsity or config.densities.endswith(".json"):
-        base = ssvi.build(config, problem, points=True)
-    else:
-        base = deterministic.build(config, problem)
-    changes = {}
-    if network.is_random:
-        check_pair(config.fast_posterior, config.fast_prior)
-        prior = FastPrior(config.fast_prior, config.fast_prior_scale)
-        changes["params_kl"] = partial(network.kl, prior)
-        changes["kl_weight"] = schedules.kl_weight(
-            config.kl_scale, problem.total_steps, config.kl_warmup
-        )
-    if tile:
-        changes["apply_fn"] = Tiled(network, config.members)
-        changes["log_likelihood"] = BOUNDS[config.bound]
-    inference = dataclasses.replace(base.inference, **changes)
-    return dataclasses.replace(base, inference=inference)
+        return Structure(rank1=spec)
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Tiled:
-    """An `ApplyFn` that gives every example to every one of K members.
-
-    Attributes:
-      network: cuts its batch into K equal blocks, one a member.
-      num_members: K.
-    """
-
-    network: ApplyFn
-    num_members: int
-
-    def __call__(
-        self,
-        params: Params,
-        model_state: ModelState,
-        x: jax.Array,
-        *,
-        train: bool,
-        key: jax.Array,
-        kernels: Mapping[str, PackedKernel] | None = None,
-    ) -> tuple[jax.Array, ModelState]:
-        """See `types.ApplyFn`, but for logits ``[batch, K, classes]``."""
-        options = {"kernels": kernels} if kernels else {}
-        tiled = jnp.tile(x, (self.num_members, *(1,) * (x.ndim - 1)))
-        with shard.tiled(self.num_members):
-            logits, model_state = self.network(
-                params, model_state, tiled, train=train, key=key, **options
-            )
-        members = logits.reshape(self.num_members, len(x), *logits.shape[1:])
-        return members.swapaxes(0, 1), model_state
-
-
-def average_log_likelihood(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mean over K members of log p(y|x), ``[batch]`` in nats.
-
-    Args:
-      logits: ``[batch, K, classes]``.
-      labels: integers ``[batch]``.
-    """
-    return jnp.mean(_each_log_likelihood(logits, labels), axis=-1)
-
-
-def mixture_log_likelihood(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Log of the mean over K members of p(y|x), likewise; at least their average."""
-    each = _each_log_likelihood(logits, labels)
-    return jax.nn.logsumexp(each, axis=-1) - jnp.log(each.shape[-1])
-
-
-def _each_log_likelihood(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    labels = jnp.broadcast_to(labels[:, None], logits.shape[:-1])
-    return likelihoods.categorical_log_likelihood(logits, labels)
-
-
-BOUNDS = {"average": average_log_likelihood, "mixture": mixture_log_likelihood}
+    def build(self, problem: "Problem") -> "Dense | Swapping":
+        """See `Method.build`; also a batch that the members cannot share."""
+        return self._changed(problem, {})

@@ -1,54 +1,42 @@
-"""Sparse point estimates from the first step on: SSVI's peers without uncertainty.
+"""RigL: sparse point estimates that follow the gradient (Evci et al., ICML 2020).
 
-The masks live as SSVI's do: random at first with the density rule's counts, and between
-phases of M steps a fraction r_t of each layer's weights is replaced by new ones that
-start at 0 with no momentum.
-
-* ``rigl``: the smallest abs(w) leave, the largest abs(dense gradient) enter (Evci et
-  al., "Rigging the Lottery", ICML 2020); by default r_t is theirs, 0.3/2 · (1 + cos),
-  until 75 % of the steps.
-* ``set``: the smallest abs(w) leave, random ones enter (Mocanu et al., Nature
-  Communications 9, 2018), at RigL's r_t, as Evci et al. compare them.
-* ``static``: the random masks stay.
+The masks live as SSVI's do: random at first with the density rule's counts; between
+phases of M steps the smallest abs(w) leave, and those with the largest abs(dense
+gradient) enter at 0 with no momentum. By default r_t is the authors',
+0.3/2 · (1 + cos), until 75 % of the steps.
 """
 
-from ssvi_jax.methods import ssvi
-from ssvi_jax.methods.base import POSTERIOR, SWAPS, Problem, check_unused
-from ssvi_jax.training.run_config import Config
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar
 
-_POINT = "it trains a point estimate"
+from ssvi_jax.methods.base import Method, register
+from ssvi_jax.methods.groups import Growth, Replacement, Sparsity
 
-
-def build_rigl(config: Config, problem: Problem) -> ssvi.SSVI:
-    """Builds RigL.
-
-    Raises:
-      InputError: see `ssvi.build`; or settings of a posterior or another criterion.
-    """
-    check_unused(config, POSTERIOR, _POINT)
-    chosen = ("removal", "removal_lambda", "addition")
-    check_unused(config, chosen, "what it swaps is what makes it RigL")
-    return ssvi.build(config, problem, points=True)
+if TYPE_CHECKING:
+    from ssvi_jax.methods.algorithms.swapping import Swapping
+    from ssvi_jax.methods.problem import Problem
 
 
-def build_set(config: Config, problem: Problem) -> ssvi.SSVI:
-    """Builds SET.
+@register
+@dataclasses.dataclass(frozen=True)
+class RigL(Growth, Replacement, Sparsity, Method):
+    """Sparse from the start: the smallest weights out, the largest gradients in."""
 
-    Raises:
-      InputError: see `ssvi.build`; or settings of a posterior or another criterion.
-    """
-    check_unused(config, POSTERIOR, _POINT)
-    chosen = ("removal", "removal_lambda", "addition", "grow_batches")
-    check_unused(config, chosen, "what it swaps is what makes it SET")
-    return ssvi.build(config, problem, points=True)
+    name: ClassVar[str] = "rigl"
+    sparse_from_start: ClassVar[bool] = True
 
+    def build(self, problem: "Problem") -> "Swapping":
+        """See `Method.build`; also densities that do not fit the network."""
+        from ssvi_jax.methods.algorithms import swapping
+        from ssvi_jax.vi.subspace import Rule
 
-def build_static(config: Config, problem: Problem) -> ssvi.SSVI:
-    """Builds training on fixed random masks.
-
-    Raises:
-      InputError: see `ssvi.build`; or settings of a posterior or of swaps.
-    """
-    check_unused(config, POSTERIOR, _POINT)
-    check_unused(config, SWAPS, "its masks never change")
-    return ssvi.build(config, problem, points=True)
+        return swapping.Swapping(
+            problem,
+            swapping.points(problem),
+            counts=swapping.counts(self, problem),
+            sigma_init=None,
+            mean_init=self.mean_init,
+            rule=Rule(removal="mean"),
+            rate=swapping.rate(self, problem),
+            grow_batches=self.grow_batches,
+        )

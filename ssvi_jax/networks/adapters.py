@@ -274,6 +274,22 @@ def _reseed(rngs: nnx.State, key: jax.Array) -> nnx.State:
     return nnx.from_flat_state(flat)
 
 
+def model_of(module: nn.Module | nnx.Module) -> "LinenModel | NnxModel":
+    """The apply function of a Flax module.
+
+    Raises:
+      InputError: not a Flax module.
+    """
+    if isinstance(module, nnx.Module):
+        return NnxModel(module)
+    if isinstance(module, nn.Module):
+        return LinenModel(module)
+    raise InputError(
+        f"module: got {type(module).__name__}, allowed: a flax.linen or flax.nnx "
+        "module; for anything else write a function with types.ApplyFn's signature."
+    )
+
+
 def from_flax(
     module: nn.Module | nnx.Module,
     x: ArrayLike | None = None,
@@ -290,15 +306,9 @@ def from_flax(
     Raises:
       InputError: not a Flax module, or `x` or `key` missing for a linen module.
     """
-    if isinstance(module, nnx.Module):
-        model = NnxModel(module)
+    model = model_of(module)
+    if isinstance(model, NnxModel):
         return model, *model.init()
-    if not isinstance(module, nn.Module):
-        raise InputError(
-            f"module: got {type(module).__name__}, allowed: a flax.linen or flax.nnx "
-            "module; for anything else write a function with types.ApplyFn's signature."
-        )
     if x is None or key is None:
         raise InputError("x, key: both are needed to initialize a flax.linen module.")
-    model = LinenModel(module)
     return model, *model.init(key, jnp.asarray(x))

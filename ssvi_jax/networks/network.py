@@ -11,28 +11,18 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from ssvi_jax.core import trees
-from ssvi_jax.core.errors import InputError, check_fraction, check_positive
+from ssvi_jax.core.errors import InputError, check_positive
+from ssvi_jax.core.structure import Rank1Spec, Structure
 from ssvi_jax.core.types import (
     Masks,
-    ModelState,
-    PackedKernel,
-    Params,
-    Subspace,
     Weights,
 )
 from ssvi_jax.io import artifact
-from ssvi_jax.networks import members, models, precision
-from ssvi_jax.networks.adapters import Layer, LinenModel
-from ssvi_jax.networks.dropout import Dropout
-from ssvi_jax.networks.rank1_factors import Rank1, Rank1Spec
-from ssvi_jax.networks.rank1_priors import FastPrior
-
-_MEMBERS_STREAM = 0x6D656D62  # separates the factors' initialization from the kernels'
+from ssvi_jax.networks import members, models
+from ssvi_jax.networks.adapters import LinenModel
+from ssvi_jax.networks.structured import Structured
 
 _MAX_WHOLE = 2**31 - 1
-
-_DRAW = "dropout_draw"
-"""Where the running statistics of one forward pass hold the key of what it drops."""
 
 
 def normalize(
@@ -92,12 +82,10 @@ class NetworkSpec:
     def __post_init__(self):
         if len(self.input_shape) == 2 and self.model not in models.OF_SERIES:
             raise InputError(
-                f"--model: got {self.model}, allowed for series: "
+                f"model: got {self.model}, allowed for series: "
                 f"{', '.join(models.OF_SERIES)}."
             )
-        check_fraction("dropout", self.dropout)
-        if self.copies is not None:
-            check_positive("copies", self.copies)
+        _ = self.structure  # checks the rest
         for length in self.input_shape:
             check_positive("input_shape", length)
         for name in ("mean", "std"):
@@ -107,6 +95,11 @@ class NetworkSpec:
                     f"{name}: got {moments}, allowed: a finite number for each of "
                     f"{self.input_shape[-1]} channels."
                 )
+
+    @property
+    def structure(self) -> Structure:
+        """How the network differs from the plain model."""
+        return Structure(self.rank1, self.copies, self.dropout)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "NetworkSpec":
@@ -150,7 +143,7 @@ def _whole(value: Any) -> int:
     return value
 
 
-class ImageNetwork:
+class ImageNetwork(Structured):
     """An `ApplyFn` from uint8 images ``[batch, h, w, c]`` or float32 series to logits.
 
     It is a `types.MemberNetwork` too, of one member unless the description says more.
@@ -162,106 +155,30 @@ class ImageNetwork:
 
     def __init__(self, spec: NetworkSpec, *, training_precision: str = "float32"):
         self.spec = spec
-        self._plain = LinenModel(
-            models.build(spec.model, num_classes=spec.num_classes, width=spec.width)
+        model = models.build(spec.model, num_classes=spec.num_classes, width=spec.width)
+        super().__init__(
+            LinenModel(model),
+            spec.structure,
+            jax.ShapeDtypeStruct((1, *spec.input_shape), jnp.float32),
+            training_precision=training_precision,
         )
-        self._members = None if spec.rank1 is None else Rank1(self._plain, spec.rank1)
-        self._apply = precision.train_in(
-            training_precision, self._members or self._plain
-        )
-        self._example = jax.ShapeDtypeStruct((1, *spec.input_shape), jnp.float32)
+
+    def __eq__(self, other: object) -> bool:
+        """Networks of one description and precision compute the same."""
+        return isinstance(other, ImageNetwork) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        """Of what `==` compares."""
+        return hash(self._identity)
 
     @property
-    def num_members(self) -> int:
-        """See `types.MemberNetwork`."""
-        if self._members is not None:
-            return self._members.num_members
-        return self.spec.copies or 1
+    def _identity(self) -> tuple[NetworkSpec, str]:
+        return self.spec, self.training_precision
 
-    @property
-    def is_random(self) -> bool:
-        """See `types.MemberNetwork`."""
-        drawn = self._members is not None and self._members.is_random
-        return drawn or self.spec.dropout > 0
-
-    def one(
-        self,
-        weights: Weights,
-        subspace: Subspace,
-        member: jax.typing.ArrayLike,
-        key: jax.Array | None,
-    ) -> tuple[Weights, Subspace]:
-        """See `types.MemberNetwork`."""
-        if self._members is not None:
-            weights, subspace = self._members.one(weights, subspace, member, key)
-        if self.spec.copies is not None:
-            weights, subspace = members.one(weights, subspace, member, self.spec.copies)
-        if self.spec.dropout > 0 and key is not None:
-            drawn = {**weights.model_state, _DRAW: key}
-            weights = weights._replace(model_state=drawn)
-        return weights, subspace
-
-    def init(self, key: jax.Array) -> tuple[Params, ModelState]:
-        """Initial parameters and running statistics."""
-        if self.spec.copies is not None:
-            return jax.vmap(self._init)(members.keys(key, self.spec.copies))
-        return self._init(key)
-
-    def _init(self, key: jax.Array) -> tuple[Params, ModelState]:
-        params, model_state = self._plain.init(
-            key, jnp.zeros(self._example.shape, self._example.dtype)
-        )
-        if self._members is not None:
-            key = jax.random.fold_in(key, _MEMBERS_STREAM)
-            params = self._members.add(params, model_state, self._example, key)
-        return params, model_state
-
-    def layers(self, params: Params, model_state: ModelState) -> list[Layer]:
-        """The products in the order they run.
-
-        Of one rank-1 member, but of all `copies`, as their kernels are stacked.
-        """
-        model, copies = self._members or self._plain, self.spec.copies
-        if copies is None:
-            return model.layers(params, model_state, self._example)
-        params, model_state = members.first((params, model_state))
-        each = model.layers(params, model_state, self._example)
-        return [layer._replace(shape=(copies, *layer.shape)) for layer in each]
-
-    def kl(self, prior: FastPrior, params: Params, key: jax.Array) -> jax.Array:
-        """KL of the members' factors, see `rank1.Rank1.kl`; 0 without any."""
-        return self._members.kl(prior, params, key) if self._members else jnp.zeros(())
-
-    def __call__(
-        self,
-        params: Params,
-        model_state: ModelState,
-        x: jax.Array,
-        *,
-        train: bool,
-        key: jax.Array,
-        kernels: Mapping[str, PackedKernel] | None = None,
-    ) -> tuple[jax.Array, ModelState]:
-        """See `types.ApplyFn`; `x` holds pixels in 0 to 255, or series as they come.
-
-        Of an ensemble it takes one member's parameters.
-        """
+    def prepare(self, x: jax.Array) -> jax.Array:
+        """Zero mean and unit variance of pixels in 0 to 255, or series as they come."""
         mean, std = jnp.array(self.spec.mean), jnp.array(self.spec.std)
-        x = normalize(x, mean, std, unit=255.0 if self.spec.pixels else 1.0)
-        if self.spec.dropout > 0:
-            return self._with_dropout(params, model_state, x, train=train, key=key)
-        options = {"train": train, "key": key, "kernels": kernels}
-        return self._apply(params, model_state, x, **options)
-
-    def _with_dropout(self, params, model_state, x, *, train, key):
-        rest = {name: v for name, v in model_state.items() if name != _DRAW}
-        drop = None
-        if train:
-            drop = Dropout(self.spec.dropout, key)
-        elif _DRAW in model_state:
-            drop = Dropout(self.spec.dropout, model_state[_DRAW], is_shared=True)
-        options = {"train": train, "key": key, "dropout": drop}
-        return self._apply(params, rest, x, **options)
+        return normalize(x, mean, std, unit=255.0 if self.spec.pixels else 1.0)
 
 
 def load(path: str | Path) -> tuple[ImageNetwork, Weights, Masks]:

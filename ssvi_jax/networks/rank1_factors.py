@@ -18,7 +18,6 @@ so a training step, an optimizer, a checkpoint or a model file need not know of 
 W may be dense, or a sparse posterior of `vi.VI`.
 """
 
-import dataclasses
 import zlib
 from collections.abc import Mapping
 from functools import partial
@@ -30,19 +29,14 @@ import jax.numpy as jnp
 from ssvi_jax.core import trees
 from ssvi_jax.core.errors import (
     InputError,
-    check_choice,
-    check_fraction,
-    check_positive,
 )
+from ssvi_jax.core.structure import Rank1Spec
 from ssvi_jax.core.types import ModelState, PackedKernel, Params, Subspace, Weights
 from ssvi_jax.networks import rank1_priors
 from ssvi_jax.networks.layers import Factors, Layer
 from ssvi_jax.networks.rank1_priors import FastPrior
 from ssvi_jax.ops import shard
 from ssvi_jax.vi import posterior as posterior_lib
-
-POSTERIORS = ("point", "gaussian", "cauchy")
-INITS = ("sign", "normal")
 
 LIMIT = 10.0
 """Drawn factors are cut at this size, as in the authors' code: Cauchy has no mean."""
@@ -55,39 +49,6 @@ NORMAL_INIT_STD = 0.5
 
 _FACTORS = ("rank1_r", "rank1_s")
 _BIAS = "bias"
-
-
-@dataclasses.dataclass(frozen=True)
-class Rank1Spec:
-    """What the factors are and how they start.
-
-    Attributes:
-      num_members: K, at least 1.
-      posterior: "point" (BatchEnsemble), "gaussian" or "cauchy".
-      relative: standard deviations are softplus(rho) · abs(mean), as in Gaussian
-        dropout, instead of softplus(rho).
-      init: "sign": means are 1 with `sign_probability`, else -1; "normal": N(1, 0.5²).
-      sign_probability: a fraction in [0, 1].
-      sigma_init: initial standard deviation (scale of a Cauchy), above 0. The authors'
-        sqrt(p / (1 - p)) for a dropout rate p = 1e-3 is 0.0316.
-
-    Raises:
-      InputError: a value outside of these.
-    """
-
-    num_members: int = 4
-    posterior: str = "gaussian"
-    relative: bool = False
-    init: str = "sign"
-    sign_probability: float = 0.5
-    sigma_init: float = 0.0316
-
-    def __post_init__(self):
-        check_positive("num_members", self.num_members)
-        check_choice("posterior", self.posterior, POSTERIORS)
-        check_choice("init", self.init, INITS)
-        check_fraction("sign_probability", self.sign_probability, one_allowed=True)
-        check_positive("sigma_init", self.sigma_init)
 
 
 Example = jax.Array | jax.ShapeDtypeStruct

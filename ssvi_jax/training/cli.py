@@ -1,26 +1,84 @@
-"""The training's command line: parse it, resolve its presets."""
+"""The training's command line: parse it, resolve its presets.
 
-import dataclasses
+`--method` and `--preset` are looked up first: they decide which settings there are, and
+their defaults. JAX is not imported before a preset is resolved, so that `--help` and
+typing errors answer at once.
+"""
+
 from collections.abc import Sequence
+from typing import Any
 
-from ssvi_jax.core.command import parse_as
-from ssvi_jax.training.presets import SPARSE_FROM_START, WIDE_DENSITY, defaults
+from ssvi_jax.core.command import parse_known
+from ssvi_jax.core.errors import InputError, check_choice
+from ssvi_jax.methods import METHODS
+from ssvi_jax.training.presets import WIDE_DENSITY, defaults
 from ssvi_jax.training.recipes import RECIPES
-from ssvi_jax.training.run_config import Config
+from ssvi_jax.training.run_config import Config, Run, Training, names_of
 
 
-def parse(argv: Sequence[str]) -> Config:
+def parse(argv: Sequence[str], *, strict: bool = True) -> Config:
     """Parses the command line; `auto` values are still unresolved.
 
-    A paper's preset says which method and data set, unless flags do. Jax is not
-    imported, so that `--help` and typing errors answer at once.
+    A paper's preset says which method and data set, unless flags do.
+
+    Args:
+      argv: the command line.
+      strict: refuse flags that only other methods have; else they are left out.
+
+    Raises:
+      InputError: an unknown method, or such a flag.
     """
-    asked = parse_as(Config, argv)
-    recipe = RECIPES.get(asked.preset)
-    if recipe is None:
-        return asked
-    default = Config(method=recipe.method, dataset=recipe.dataset)  # type: ignore[arg-type]
-    return parse_as(Config, argv, default=default)
+    preset = _given(argv, "preset") or Run.preset
+    recipe = RECIPES.get(preset)
+    values: dict[str, Any] = {}
+    if recipe is not None:
+        values = {"method": recipe.method, "dataset": recipe.dataset}
+    default = Config.of({**values, "method": _method(argv, values)})
+    config, foreign = parse_over(argv, default)
+    if foreign and strict:
+        raise InputError(
+            f"{foreign[0]}: no setting of the method {config.run.method}; leave it "
+            "out, or choose another method (--help --method NAME lists its settings)."
+        )
+    return config
+
+
+def parse_over(argv: Sequence[str], default: Config) -> tuple[Config, list[str]]:
+    """Parses a command line over a configuration; what is not given stays.
+
+    Args:
+      argv: the command line.
+      default: a configuration of the method that it asks for.
+
+    Returns:
+      The configuration, and the settings given that only other methods have.
+    """
+    method = type(default.method)
+    options: Any = Config[method]
+    foreign = all_names() - names_of(method)
+    return parse_known(options, argv, default, foreign)
+
+
+def all_names() -> set[str]:
+    """Of the settings of all methods, and of training, data and run."""
+    return set().union(*map(names_of, METHODS.values()))
+
+
+def _method(argv: Sequence[str], values: dict[str, Any]) -> str:
+    name = _given(argv, "method") or values.get("method", Run.method)
+    check_choice("method", name, METHODS)
+    return name
+
+
+def _given(argv: Sequence[str], name: str) -> str | None:
+    """The last value of a flag; None: it is not there."""
+    found, flag = None, f"--{name}"
+    for i, word in enumerate(argv):
+        if word.startswith(f"{flag}="):
+            found = word.removeprefix(f"{flag}=")
+        elif word == flag and i + 1 < len(argv):
+            found = argv[i + 1]
+    return found
 
 
 def resolve(argv: Sequence[str], *, preset: str, dataset: str) -> Config:
@@ -39,13 +97,13 @@ def resolve(argv: Sequence[str], *, preset: str, dataset: str) -> Config:
     from ssvi_jax.ops import backend
 
     asked = parse(argv)
-    density = 1.0 - asked.sparsity
+    density = 1.0 - getattr(asked.method, "sparsity", 0.0)
     wide = (
-        asked.method in SPARSE_FROM_START
-        and asked.model == Config.model
-        and backend.choose(asked.training_backend, density) == "sparse"
+        asked.method.sparse_from_start
+        and asked.training.model == Training.model
+        and backend.choose(asked.training.training_backend, density) == "sparse"
         and round(density, 9) <= WIDE_DENSITY
     )
-    default = defaults(preset, dataset, asked.method, wide=wide)
-    config = parse_as(Config, argv, default=default)
-    return dataclasses.replace(config, preset=preset, dataset=dataset)
+    default = defaults(preset, dataset, asked.run.method, wide=wide)
+    config, _ = parse_over(argv, default)
+    return config.with_values(preset=preset, dataset=dataset)

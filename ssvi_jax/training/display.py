@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from typing import Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -14,19 +14,18 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ssvi_jax.training.callbacks import Callback, Phase, Session
 
-class Display:
-    """A progress bar over training steps; a context manager.
+
+class Display(Callback):
+    """A progress bar over training steps, with the time left.
 
     Args:
-      total_steps: length of the bar.
-      epochs: for the epoch lines.
       silent: show nothing, as in a process that is not the first of several.
     """
 
-    def __init__(self, total_steps: int, epochs: int, *, silent: bool = False):
-        self._epochs = epochs
-        self._total = total_steps
+    def __init__(self, *, silent: bool = False):
+        self._epochs = 0
         self._step, self._phase_steps, self._phase_seconds = 0, 0, 0.0
         self._started = 0.0
         self.console = Console(highlight=False, soft_wrap=True, quiet=silent)
@@ -41,14 +40,16 @@ class Display:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self._task = self._progress.add_task("compiling", total=total_steps)
+        self._task = self._progress.add_task("compiling", total=None)
 
-    def __enter__(self) -> Self:
+    def begin(self, session: Session, start: Any) -> None:
         """Starts the bar."""
+        del start
+        self._epochs = session.epochs_done(session.total_steps)
+        self._progress.update(self._task, total=session.total_steps)
         self._progress.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Removes the bar."""
         self._progress.stop()
 
@@ -56,7 +57,7 @@ class Display:
         """Prints a line above the bar."""
         self.console.print(text, markup=False)
 
-    def start_phase(self, step: int, num_steps: int) -> None:
+    def before_phase(self, step: int, num_steps: int) -> None:
         """A phase of `num_steps` begins at `step`."""
         self._step, self._phase_steps = step, num_steps
         self._started = time.perf_counter()
@@ -69,8 +70,9 @@ class Display:
             done = self._phase_steps * min(elapsed / self._phase_seconds, 1.0)
             self._progress.update(self._task, completed=int(self._step + done))
 
-    def end_phase(self, event: Mapping[str, float]) -> None:
+    def __call__(self, phase: Phase) -> None:
         """Shows the loss and KL of the phase that ended."""
+        event = phase.metrics
         self._phase_seconds = time.perf_counter() - self._started
         kl = f"  KL {event['kl']:.3g}" if event["kl"] else ""
         self._progress.update(
@@ -83,10 +85,24 @@ class Display:
         """Prints the line of an epoch."""
         val = event["val"]
         kl = f"  KL {phase['kl']:.3g} nats" if phase["kl"] else ""
+        trained = f"  train acc {phase['accuracy']:.3f}" if "accuracy" in phase else ""
         churn = f"  IoU {phase['iou_first']:.2f}" if "iou_first" in phase else ""
         self.say(
             f"epoch {event['epoch']:>3}/{self._epochs}  loss {phase['loss']:.3f}{kl}"
-            f"  train acc {phase['accuracy']:.3f}  val acc {val['accuracy']:.3f}"
+            f"{trained}  val acc {val['accuracy']:.3f}"
             f"  NLL {val['nll']:.3f}  ECE {val['ece']:.3f}{churn}"
             f"  {event['elapsed_seconds'] / 60:.1f} min"
         )
+
+
+class ProgressBar(Display):
+    """A progress bar with loss and time left, for `fit`; and a line a validation."""
+
+    def __call__(self, phase: Phase) -> None:
+        """Moves the bar; prints validation scores, where there are new ones."""
+        super().__call__(phase)
+        scores = phase.metrics.get("validation")
+        if scores is not None:
+            listed = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
+            epoch = phase.session.epochs_done(phase.step)
+            self.say(f"epoch {epoch:>3}/{self._epochs}  {listed}")

@@ -1,16 +1,17 @@
 """Where the training loop gets its examples from: memory, or a stream.
 
-A feed gives data on the device and rows of it, as `methods.Method.step` takes them, for
-any steps: a function of (seed, step), whichever feed it is. From memory it is the whole
+A feed gives data on the device and rows of it, as `Algorithm.step` takes them, for any
+steps: a function of (seed, step), whichever feed it is. From memory it is the whole
 training set and the rows of a phase. A stream cuts the phase into chunks of steps whose
-images fit a budget; the device computes one chunk while the next is read.
+images fit a budget; the device computes one chunk while the next is read. Batches of
+the user's own come in chunks too.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,16 +19,15 @@ import numpy as np
 
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Data, Masks
-from ssvi_jax.data import Dataset, lazy
+from ssvi_jax.data import lazy
 from ssvi_jax.data.batches import batch_indices
 from ssvi_jax.data.stream import Order, Stream
-from ssvi_jax.methods import base
+from ssvi_jax.methods.problem import Algorithm
 from ssvi_jax.training import processes
 from ssvi_jax.training.interrupt import wait
-from ssvi_jax.training.parallel import Devices
-from ssvi_jax.training.presets import ENSEMBLES
-from ssvi_jax.training.run_config import Config
-from ssvi_jax.vi.state import State
+from ssvi_jax.vi import State
+from ssvi_jax.vi.devices import Devices
+from ssvi_jax.vi.inference import num_rows
 
 CHUNK_BYTES = 2**29
 """Of the images of a chunk, unless one batch alone is larger. Up to three chunks are in
@@ -63,7 +63,7 @@ class InMemory:
     """The whole training set on the device.
 
     Attributes:
-      data: images and labels.
+      data: inputs and labels.
       batch_size: examples in a batch.
       seed: the run's seed.
     """
@@ -81,7 +81,7 @@ class InMemory:
         rows = batch_indices(
             step,
             number,
-            num_examples=len(self.data[1]),
+            num_examples=num_rows(self.data),
             batch_size=self.batch_size,
             seed=self.seed,
         )
@@ -96,29 +96,42 @@ class Streamed:
 
     Args:
       images: the training images.
-      config: the run's configuration.
-      num_data: how many of them are used.
+      devices: devices of each process, see `Execution.devices`.
+      parts: parts that a batch is computed in, see `Execution.accumulate`.
+      batch_size: examples in a batch.
+      inner_steps: steps of a phase.
       total_steps: steps of the whole training.
+      num_data: the first training images that are used.
+      seed: the run's seed.
     """
 
     def __init__(
-        self, images: lazy.Images, config: Config, num_data: int, total_steps: int
+        self,
+        images: lazy.Images,
+        *,
+        devices: int,
+        parts: int,
+        batch_size: int,
+        inner_steps: int,
+        total_steps: int,
+        num_data: int,
+        seed: int,
     ):
-        self._devices = Devices(config.devices)
-        self._parts = config.accumulate
-        columns = self._devices.columns(config.batch_size, self._parts)
+        self._devices = Devices(devices)
+        self._parts = parts
+        columns = self._devices.columns(batch_size, parts)
         order = Order(
             columns.tolist(),
             total_steps,
             num_examples=num_data,
-            batch_size=config.batch_size,
-            seed=config.seed,
+            batch_size=batch_size,
+            seed=seed,
         )
-        batch_bytes = config.batch_size * int(np.prod(images.shape[1:]))
-        self._steps = steps_of_a_chunk(config.inner_steps, batch_bytes)
+        batch_bytes = batch_size * int(np.prod(images.shape[1:]))
+        self._steps = steps_of_a_chunk(inner_steps, batch_bytes)
         self._width = len(columns)
         self._image_shape = images.shape[1:]
-        self._open = partial(Stream, images, order, seed=config.seed)
+        self._open = partial(Stream, images, order, seed=seed)
         self._stream = self._open(chunk=self._steps * self._width)
         self._error: InputError | None = None
 
@@ -165,33 +178,135 @@ def steps_of_a_chunk(inner_steps: int, batch_bytes: int) -> int:
     )
 
 
-def of(config: Config, data: Dataset, num_data: int, total_steps: int) -> Feed:
-    """The feed of a data set.
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Training data as batches that are made one after the other.
 
-    Args:
-      config: the run's configuration.
-      data: the data set.
-      num_data: its first training examples that are used.
-      total_steps: steps of the whole training.
+    Attributes:
+      source: an iterable of (inputs, labels) that can be iterated anew every epoch, as
+        a list or a data loader, or a function of the epoch's number, from 0, that
+        returns one; only then may the order differ between epochs. All batches have
+        the same shapes; one that is smaller, as the last of an epoch, is left out.
+      num_data: N, the number of training examples in an epoch.
 
     Raises:
-      InputError: a method that cannot train on a stream.
+      InputError: a source that can be iterated only once.
     """
-    if not isinstance(data.train_images, lazy.Images):
-        images, labels = data.train_images[:num_data], data.train_labels[:num_data]
-        on_device = jnp.asarray(images), jnp.asarray(labels)
-        return InMemory(on_device, config.batch_size, config.seed)
-    if config.method in ENSEMBLES:
-        raise InputError(
-            f"--method: got {config.method} with --dataset {data.name}, allowed: all "
-            f"but {', '.join(ENSEMBLES)}; each of their networks has an order of its "
-            "own, and images that are streamed come in one. Train with several --seed."
-        )
-    return Streamed(data.train_images, config, num_data, total_steps)
+
+    source: Iterable[Any] | Callable[[int], Iterable[Any]]
+    num_data: int
+
+    def __post_init__(self):
+        if isinstance(self.source, Iterator):
+            raise InputError(
+                f"source: got a {type(self.source).__name__}, which ends after an "
+                "epoch; allowed: an iterable that can be iterated again, or a function "
+                "of the epoch that makes one (lambda epoch: loader(epoch))."
+            )
+
+    def epoch(self, number: int) -> Iterator[Any]:
+        """The batches of an epoch."""
+        source = self.source(number) if callable(self.source) else self.source
+        return iter(source)
+
+
+class OfBatches:
+    """A feed from `Batches`.
+
+    To go on at a step, the batches before it in its epoch are drawn and dropped.
+
+    Args:
+      batches: the training data.
+
+    Raises:
+      InputError: no batches, or what is not (inputs, labels).
+    """
+
+    def __init__(self, batches: Batches):
+        self._batches = batches
+        first = _pair(next(batches.epoch(0), None))
+        self._shapes = _shapes(first)
+        self.example = first
+        self.batch_size = num_rows(first)
+        self.steps_per_epoch = max(batches.num_data // self.batch_size, 1)
+        bytes_of = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(first))
+        self._chunk = max(1, CHUNK_BYTES // max(bytes_of, 1))
+        self._next, self._step = self._from(0), 0
+        self._ahead: list[Data] = []
+
+    def chunks(self, step: int, num_steps: int) -> Iterator[Chunk]:
+        """Of as many steps as the budget allows."""
+        for first in range(step, step + num_steps, self._chunk):
+            number = min(self._chunk, step + num_steps - first)
+            yield _stacked(self._take(first, number))
+
+    def batches(self, step: int, number: int) -> Chunk:
+        """The next ones; `chunks` begins with them again."""
+        found = self._take(step, number)
+        self._ahead, self._step = found + self._ahead, step
+        return _stacked(found)
+
+    def close(self) -> None:
+        """There is nothing to stop."""
+
+    def _take(self, step: int, number: int) -> list[Data]:
+        if step != self._step:
+            self._next, self._step, self._ahead = self._from(step), step, []
+        found = self._ahead[:number]
+        self._ahead = self._ahead[number:]
+        found += [next(self._next) for _ in range(number - len(found))]
+        self._step += number
+        return found
+
+    def _from(self, step: int) -> Iterator[Data]:
+        """Batches from a step on, for ever."""
+        epoch, skipped = divmod(step, self.steps_per_epoch)
+        while True:
+            number = 0
+            for batch in self._batches.epoch(epoch):
+                if number == self.steps_per_epoch:
+                    break
+                pair = _pair(batch)
+                if _shapes(pair) != self._shapes:
+                    if num_rows(pair) < self.batch_size:
+                        continue
+                    raise InputError(
+                        f"data: got a batch of {_shapes(pair)} after one of "
+                        f"{self._shapes}, allowed: the same shapes in all."
+                    )
+                number += 1
+                if number > skipped:
+                    yield pair
+            if number < self.steps_per_epoch:
+                raise InputError(
+                    f"data: got {number} whole batches of {self.batch_size} in epoch "
+                    f"{epoch}, needed: {self.steps_per_epoch}, as num_data is "
+                    f"{self._batches.num_data}."
+                )
+            epoch, skipped = epoch + 1, 0
+
+
+def _pair(batch: Any) -> Data:
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        what = "nothing" if batch is None else f"a {type(batch).__name__}"
+        raise InputError(f"data: got {what}, allowed: batches of (inputs, labels).")
+    return batch[0], batch[1]
+
+
+def _shapes(batch: Data) -> list[tuple[int, ...]]:
+    return [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
+
+
+def _stacked(batches: list[Data]) -> Chunk:
+    """Batches as one chunk on the device, and their rows in it."""
+    data = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *batches)
+    size = num_rows(batches[0])
+    rows = np.arange(len(batches) * size, dtype=np.int32)
+    return data, rows.reshape(len(batches), size)
 
 
 def advance(
-    method: base.Method,
+    algorithm: Algorithm,
     state: State,
     masks: Masks,
     feed: Feed,
@@ -202,7 +317,7 @@ def advance(
     """The steps of a phase, chunk by chunk; donates the state.
 
     Args:
-      method: the method.
+      algorithm: the method, built.
       state: the training state.
       masks: the selection.
       feed: the examples.
@@ -217,7 +332,7 @@ def advance(
     for data, rows in feed.chunks(step, num_steps):
         if len(traces) > 1:  # else chunks could pile up in the device's memory
             wait(traces[-2]["loss"], tick)
-        state, trace = method.step(state, masks, data, rows)
+        state, trace = algorithm.step(state, masks, data, rows)
         traces.append(trace)
     wait(traces[-1]["loss"], tick)
     found = jax.device_get(traces)

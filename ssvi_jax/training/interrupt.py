@@ -23,7 +23,7 @@ class Interrupt:
       requested: number of the signal that asked to stop; 0: none has.
     """
 
-    def __init__(self, notify: Callable[[str], None]):
+    def __init__(self, notify: Callable[[str], object] = print):
         self.requested = 0
         self._notify = notify
         self._previous: dict[int, object] = {}

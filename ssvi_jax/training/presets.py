@@ -1,9 +1,11 @@
 """Configurations to start from: by preset or paper, by data set, by method."""
 
+from typing import Any
+
 from ssvi_jax.core.errors import check_choice
-from ssvi_jax.training import registry
+from ssvi_jax.methods import METHODS
 from ssvi_jax.training.recipes import PAPER, RECIPES
-from ssvi_jax.training.run_config import Config
+from ssvi_jax.training.run_config import Config, names_of
 
 PRESETS: dict[str, dict[str, object]] = {
     "paper": PAPER,
@@ -16,7 +18,8 @@ PRESETS: dict[str, dict[str, object]] = {
         "samples": 3,
     },
 }
-"""Preset → what it changes in `Config`. `paper` is the authors' code (Li et al.)."""
+"""Preset → what it changes of a configuration. `paper` is the authors' code (Li et
+al.). Settings that a method does not have are left out."""
 
 DIGITS: dict[str, dict[str, object]] = {
     "paper": {"batch_size": 64, "inner_steps": 20},
@@ -24,20 +27,6 @@ DIGITS: dict[str, dict[str, object]] = {
     "smoke": {"train_size": 0, "batch_size": 64, "epochs": 4},
 }
 """What the presets change besides on the embedded digits, 1,797 images of 8 × 8."""
-
-RANK1_METHODS = registry.reading("factors")
-"""Methods whose K members share kernels up to rank-1 factors."""
-
-ENSEMBLES = registry.reading("networks")
-"""Methods that train K networks of their own."""
-
-SPARSE_FROM_START = tuple(
-    name for name, entry in registry.METHODS.items() if entry.sparse_from_start
-)
-"""Methods that keep `1 - sparsity` of the weights from the first step on."""
-
-METHODS = {name: entry.changes for name, entry in registry.METHODS.items()}
-"""What a method changes besides."""
 
 WIDE_LAPTOP: dict[str, object] = {"width": 3.0, "epochs": 26}
 """What `laptop` changes besides, on larger images, where the sparse kernels compute its
@@ -60,16 +49,19 @@ def defaults(preset: str, dataset: str, method: str, *, wide: bool = False) -> C
       wide: whether `WIDE_LAPTOP` applies to the laptop preset.
 
     Raises:
-      InputError: unknown preset.
+      InputError: unknown preset or method.
     """
-    check_choice("--preset", preset, (*PRESETS, *RECIPES))
+    check_choice("preset", preset, (*PRESETS, *RECIPES))
+    check_choice("method", method, METHODS)
     recipe = RECIPES.get(preset)
-    values = dict(recipe.training if recipe else PRESETS[preset])
+    values: dict[str, Any] = dict(recipe.training if recipe else PRESETS[preset])
     if dataset == "digits":
         values |= DIGITS.get(preset, DIGITS["paper"])
     elif preset == "laptop" and wide:
         values |= WIDE_LAPTOP
-    values |= METHODS.get(method, {})
+    values |= METHODS[method].defining()
     if recipe and method == recipe.method:
         values |= recipe.own
-    return Config(preset=preset, dataset=dataset, method=method, **values)  # type: ignore[arg-type]
+    known = names_of(METHODS[method])
+    own = {name: value for name, value in values.items() if name in known}
+    return Config.of({**own, "preset": preset, "dataset": dataset, "method": method})

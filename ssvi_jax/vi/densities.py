@@ -14,13 +14,10 @@ Rules:
 Density is the kept fraction, sparsity is 1 − density.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from ssvi_jax.core.errors import InputError, check_choice, check_fraction
-from ssvi_jax.io import json_text
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Kernel path → full shape, in the order in which the network applies them."""
@@ -165,25 +162,3 @@ RULES: dict[str, Callable[[Shapes, float], dict[str, int]]] = {
     "er": _er,
     "erk": _erk,
 }
-
-
-def read_densities(rule: str) -> str | dict[str, float]:
-    """A density rule's name, or the content of the JSON file it names.
-
-    Raises:
-      InputError: neither a rule nor a readable JSON object of numbers.
-    """
-    if not rule.endswith(".json"):
-        return rule
-    try:
-        values = json_text.parse(Path(rule).read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"--densities: cannot read {rule}: {error}") from error
-    if not isinstance(values, dict) or not all(
-        type(value) in (int, float) for value in values.values()
-    ):
-        raise InputError(
-            f"--densities: got {json.dumps(values)[:100]} in {rule}, allowed: a JSON "
-            "object that maps kernel paths to densities in (0, 1]."
-        )
-    return values

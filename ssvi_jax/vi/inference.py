@@ -15,7 +15,7 @@ Only jax, optax and numpy are imported here; a model is any `types.ApplyFn`.
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,6 @@ from ssvi_jax.core.types import (
     ApplyFn,
     Augment,
     Data,
-    LogLikelihood,
     Masks,
     ModelState,
     Params,
@@ -40,10 +39,9 @@ from ssvi_jax.ops import accumulate, shard
 from ssvi_jax.vi import likelihoods, priors
 from ssvi_jax.vi import masks as masks_lib
 from ssvi_jax.vi import posterior as posterior_lib
+from ssvi_jax.vi.execution import Execution
 from ssvi_jax.vi.forward import forward
 from ssvi_jax.vi.state import State, Trainable
-
-T = TypeVar("T")
 
 ESTIMATORS = ("local_reparam", "flipout", "weight_sample")
 
@@ -52,11 +50,11 @@ DEFAULT_PRIOR = priors.GaussianPrior(std=0.1)
 _GROWTH_STREAM = 0x67726F77  # separates growth from training in the key of one step
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class VI:
     """Mean-field variational inference on the coordinates that masks select.
 
-    On one device; `parallel.ShardedVI` is the same on several.
+    Two of equal values share their compiled programs.
 
     Attributes:
       apply_fn: the network (see `adapters` for Flax models).
@@ -64,17 +62,16 @@ class VI:
       num_data: N, the number of training examples.
       prior: prior of every selected weight.
       estimator: "local_reparam", "flipout" or "weight_sample" (see `forward`).
-      backend: "xla" or "sparse" (see `ops.backend.choose`).
       kl_weight: step → β_t (dimensionless), inside jit.
       augment: random transformation of a training batch, inside jit.
-      log_likelihood: log p(y|x,θ) per example, in nats.
+      likelihood: log p(y | output); a function of output and labels is taken too.
       is_bayesian: which parameters get a posterior; the rest is deterministic.
       params_kl: added to the KL, where the network's parameters are those of
         distributions that it draws from itself (see `rank1`).
-      accumulate: parts that a batch is computed in (see `accumulate`); 1: at once.
+      execution: what multiplies, on which devices, in how many parts.
 
     Raises:
-      InputError: an unknown estimator, or N or a number of parts that is not positive.
+      InputError: an unknown estimator, or N that is not positive.
     """
 
     apply_fn: ApplyFn
@@ -82,18 +79,20 @@ class VI:
     num_data: int
     prior: priors.Prior = DEFAULT_PRIOR
     estimator: str = "local_reparam"
-    backend: str = "xla"
     kl_weight: Callable[[jax.Array], jax.typing.ArrayLike] = lambda step: 1.0
     augment: Augment | None = None
-    log_likelihood: LogLikelihood = likelihoods.categorical_log_likelihood
+    likelihood: likelihoods.LikelihoodLike = likelihoods.Categorical()  # noqa: RUF009
     is_bayesian: trees.Predicate = trees.is_kernel
     params_kl: ParamsKL | None = None
-    accumulate: int = 1
+    execution: Execution = Execution()  # noqa: RUF009 (immutable)
 
     def __post_init__(self):
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_positive("num_data", self.num_data)
-        check_positive("accumulate", self.accumulate)
+
+    def log_prob(self, output: Any, labels: Any) -> jax.Array:
+        """Log p(y | output) of each example ``[batch]``, in nats."""
+        return likelihoods.as_likelihood(self.likelihood).log_prob(output, labels)
 
     def kernel_shapes(self, params: Params) -> dict[str, tuple[int, ...]]:
         """Path → full shape of every kernel that gets a posterior."""
@@ -159,8 +158,8 @@ class VI:
 
         Returns:
           (loss, (metrics, new running statistics)); metrics are scalars: loss, nll
-          (nats per example), kl (nats, total), kl_weight (β_t / N), accuracy (fraction;
-          of integer labels, else NaN).
+          (nats per example), kl (nats, total), kl_weight (β_t / N), and those of the
+          likelihood, as accuracy (a fraction).
         """
         x, labels = batch
         weights = Weights(*trainable, model_state)
@@ -173,9 +172,9 @@ class VI:
             key=key_noise,
             estimator=self.estimator,
             train=True,
-            backend=self.backend,
+            backend=self.execution.multiplies(self.apply_fn, subspace),
         )
-        nll = -jnp.mean(self.log_likelihood(output, labels))
+        nll = -jnp.mean(self.log_prob(output, labels))
         kl = self._kl(trainable, key_prior)
         kl_weight = jnp.asarray(self.kl_weight(step)) / self.num_data
         loss = nll + kl_weight * kl
@@ -184,7 +183,7 @@ class VI:
             "nll": nll,
             "kl": kl,
             "kl_weight": kl_weight,
-            "accuracy": likelihoods.accuracy(output, labels),
+            **likelihoods.as_likelihood(self.likelihood).metrics(output, labels),
         }
         return loss, (metrics, model_state)
 
@@ -231,7 +230,7 @@ class VI:
             )
 
         grads, (metrics, model_state) = shard.mean(
-            accumulate.mean(found, batch, self.accumulate)
+            accumulate.mean(found, batch, self.execution.accumulate)
         )
         updates, opt_state = self.tx.update(grads, state.opt_state, trainable)
         trainable = cast(Trainable, optax.apply_updates(trainable, updates))
@@ -255,14 +254,14 @@ class VI:
         Returns:
           The new state and metrics of shape ``[M]`` (see `negative_elbo`).
         """
-        check_rows("batch_index", batch_index, len(data[1]))
+        check_rows("batch_index", batch_index, num_rows(data))
         subspace = masks_lib.to_subspace(masks, state.posterior)
-        operands = self.placed(state, subspace, data, batch_index)
-        return self.local(self._scan(*operands))
+        operands = self.execution.placed(state, subspace, data, batch_index)
+        return self.execution.local(self._scan(*operands))
 
     @partial(jax.jit, static_argnames="self", donate_argnames="state")
     def _scan(self, state, subspace, data, batch_index):
-        steps = self.over_devices(self.steps)
+        steps = self.execution.over_devices(self.steps)
         return steps(state, subspace, data, batch_index)
 
     def steps(
@@ -271,7 +270,7 @@ class VI:
         """What `inner_loop` does; pure, to be called inside jit."""
 
         def body(state, rows):
-            return self.update(state, subspace, (data[0][rows], data[1][rows]))
+            return self.update(state, subspace, rows_of(data, rows))
 
         return jax.lax.scan(body, state, batch_index)
 
@@ -297,14 +296,14 @@ class VI:
           Path → float32 array of the kernel's full shape.
         """
         estimator = "mean" if at_mean else self.estimator
-        check_rows("batch_index", batch_index, len(data[1]))
+        check_rows("batch_index", batch_index, num_rows(data))
         subspace = masks_lib.to_subspace(masks, state.posterior)
-        operands = self.placed(state, subspace, data, batch_index)
-        return self.local(self._dense_gradient(*operands, estimator))
+        operands = self.execution.placed(state, subspace, data, batch_index)
+        return self.execution.local(self._dense_gradient(*operands, estimator))
 
     @partial(jax.jit, static_argnames=("self", "estimator"))
     def _dense_gradient(self, state, subspace, data, batch_index, estimator):
-        growth = self.over_devices(partial(self.growth, estimator=estimator))
+        growth = self.execution.over_devices(partial(self.growth, estimator=estimator))
         return growth(state, subspace, data, batch_index)
 
     def growth(
@@ -322,7 +321,7 @@ class VI:
 
         def loss(probes, rows, key):
             key_augment, key_forward = jax.random.split(key)
-            x = data[0][rows]
+            x, labels = rows_of(data, rows)
             if self.augment is not None:
                 x = self.augment(x, key_augment)
             output, _ = forward(
@@ -334,45 +333,39 @@ class VI:
                 estimator=estimator,
                 train=True,
                 probes=probes,
-                backend=self.backend,
+                backend=self.execution.multiplies(self.apply_fn, subspace),
             )
-            return -jnp.mean(self.log_likelihood(output, data[1][rows]))
+            return -jnp.mean(self.log_prob(output, labels))
 
         number, size = batch_index.shape
-        parts = accumulate.cut(size, self.accumulate)
+        num_parts = self.execution.accumulate
+        parts = accumulate.cut(size, num_parts)
 
         def body(total, item):
             rows, i = item
-            with shard.part(i % self.accumulate, self.accumulate):
-                batch_key = jax.random.fold_in(key, i // self.accumulate)
+            with shard.part(i % num_parts, num_parts):
+                batch_key = jax.random.fold_in(key, i // num_parts)
                 grads = jax.grad(loss)(zeros, rows, batch_key)
             return jax.tree.map(jnp.add, total, grads), None
 
         zeros = {path: jnp.zeros(shape) for path, shape in subspace.shapes}
-        number *= self.accumulate
+        number *= num_parts
         rows = batch_index.reshape(number, parts[1])
         total, _ = jax.lax.scan(body, zeros, (rows, jnp.arange(number)))
         return jax.tree.map(lambda g: jnp.abs(g) / number, shard.mean(total))
-
-    def placed(
-        self, state: T, subspace: Subspace, data: Data, batch_index: np.ndarray
-    ) -> tuple[T, Subspace, Data, jax.typing.ArrayLike]:
-        """The operands where `over_devices` wants them; here, where they are."""
-        return state, subspace, data, batch_index
-
-    def over_devices(self, function: Callable[..., T]) -> Callable[..., T]:
-        """A function of such operands on what it runs on; inside jit. Here, itself.
-
-        What it returns must be the same for every part of a batch.
-        """
-        return function
-
-    def local(self, tree: T) -> T:
-        """What such a function returned, as ordinary arrays."""
-        return tree
 
     def sample(self, state: State, masks: Masks, key: jax.Array) -> Params:
         """Full parameters with one draw of the posterior; pruned weights are 0."""
         subspace = masks_lib.to_subspace(masks, state.posterior)
         draws = posterior_lib.sample(state.posterior, subspace, key)
         return trees.merge(state.params, draws)
+
+
+def num_rows(data: Data) -> int:
+    """n, the number of examples."""
+    return len(jax.tree.leaves(data)[-1])
+
+
+def rows_of(data: Data, rows: jax.Array) -> Data:
+    """The examples at these rows; inputs and labels may be pytrees."""
+    return jax.tree.map(lambda leaf: leaf[rows], data)

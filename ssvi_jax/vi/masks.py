@@ -1,5 +1,6 @@
 """Masks: which weights belong to the subspace (basis selection γ), on the host."""
 
+import math
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -114,6 +115,12 @@ def sparsity(masks: Masks, *, prunable_only: bool = False) -> float:
     total = sum(mask.size for mask in chosen)
     kept = sum(int(np.count_nonzero(mask)) for mask in chosen)
     return 1.0 - kept / total if total else 0.0
+
+
+def sizes(subspace: Subspace) -> tuple[int, int]:
+    """How many weights all kernels have, and how many of them are selected."""
+    total = sum(math.prod(shape) for _, shape in subspace.shapes)
+    return total, sum(index.shape[-1] for index in subspace.index.values())
 
 
 def overlap(a: Masks, b: Masks) -> float:

@@ -1,8 +1,12 @@
-"""Predictions with uncertainty from posterior samples and from the mean network."""
+"""Forward passes of posterior samples and of the mean network, and their average.
+
+`predict` is for classifiers. `passes` gives what any likelihood keeps of each pass, of
+which `predictions.of` makes a prediction.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +19,8 @@ from ssvi_jax.ops import backend as backend_lib
 from ssvi_jax.ops import fuse_prediction
 from ssvi_jax.vi import masks as masks_lib
 from ssvi_jax.vi import posterior as posterior_lib
+from ssvi_jax.vi.execution import backend_of
+from ssvi_jax.vi.likelihoods import Categorical, Likelihood
 
 AVERAGES = ("probabilities", "logits")
 """What a prediction averages: "probabilities" is the posterior predictive."""
@@ -43,12 +49,12 @@ def predict(
     apply_fn: ApplyFn,
     weights: Weights,
     masks: Masks | Subspace,
-    x: np.ndarray,
+    x: Any,
     *,
     key: jax.Array,
     num_samples: int = 10,
     batch_size: int = 500,
-    backend: str = "xla",
+    backend: str = "auto",
     average: str = "probabilities",
 ) -> Prediction:
     """Predicts with `num_samples` draws of every member's weights and with their mean.
@@ -62,7 +68,8 @@ def predict(
       weights: posterior, deterministic parameters, running statistics.
       masks: the selection that the posterior is packed by, or its `masks.to_subspace`,
         made once for many predictions.
-      x: inputs ``[n, ...]`` in whatever form `apply_fn` takes.
+      x: inputs ``[n, ...]`` in whatever form `apply_fn` takes; a pytree of such arrays
+        where it takes one.
       key: random key of the draws.
       num_samples: S, at least 1; where nothing is random a member is drawn once.
       batch_size: inputs per call; the result does not depend on it beyond rounding.
@@ -72,7 +79,7 @@ def predict(
 
     Raises:
       InputError: no inputs, masks that do not fit the posterior, `num_samples` below 1,
-        an unknown average, or logits that are not finite.
+        an unknown average, one logit only, or logits that are not finite.
     """
     _check_settings(num_samples, batch_size, average)
     log_probs_of = _Passes(apply_fn, weights, masks, x, batch_size, backend)
@@ -91,12 +98,12 @@ def predict_samples(
     apply_fn: ApplyFn,
     weights: Weights,
     masks: Masks | Subspace,
-    x: np.ndarray,
+    x: Any,
     *,
     key: jax.Array,
     num_samples: int = 10,
     batch_size: int = 500,
-    backend: str = "xla",
+    backend: str = "auto",
     average: str = "probabilities",
 ) -> tuple[np.ndarray, np.ndarray]:
     """`mc_probs` and `sample_entropy` of `predict`, without the passes of the means.
@@ -116,6 +123,41 @@ def predict_samples(
     return mc_probs.astype(np.float32), entropies.astype(np.float32)
 
 
+def passes(
+    apply_fn: ApplyFn,
+    weights: Weights,
+    masks: Masks | Subspace,
+    x: Any,
+    *,
+    likelihood: Likelihood,
+    key: jax.Array | None,
+    num_samples: int = 10,
+    batch_size: int = 500,
+    backend: str = "auto",
+) -> Iterator[Any]:
+    """What a likelihood keeps of every forward pass, in float64, member by member.
+
+    Args:
+      apply_fn: see `predict`, as are the others.
+      weights: likewise.
+      masks: likewise.
+      x: likewise.
+      likelihood: of the labels; see `Likelihood.features`.
+      key: random key of the draws; None: each member at its mean.
+      num_samples: draws of each member; where nothing is random there is one.
+      batch_size: see `predict`.
+      backend: likewise.
+
+    Yields:
+      Arrays ``[n, ...]``.
+    """
+    _check_settings(num_samples, batch_size, "probabilities")
+    of = _Passes(apply_fn, weights, masks, x, batch_size, backend, likelihood)
+    if key is None or not is_random(apply_fn, weights):
+        key, num_samples = None, 1
+    yield from _draws(of, num_members(apply_fn), num_samples, key)
+
+
 def _check_settings(num_samples: int, batch_size: int, average: str) -> None:
     if num_samples < 1 or batch_size < 1:
         raise InputError(
@@ -125,12 +167,12 @@ def _check_settings(num_samples: int, batch_size: int, average: str) -> None:
 
 
 def _draws(
-    log_probs_of: "_Passes", members: int, num_samples: int, key: jax.Array | None
-) -> Iterator[np.ndarray]:
+    of: "_Passes", members: int, num_samples: int, key: jax.Array | None
+) -> Iterator[Any]:
     """The passes of all samples, member by member; with no key those of the means."""
     for i in range(members * num_samples):
         drawn_by = None if key is None else jax.random.fold_in(key, i)
-        yield log_probs_of(i // num_samples, drawn_by)
+        yield of(i // num_samples, drawn_by)
 
 
 def num_members(apply_fn: ApplyFn) -> int:
@@ -166,10 +208,10 @@ def predict_mean(
     apply_fn: ApplyFn,
     weights: Weights,
     masks: Masks | Subspace,
-    x: np.ndarray,
+    x: Any,
     *,
     batch_size: int = 500,
-    backend: str = "xla",
+    backend: str = "auto",
     average: str = "probabilities",
 ) -> np.ndarray:
     """`Prediction.mean_probs` in float64, without any draw."""
@@ -207,9 +249,9 @@ def _one(apply_fn, weights, subspace, member, key):
     return apply_fn.one(weights, subspace, member, key)
 
 
-@partial(jax.jit, static_argnums=0)
-def _batch_log_probs(apply_fn, params, kernels, model_state, x):
-    def logits_of(params, kernels, model_state, x):
+@partial(jax.jit, static_argnums=(0, 1))
+def _batch_features(apply_fn, likelihood, params, kernels, model_state, x):
+    def output_of(params, kernels, model_state, x):
         options = {"kernels": kernels} if kernels else {}
         key = jax.random.key(0)
         return apply_fn(params, model_state, x, train=False, key=key, **options)[0]
@@ -218,35 +260,64 @@ def _batch_log_probs(apply_fn, params, kernels, model_state, x):
         # Where every layer takes its packed kernel, XLA drops the full ones.
         params = trees.merge(params, posterior_lib.full_kernels(kernels))
         folded = partial(
-            fuse_prediction.evaluate, logits_of, params, kernels, model_state
+            fuse_prediction.evaluate, output_of, params, kernels, model_state
         )
-        logits = _in_parts(folded, x)
+        output = _in_parts(folded, x)
     else:
-        logits = logits_of(params, None, model_state, x)
-    return jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+        output = output_of(params, None, model_state, x)
+    return likelihood.features(output)
 
 
-def _in_parts(fn: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+def _in_parts(fn: Callable[[Any], Any], x: Any) -> Any:
     """``fn(x)``, 32 inputs at a time.
 
     The activations of a part stay in the cache, and its memory is the next one's: XLA
     takes fresh pages from the system for every run of a program.
     """
-    size, num_parts = 32, -(-len(x) // 32)
-    if len(x) < 2 * size:
+    number = num_inputs(x)
+    size, num_parts = 32, -(-number // 32)
+    if number < 2 * size:
         return fn(x)
-    widths = [(0, num_parts * size - len(x)), *[(0, 0)] * (x.ndim - 1)]
-    parts = jnp.pad(x, widths, mode="edge").reshape(num_parts, size, *x.shape[1:])
-    out = jax.lax.map(fn, parts)
-    return out.reshape(-1, *out.shape[2:])[: len(x)]
+
+    def cut(leaf):
+        widths = [(0, num_parts * size - number), *[(0, 0)] * (leaf.ndim - 1)]
+        padded = jnp.pad(leaf, widths, mode="edge")
+        return padded.reshape(num_parts, size, *leaf.shape[1:])
+
+    out = jax.lax.map(fn, jax.tree.map(cut, x))
+    return jax.tree.map(lambda o: o.reshape(-1, *o.shape[2:])[:number], out)
+
+
+def num_inputs(x: Any) -> int:
+    """N of inputs ``[n, ...]``, an array or a pytree of arrays.
+
+    Raises:
+      InputError: no inputs, or arrays that have different numbers of them.
+    """
+    lengths = {len(leaf) for leaf in jax.tree.leaves(x)}
+    if len(lengths) != 1 or 0 in lengths:
+        raise InputError(
+            f"x: got {'inputs of lengths ' if lengths - {0} else 'no inputs '}"
+            f"{sorted(lengths - {0}) or ''}, allowed: arrays of equal length, at least "
+            "one input."
+        )
+    return lengths.pop()
 
 
 class _Passes:
     """The forward passes of one network on the same inputs."""
 
-    def __init__(self, apply_fn, weights, masks, x, batch_size, backend):
-        if len(x) == 0:
-            raise InputError("x: got no inputs, allowed: an array of at least one.")
+    def __init__(
+        self,
+        apply_fn,
+        weights,
+        masks,
+        x,
+        batch_size,
+        backend,
+        likelihood: Likelihood = Categorical(),  # noqa: B008 (immutable)
+    ):
+        self._number = num_inputs(x)
         self._apply_fn = apply_fn
         self._weights = weights
         if not isinstance(masks, Subspace):
@@ -254,11 +325,12 @@ class _Passes:
         masks_lib.check_fits(masks, weights.posterior)
         self._subspace = masks
         self._x = x
-        self._batch_size = min(batch_size, len(x))
-        self._backend = backend
+        self._batch_size = min(batch_size, self._number)
+        self._backend = backend_of(backend, apply_fn, masks)
+        self._likelihood = likelihood
 
-    def __call__(self, member: int, key: jax.Array | None) -> np.ndarray:
-        """Float64 log-probabilities ``[n, classes]``, batch by batch.
+    def __call__(self, member: int, key: jax.Array | None) -> Any:
+        """The likelihood's features ``[n, ...]`` in float64, batch by batch.
 
         One draw of the member with the key, or its mean without. The last batch is
         filled up by repetition so that only one shape is compiled.
@@ -272,25 +344,39 @@ class _Passes:
         params = weights.params
         if self._backend != "sparse":
             params, kernels = trees.merge(params, _full_kernels(kernels)), None
-        parts, x, size = [], self._x, self._batch_size
-        for start in range(0, len(x), size):
-            rows = np.minimum(np.arange(start, start + size), len(x) - 1)
-            log_probs = _batch_log_probs(
+        parts, size, number = [], self._batch_size, self._number
+        for start in range(0, number, size):
+            rows = np.minimum(np.arange(start, start + size), number - 1)
+            found = _batch_features(
                 self._apply_fn,
+                self._likelihood,
                 params,
                 kernels,
                 weights.model_state,
-                jnp.asarray(x[rows]),
+                jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf[rows]), self._x),
             )
-            parts.append(np.asarray(log_probs, np.float64)[: len(x) - start])
-        return _checked(np.concatenate(parts))
+            left = number - start
+            parts.append(
+                jax.tree.map(lambda a, n=left: np.asarray(a, np.float64)[:n], found)
+            )
+        whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        return _checked(whole, isinstance(self._likelihood, Categorical))
 
 
-def _checked(log_probs: np.ndarray) -> np.ndarray:
-    good = np.isfinite(np.exp(log_probs)).all(axis=-1)
-    if not good.all():
-        raise InputError(
-            f"prediction: input {int(np.argmin(good))} got a probability that is not "
-            "finite; look for NaN in the input or in the model's weights."
-        )
-    return log_probs
+def _checked(features: Any, are_log_probs: bool) -> Any:
+    for leaf in jax.tree.leaves(features):
+        if are_log_probs and leaf.shape[-1] < 2:
+            raise InputError(
+                f"prediction: got outputs {list(leaf.shape)}, one logit each, of which "
+                "a softmax is always 1; allowed: a logit for each class, or another "
+                "likelihood (Bernoulli, Normal, Poisson)."
+            )
+        values = np.exp(leaf) if are_log_probs else leaf
+        good = np.isfinite(values).reshape(len(leaf), -1).all(axis=-1)
+        if not good.all():
+            what = "a probability" if are_log_probs else "an output"
+            raise InputError(
+                f"prediction: input {int(np.argmin(good))} got {what} that is not "
+                "finite; look for NaN in the input or in the model's weights."
+            )
+    return features

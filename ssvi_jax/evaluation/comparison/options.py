@@ -6,19 +6,14 @@ Imports nothing heavy, so that a command line can be parsed and refused at once.
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any
 
 import tyro
 
-from ssvi_jax.core import command
 from ssvi_jax.core.errors import InputError, check_choice, check_positive
-from ssvi_jax.training import presets
+from ssvi_jax.methods import METHODS, SSVI
+from ssvi_jax.training import cli, presets
 from ssvi_jax.training.run_config import Config
-
-METHODS: tuple[str, ...] = get_args(
-    next(field.type for field in dataclasses.fields(Config) if field.name == "method")
-)
-"""Every method that `Config` knows, in its order."""
 
 DENSE: dict[str, object] = {"sparsity": 0.0, "replacement_rate": 0.0}
 """What makes SSVI variational inference on all weights."""
@@ -29,7 +24,7 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "vi_flipout": ("ssvi", {**DENSE, "estimator": "flipout"}),
     "rank1_sparse": ("rank1", {"sparsity": None}),
 }
-"""Name in a comparison → method, and the fields of `Config` that make it another one;
+"""Name in a comparison → method, and the settings that make it another one;
 None: not the method's own value, but what all sparse methods have."""
 
 NAMES = (*METHODS, *VARIANTS)
@@ -119,13 +114,13 @@ def configure(
 ) -> tuple[Config, list[str]]:
     """The configuration of one run: defaults, then flags.
 
-    What `presets.METHODS` and `VARIANTS` give a method defines it (a deterministic
+    What `Method.defining` and `VARIANTS` give a method defines it (a deterministic
     network has no sparsity) and stays, whatever the flags. All methods train the
     preset's network for the preset's epochs: `laptop` is never widened here, so that
     what differs is the method.
 
     Args:
-      flags: flags of `Config` for all runs.
+      flags: flags of experiments/cifar10.py for all runs.
       method: the run's method, one of `NAMES`.
       seed: its seed.
       preset: the preset's own name.
@@ -133,31 +128,32 @@ def configure(
       out: folder of the comparison.
 
     Returns:
-      The configuration, and the flags that the method's definition kept from it.
+      The configuration, and the settings that the method's definition kept from it,
+      or that it does not have.
 
     Raises:
       InputError: a flag that the comparison sets itself, or a bad value.
     """
     base, changes = VARIANTS.get(method, (method, {}))
-    own = {**presets.METHODS.get(base, {}), **changes}
-    shared = {name: getattr(Config, name) for name in own if own[name] is None}
+    own: dict[str, Any] = {**METHODS[base].defining(), **changes}
+    shared = {name: getattr(SSVI, name) for name in own if own[name] is None}
     own = {name: value for name, value in own.items() if value is not None}
-    default = dataclasses.replace(
-        presets.defaults(preset, dataset, base),
+    default = presets.defaults(preset, dataset, base).with_values(
         **{"figures": False, **shared, **own},
         seed=seed,
         out=out / "runs" / f"{method}-{seed}",
     )
-    given = command.parse_as(Config, flags, default=default)
+    given, foreign = cli.parse_over(flags, default)
     for name, instead in (("method", "--methods"), ("seed", "--seeds")):
-        if getattr(given, name) != getattr(default, name):
+        if getattr(given.run, name) != getattr(default.run, name):
             raise InputError(
                 f"--{name}: a comparison has several; leave it out and give {instead}."
             )
-    if given.resume:
+    if given.run.resume:
         raise InputError(
             "--resume: a comparison always continues what is in --out; leave it out."
         )
-    kept = [name for name, value in own.items() if getattr(given, name) != value]
-    changes = {**own, "preset": preset, "dataset": dataset}
-    return dataclasses.replace(given, **changes), kept
+    values = given.values()
+    kept = [name for name, value in own.items() if values[name] != value]
+    kept += foreign
+    return given.with_values(**own, preset=preset, dataset=dataset), kept

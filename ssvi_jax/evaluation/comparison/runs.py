@@ -25,7 +25,7 @@ from ssvi_jax.evaluation.shift.inputs import Inputs
 from ssvi_jax.evaluation.shift.options import ShiftConfig
 from ssvi_jax.io import json_text, run_files
 from ssvi_jax.io.run_log import RunLog
-from ssvi_jax.training import loop
+from ssvi_jax.training import train
 from ssvi_jax.training.run_config import Config
 from ssvi_jax.vi.predictive import backend_for, predict
 
@@ -79,15 +79,15 @@ def check_same(configs: Iterable[Config]) -> None:
             continue
         try:
             saved = json_text.parse(path.read_bytes())["config"]
-            before = {**Config().as_dict(), **saved}
+            before = {**Config.of({"method": config.run.method}).as_dict(), **saved}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: damaged ({error}); delete the folder to train it again."
             ) from error
         unlike = [
-            f"{name}: {str(before[name])[:100]} there, now {value}"
+            f"{name}: {str(before.get(name))[:100]} there, now {value}"
             for name, value in config.as_dict().items()
-            if name not in MAY_DIFFER and before[name] != value
+            if name not in MAY_DIFFER and before.get(name) != value
         ]
         if unlike:
             raise InputError(
@@ -123,8 +123,8 @@ def run_all(
             if signal := train_run(config, inputs.data):
                 return Outcome(runs, failures, signal)
             shift = evaluate_run(config, options, inputs)
-            name = folder.name.removesuffix(f"-{config.seed}")
-            runs.append(Run(name, config.seed, values(folder, shift)))
+            name = folder.name.removesuffix(f"-{config.run.seed}")
+            runs.append(Run(name, config.run.seed, values(folder, shift)))
         except Exception as error:  # another method may do better
             if isinstance(error, InputError):
                 refused.append(error)
@@ -151,14 +151,17 @@ def train_run(config: Config, data: Dataset) -> int:
         if log.has_summary:
             return 0
         data = shifted.corrupt_training(
-            data, config.train_corruption, config.train_severity, seed=config.seed
+            data,
+            config.data.train_corruption,
+            config.data.train_severity,
+            seed=config.run.seed,
         )
         started = log.has_run or (log.folder / "checkpoints").exists()
-        trained = loop.train(replace(config, resume=started), data, log)
+        trained = train.train(config.with_values(resume=started), data, log)
         if trained.signal:
             return trained.signal
         results.finish(config, data, trained, log)
-        if config.figures:
+        if config.run.figures:
             figures.make_figures(log.folder)
     return 0
 
@@ -180,7 +183,7 @@ def evaluate_run(config: Config, options: Comparison, inputs: Inputs) -> dict[st
         corruptions_dir=options.corruptions_dir,
         ood=options.ood,
         images=options.images,
-        samples=config.samples,
+        samples=config.run.samples,
     )
     try:
         log = shift_run.open_folder(shift, sources)
@@ -190,7 +193,9 @@ def evaluate_run(config: Config, options: Comparison, inputs: Inputs) -> dict[st
     if not done.exists():
         model = subjects.load(sources[0], inputs.data)
         shift_run.evaluate(shift, [model], inputs, log)
-        log.write_json(done.name, time_prediction(model, inputs.data, config.samples))
+        log.write_json(
+            done.name, time_prediction(model, inputs.data, config.run.samples)
+        )
     (entry,) = _read(log.folder / "results.json")["runs"]
     return {**entry, **_read(done)}
 
@@ -260,8 +265,8 @@ def values(folder: Path, shift: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _folder(config: Config) -> Path:
-    assert config.out is not None, "a comparison gives every run its folder"
-    return config.out
+    assert config.run.out is not None, "a comparison gives every run its folder"
+    return config.run.out
 
 
 def _read(path: Path) -> dict[str, Any]:

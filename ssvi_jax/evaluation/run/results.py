@@ -15,11 +15,9 @@ from ssvi_jax.io.run_log import RunLog
 from ssvi_jax.metrics import cost, detection, diversity
 from ssvi_jax.networks import network as network_lib
 from ssvi_jax.networks.adapters import Layer
-from ssvi_jax.training import registry
-from ssvi_jax.training.loop import Progress, Trained
 from ssvi_jax.training.run_config import NOT_COMPARED, Config
+from ssvi_jax.training.train import Progress, Trained
 from ssvi_jax.vi import masks as masks_lib
-from ssvi_jax.vi import posterior, schedules
 from ssvi_jax.vi.predictive import (
     Prediction,
     backend_for,
@@ -47,38 +45,39 @@ def finish(config: Config, data: Dataset, trained: Trained, log: RunLog) -> dict
     """
     weights, masks = trained.progress.state.weights, trained.progress.masks
     sampled = has_samples(trained.network, weights)
-    key = jax.random.fold_in(jax.random.key(config.seed), trained.step)
+    key = jax.random.fold_in(jax.random.key(config.run.seed), trained.step)
     members = trained.network.num_members
     test = _predict(trained.network, weights, masks, data.test_images, config, key)
     val = _predict(trained.network, weights, masks, data.val_images, config, key)
     log.write_arrays(
         "predictions.npz", {**_arrays(test, sampled), "labels": data.test_labels}
     )
+    looked = "for curves too" if config.run.test_every else "once, at the end"
     summary = {
         "dataset": data.name,
         "data_source": data.source,
-        "method": config.method,
-        "model": config.model,
-        "width": config.width,
-        "seed": config.seed,
-        "preset": config.preset,
+        "method": config.run.method,
+        "model": config.training.model,
+        "width": config.training.width,
+        "seed": config.run.seed,
+        "preset": config.run.preset,
         "step": trained.step,
         "train_minutes": trained.seconds / 60,
-        "backend": backend_for(masks, config.training_backend),
+        "backend": backend_for(masks, config.training.training_backend),
         "platform": jax.default_backend(),
-        "samples": config.samples if is_random(trained.network, weights) else None,
+        "samples": config.run.samples if is_random(trained.network, weights) else None,
         "members": members if members > 1 else None,
         **sizes(
             trained.progress,
             trained.problem.layers,
-            dense_first=config.prune_at > 0,
+            dense_first=trained.algorithm.prune_step > 0,
         ),
         **costs(config, trained),
         "test": scores(test, sampled, data.test_labels),
         "diversity": diversity.diversity(test.member_probs) if members > 1 else None,
         **_corrupted(config, data, trained, key),
         "val": scores(val, sampled, data.val_labels),
-        "test_evaluated": "for curves too" if config.test_every else "once, at the end",
+        "test_evaluated": looked,
         "snr_histogram": snr_histogram(weights),
     }
     path = log.folder / "model.ssvi"
@@ -107,16 +106,16 @@ def _corrupted(
 
 
 def _predict(network, weights, masks, images, config: Config, key) -> Prediction:
-    backend = backend_for(masks, config.backend)
+    backend = backend_for(masks, config.training.backend)
     return predict(
         network,
         weights,
         masks,
         images,
-        num_samples=config.samples,
+        num_samples=config.run.samples,
         backend=backend,
         key=key,
-        average=config.average,
+        average=config.run.average,
     )
 
 
@@ -207,29 +206,17 @@ def sizes(
 
 def costs(config: Config, trained: Trained) -> dict[str, float]:
     """FLOPs that the kept weights cost, beside dense VI (see `flops`)."""
-    masks = trained.progress.masks
-    sampled = posterior.is_random(trained.progress.state.posterior)
-    growth = None
-    swaps = masks_lib.sparsity(masks) > 0 and config.replacement_rate > 0
-    if swaps and config.addition == "gradient":
-        entry = registry.METHODS[config.method]
-        growth = cost.Growth(
-            config.inner_steps,
-            entry.swap_gradients * config.grow_batches,
-            config.grow_at_mean,
-            entry.swap_passes * config.grow_batches,
-        )
-    total = trained.problem.total_steps
-    dense_steps = schedules.prune_step(config.prune_at, total, config.inner_steps)
-    passes = num_passes(trained.network, trained.progress.state.weights, config.samples)
+    masks, algorithm = trained.progress.masks, trained.algorithm
+    weights = trained.progress.state.weights
+    passes = num_passes(trained.network, weights, config.run.samples)
     return cost.flops_summary(
         _layer_costs(masks, trained.problem.layers),
-        dense_part=dense_steps / total,
-        batch_size=config.batch_size,
+        dense_part=algorithm.prune_step / trained.problem.total_steps,
+        batch_size=trained.problem.batch_size,
         # The layers of an ensemble are those of all members.
         num_samples=passes // (trained.network.spec.copies or 1),
-        estimator=config.estimator if sampled else "deterministic",
-        growth=growth,
+        estimator=algorithm.estimator,
+        growth=algorithm.growth,
     )
 
 

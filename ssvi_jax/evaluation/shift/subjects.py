@@ -15,10 +15,10 @@ from ssvi_jax.core.types import Masks, Weights
 from ssvi_jax.data import Dataset, shifted
 from ssvi_jax.io import artifact, json_text
 from ssvi_jax.io.checkpoint import Checkpoints
-from ssvi_jax.methods import base
 from ssvi_jax.networks import network as network_lib
 from ssvi_jax.networks.network import ImageNetwork
-from ssvi_jax.training import loop
+from ssvi_jax.training import budget, train
+from ssvi_jax.training.callbacks import Progress
 from ssvi_jax.training.run_config import NOT_COMPARED, Config
 from ssvi_jax.vi import masks as masks_lib
 from ssvi_jax.vi.state import is_packed
@@ -206,11 +206,18 @@ def _load_checkpoint(
 ) -> tuple[ImageNetwork, Weights, Masks]:
     config = _config(source)
     data = shifted.corrupt_training(
-        data, config.train_corruption, config.train_severity, seed=config.seed
+        data,
+        config.data.train_corruption,
+        config.data.train_severity,
+        seed=config.run.seed,
     )
-    network, problem, _ = loop.build_problem(config, data)
-    method = base.build(config.method, config, problem)
-    state, masks = method.init(jax.random.key(0), np.random.default_rng(0))
+    network, problem = train.build_problem(config, data)
+    per_epoch = problem.num_data // problem.batch_size
+    steps = budget.steps_of(None, config.training.epochs, None, per_epoch=per_epoch)
+    assert steps is not None
+    length = budget.whole_phases(steps, config.training.inner_steps)
+    algorithm = config.method.build(dataclasses.replace(problem, **length._asdict()))
+    state, masks = algorithm.init(jax.random.key(0), np.random.default_rng(0))
     with Checkpoints(
         source.path,
         config.as_dict(),
@@ -218,7 +225,7 @@ def _load_checkpoint(
         any_size=is_packed,
         read_only=True,
     ) as saved:
-        found = saved.restore(loop.Progress(state, masks, masks), best=True)
+        found = saved.restore(Progress(state, masks, masks), best=True)
     if found is None:
         raise InputError(
             f"--checkpoint: {source.path} holds no checkpoint with a validation score; "
@@ -228,14 +235,13 @@ def _load_checkpoint(
 
 
 def _config(source: Source) -> Config:
-    fields = {field.name for field in dataclasses.fields(Config)}
-    if unknown := source.run.keys() - fields:
+    try:
+        return Config.of({**source.run, "data_dir": None, "out": None})
+    except InputError as error:
         raise InputError(
-            f"--checkpoint: {source.path.parent / 'config.json'} has fields that this "
-            f"version does not know: {', '.join(sorted(unknown))}."
-        )
-    values: dict[str, Any] = {**source.run, "data_dir": None, "out": None}
-    return Config(**values)
+            f"--checkpoint: {source.path.parent / 'config.json'} is not one of this "
+            f"version ({error})."
+        ) from error
 
 
 def _about(source: Source, network: ImageNetwork, masks: Masks) -> dict[str, Any]:

@@ -9,22 +9,17 @@ step.) Noise, augmentation and batch norm are those of the whole batch (`ops.sha
 the numbers are those of one device up to rounding.
 """
 
-import dataclasses
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ssvi_jax import vi
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.core.types import Subspace
-from ssvi_jax.methods import base
+from ssvi_jax.core.types import Data
 from ssvi_jax.ops import shard
-from ssvi_jax.training.run_config import Config
 
 T = TypeVar("T")
 
@@ -49,12 +44,11 @@ class Devices:
         ]
         if number > (have := min(map(len, each))):
             raise InputError(
-                f"--devices: got {number}, allowed: 0 to {have}, the devices of a "
+                f"devices: got {number}, allowed: 0 to {have}, the devices of a "
                 f"process here (JAX runs on {jax.default_backend()}; it makes several "
                 "of a CPU with XLA_FLAGS=--xla_force_host_platform_device_count=8)."
             )
         self.mesh = Mesh(np.array([d for line in each for d in line]), (shard.AXIS,))
-        self._kept: tuple[vi.Data, vi.Data] | None = None
 
     def replicate(self, tree: T) -> T:
         """The arrays on every device; those of this process's first are not copied."""
@@ -68,14 +62,14 @@ class Devices:
 
         return jax.tree.map(one, tree)
 
-    def keep(self, data: vi.Data) -> vi.Data:
-        """The same, of a training set: copied when it is another than the last one."""
-        if self._kept is None or any(
-            old is not new for old, new in zip(self._kept[0], data, strict=True)
-        ):
-            self._kept = None  # frees the old copies first
-            self._kept = data, self.replicate(data)
-        return self._kept[1]
+    def keep(self, data: Data) -> Data:
+        """The same, of a training set; what is there already is not copied again."""
+        everywhere = NamedSharding(self.mesh, P())
+        placed = all(
+            isinstance(leaf, jax.Array) and leaf.sharding == everywhere
+            for leaf in jax.tree.leaves(data)
+        )
+        return data if placed else self.replicate(data)
 
     def check_batch(self, size: int, parts: int = 1) -> None:
         """Raises `InputError` unless a batch of this size can be divided evenly.
@@ -86,9 +80,11 @@ class Devices:
         """
         number = self.mesh.size
         if size % (number * parts):
-            kind = f"{number} devices" + f" and --accumulate {parts}" * (parts > 1)
+            kind = f"{number} devices" + f" and {parts} parts (accumulate)" * (
+                parts > 1
+            )
             raise InputError(
-                f"--batch-size: got {size} for {kind}, allowed: a multiple of "
+                f"batch_size: got {size} for {kind}, allowed: a multiple of "
                 f"{number * parts}."
             )
 
@@ -123,7 +119,7 @@ class Devices:
 
     def place_batches(
         self, examples: tuple[np.ndarray, np.ndarray], number: int, parts: int = 1
-    ) -> tuple[vi.Data, np.ndarray]:
+    ) -> tuple[Data, np.ndarray]:
         """Some whole batches on the devices, each example on the one that computes it.
 
         Args:
@@ -184,70 +180,3 @@ class Devices:
 
 def _along_last(axes: int) -> P:
     return P(*(None,) * (axes - 1), shard.AXIS)
-
-
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class ShardedVI(vi.VI):
-    """`vi.VI` on several devices: the same calls and, up to rounding, numbers.
-
-    States, data and results are ordinary arrays of one device, as there. An `augment`
-    of your own must draw for the whole batch (see `ops.shard.rows`). What a Flax module
-    draws itself, as its dropout does, differs from that of one device: every device has
-    a random key of its own for it.
-
-    Attributes:
-      devices: what to run on.
-      streamed: whether data comes from `Devices.place_batches`.
-    """
-
-    devices: Devices
-    streamed: bool = False
-
-    @classmethod
-    def of(cls, inference: vi.VI, devices: Devices, *, streamed: bool = False) -> Self:
-        """The same inference on these devices."""
-        names = [field.name for field in dataclasses.fields(vi.VI)]
-        values = {name: getattr(inference, name) for name in names}
-        return cls(**values, devices=devices, streamed=streamed)
-
-    def placed(
-        self, state: T, subspace: Subspace, data: vi.Data, batch_index: np.ndarray
-    ) -> tuple[T, Subspace, vi.Data, jax.typing.ArrayLike]:
-        """Copies on every device, and each device's part of the rows ``[..., batch]``.
-
-        Raises:
-          InputError: they cannot be divided evenly.
-        """
-        rows = self.devices.cut(batch_index, self.accumulate)
-        state, subspace = self.devices.replicate((state, subspace))
-        data = data if self.streamed else self.devices.keep(data)
-        return state, subspace, data, rows
-
-    def over_devices(self, function: Callable[..., T]) -> Callable[..., T]:
-        """The function on each shard of the rows."""
-        return self.devices.over_shards(function, streamed=self.streamed)
-
-    def local(self, tree: T) -> T:
-        """What this process's first device has."""
-        return self.devices.local(tree)
-
-
-def spread(
-    method: base.Method, config: Config, *, streamed: bool = False
-) -> base.Method:
-    """A method that trains on the devices that its configuration asks for.
-
-    Args:
-      method: the method of one device.
-      config: the configuration.
-      streamed: whether its data comes from `Devices.place_batches`.
-
-    Raises:
-      InputError: too many devices, or a batch that they cannot divide evenly.
-    """
-    devices = Devices(config.devices)
-    if devices.mesh.size == 1:
-        return method
-    devices.check_batch(config.batch_size, config.accumulate)
-    sharded = partial(ShardedVI.of, devices=devices, streamed=streamed)
-    return method.with_inference(sharded)

@@ -1,0 +1,129 @@
+"""Settings as frozen dataclasses whose values are checked when they are made.
+
+A field says by its annotation what kind of value it takes, and by `setting` what range.
+A file may hold anything, so kinds are checked too. Imports nothing heavy.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
+
+from ssvi_jax.core.errors import (
+    InputError,
+    check_choice,
+    check_fraction,
+    check_positive,
+)
+
+Check = Callable[[str, Any], None]
+"""(name of a setting, its value) → raises `InputError` unless it is allowed."""
+
+
+def setting(default: Any, check: Check) -> Any:
+    """A dataclass field with a default and a check of its values."""
+    return dataclasses.field(default=default, metadata={"check": check})
+
+
+def fraction(name: str, value: float) -> None:
+    """Allows [0, 1)."""
+    check_fraction(name, value)
+
+
+def part(name: str, value: float) -> None:
+    """Allows [0, 1]."""
+    check_fraction(name, value, one_allowed=True)
+
+
+def positive(name: str, value: float) -> None:
+    """Allows finite numbers above 0."""
+    check_positive(name, value)
+
+
+def not_negative(name: str, value: float) -> None:
+    """Allows finite numbers from 0."""
+    if not 0 <= value < float("inf"):
+        raise InputError(f"{name}: got {value}, allowed: 0 or more.")
+
+
+def optional(check: Check) -> Check:
+    """Allows None and what `check` allows."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The base of all settings.
+
+    Raises:
+      InputError: a value of another kind, not among the choices, or out of its range;
+        the message begins with the field's name.
+    """
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            _check_kind(field.name, field.type, value)
+            if get_origin(field.type) is Literal:
+                check_choice(field.name, value, get_args(field.type))
+            if "check" in field.metadata:
+                field.metadata["check"](field.name, value)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Of all fields, in their order."""
+        return tuple(field.name for field in dataclasses.fields(cls))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Settings from those of `values` that are fields of this class."""
+        own = {name: values[name] for name in cls.names() if name in values}
+        return cls(**own)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Field → JSON value; paths as text, tuples as lists."""
+        values = {name: getattr(self, name) for name in self.names()}
+        for name, value in values.items():
+            if isinstance(value, Path):
+                values[name] = str(value)
+            elif isinstance(value, tuple):
+                values[name] = list(value)
+        return values
+
+
+def _check_kind(name: str, kind: Any, got: object) -> None:
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if NoneType in get_args(kind):
+        if got is None:
+            return
+        (kind,) = (one for one in get_args(kind) if one is not NoneType)
+    if get_origin(kind) is tuple:
+        kind = tuple
+        good = isinstance(got, (tuple, list)) and all(_is_a(float, n) for n in got)
+    else:
+        good = _is_a(kind, got)
+    if not good:
+        raise InputError(f"{name}: got {str(got)[:100]!r}, allowed: {_KINDS[kind]}.")
+
+
+def _is_a(kind: Any, got: object) -> bool:
+    if isinstance(got, bool):  # which Python counts among the numbers
+        return kind not in (int, float, str)
+    if kind is float and isinstance(got, int):
+        return abs(got) <= sys.float_info.max
+    if kind is int:
+        return isinstance(got, int) and abs(got) <= _MAX_INT
+    return kind not in _KINDS or isinstance(got, kind)
+
+
+_MAX_INT = 2**32
+_KINDS: dict[type, str] = {
+    bool: "true or false",
+    int: f"a whole number up to {_MAX_INT:,}",
+    float: "a finite number",
+    str: "text",
+    tuple: "a list of finite numbers",
+}

@@ -1,0 +1,104 @@
+"""Scores of a prediction of any kind against labels; see `vi.predictions`."""
+
+import functools
+
+import numpy as np
+
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.metrics import classification
+from ssvi_jax.vi import predictions
+
+LEVEL = 0.9
+"""Of the interval whose coverage is reported."""
+
+
+@functools.singledispatch
+def score(prediction: predictions.Predicted, y: np.ndarray) -> dict[str, float]:
+    """Scores by name.
+
+    Args:
+      prediction: of n inputs.
+      y: their labels.
+
+    Returns:
+      Of classes: see `metrics.evaluate`; of soft labels nll (cross-entropy) and
+      accuracy (of the likeliest class). Of numbers: nll (nats an example, of the
+      mixture), rmse, r2, coverage (fraction inside the central 90 % interval). Of
+      counts: nll, rmse, coverage.
+
+    Raises:
+      InputError: labels of another shape or kind, or a prediction that has no scores.
+    """
+    del y
+    raise InputError(
+        f"evaluate: got a prediction of {type(prediction).__name__}, which has no "
+        "scores (its likelihood is a function); score `predict`'s result yourself."
+    )
+
+
+@score.register
+def _(prediction: predictions.Classification, y: np.ndarray) -> dict[str, float]:
+    y = np.asarray(y)
+    if np.issubdtype(y.dtype, np.floating):
+        return _soft(prediction.probs, y)
+    return classification.evaluate(prediction.probs, y, prediction.sample_entropy)
+
+
+@score.register
+def _(prediction: predictions.Binary, y: np.ndarray) -> dict[str, float]:
+    probs = np.stack([1.0 - prediction.probs, prediction.probs], axis=-1)
+    y = np.asarray(y)
+    if np.issubdtype(y.dtype, np.floating) and not np.isin(y, (0.0, 1.0)).all():
+        return _soft(probs, np.stack([1.0 - y, y], axis=-1))
+    return classification.evaluate(probs, y.astype(np.int64))
+
+
+@score.register
+def _(prediction: predictions.Regression, y: np.ndarray) -> dict[str, float]:
+    error = _errors(prediction, y)
+    spread = np.var(np.asarray(y, np.float64))
+    return {
+        "nll": float(-np.mean(prediction.log_prob(y))),
+        "rmse": float(np.sqrt(np.mean(np.square(error)))),
+        "r2": float(1.0 - np.mean(np.square(error)) / spread) if spread else 0.0,
+        "coverage": _coverage(prediction, y),
+    }
+
+
+@score.register
+def _(prediction: predictions.Counts, y: np.ndarray) -> dict[str, float]:
+    error = _errors(prediction, y)
+    return {
+        "nll": float(-np.mean(prediction.log_prob(y))),
+        "rmse": float(np.sqrt(np.mean(np.square(error)))),
+        "coverage": _coverage(prediction, y),
+    }
+
+
+def _soft(probs: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    if y.shape != probs.shape:
+        raise InputError(
+            f"y: got shape {list(y.shape)}, allowed: whole numbers [n], or "
+            f"probabilities {list(probs.shape)}."
+        )
+    logs = np.log(np.maximum(probs, classification.PROBABILITY_FLOOR))
+    return {
+        "nll": float(-np.mean(np.sum(y * logs, axis=-1))),
+        "accuracy": float(np.mean(probs.argmax(axis=-1) == y.argmax(axis=-1))),
+    }
+
+
+def _errors(
+    prediction: predictions.Regression | predictions.Counts, y: np.ndarray
+) -> np.ndarray:
+    return prediction.mean - np.reshape(
+        np.asarray(y, np.float64), prediction.mean.shape
+    )
+
+
+def _coverage(
+    prediction: predictions.Regression | predictions.Counts, y: np.ndarray
+) -> float:
+    low, high = prediction.interval(LEVEL)
+    y = np.reshape(np.asarray(y), prediction.mean.shape)
+    return float(np.mean((low <= y) & (y <= high)))

@@ -1,0 +1,203 @@
+"""What happens between the phases of a training, besides the training itself.
+
+A callback is a `Callback`, or any function of a `Phase`; True stops the training.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.settings import positive
+from ssvi_jax.core.types import Masks
+from ssvi_jax.methods.problem import Algorithm
+from ssvi_jax.training.feeds import Feed
+from ssvi_jax.vi import State
+
+
+class Progress(NamedTuple):
+    """Where a training is, and everything that a checkpoint holds.
+
+    Attributes:
+      state: the training state.
+      masks: the current selection.
+      first_masks: the selection at step 0, for the churn.
+    """
+
+    state: State
+    masks: Masks
+    first_masks: Masks
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Session:
+    """One training, from its first step to its last.
+
+    Attributes:
+      algorithm: the method, built on the problem.
+      feed: where examples come from.
+      steps_per_epoch: steps of a pass over the training set.
+    """
+
+    algorithm: Algorithm
+    feed: Feed
+    steps_per_epoch: int
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.algorithm.problem.total_steps
+
+    @property
+    def inner_steps(self) -> int:
+        """M, steps of a phase."""
+        return self.algorithm.problem.inner_steps
+
+    def epochs_done(self, step: int) -> int:
+        """Whole epochs completed at a step."""
+        return step // self.steps_per_epoch
+
+
+@dataclasses.dataclass(eq=False)
+class Phase:
+    """A phase that has ended.
+
+    Attributes:
+      session: the training it is of.
+      step: steps done.
+      progress: state and masks.
+      metrics: what to log: means over the steps of loss, nll, kl and so on, what the
+        swap before them did, seconds. Callbacks may add to it.
+      seconds: training time so far, over all continuations, evaluation included.
+    """
+
+    session: Session
+    step: int
+    progress: Progress
+    metrics: dict[str, Any]
+    seconds: float
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the training is at its end."""
+        return self.step >= self.session.total_steps
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether a pass over the training set came to its end in it."""
+        done, before = (
+            self.session.epochs_done(step)
+            for step in (self.step, self.step - self.session.inner_steps)
+        )
+        return done > before or self.is_last
+
+
+class Callback:
+    """What may be done around phases; every function here does nothing.
+
+    They are called in the order in which callbacks are given.
+    """
+
+    def planned_steps(self) -> int | None:
+        """Steps that a run to be continued was planned for; None: there is none."""
+        return None
+
+    def begin(self, session: Session, start: Progress) -> tuple[Progress, float] | None:
+        """Before the first phase; a progress to go on from, and its seconds, or None.
+
+        Args:
+          session: the training.
+          start: the progress at step 0.
+        """
+        del session, start
+
+    def before_phase(self, step: int, num_steps: int) -> None:
+        """A phase of `num_steps` begins at `step`."""
+        del step, num_steps
+
+    def tick(self) -> None:
+        """Called while the device computes, up to a hundred times a second."""
+
+    def __call__(self, phase: Phase) -> bool | None:
+        """After a phase; True stops the training."""
+        del phase
+
+    def end(self, phase: Phase) -> None:
+        """After the last phase, or the one after which the training was stopped."""
+        del phase
+
+    def kept(self) -> str:
+        """If the training fails: what of it is kept, for the error's text."""
+        return ""
+
+    def close(self) -> None:
+        """In the end, whatever happened."""
+
+
+CallbackLike: TypeAlias = Callback | Callable[[Phase], bool | None]
+
+
+class _Function(Callback):
+    def __init__(self, function: Callable[[Phase], bool | None]):
+        self._function = function
+
+    def __call__(self, phase: Phase) -> bool | None:
+        return self._function(phase)
+
+
+def as_callback(given: CallbackLike) -> Callback:
+    """The callback itself, or one of a function."""
+    if isinstance(given, Callback):
+        return given
+    if not callable(given):
+        raise InputError(
+            f"callbacks: got {type(given).__name__}, allowed: a Callback, or a "
+            "function of a Phase."
+        )
+    return _Function(given)
+
+
+class History(Callback):
+    """Keeps the metrics of all phases, `events`."""
+
+    def __init__(self):
+        self.events: list[dict[str, Any]] = []
+
+    def __call__(self, phase: Phase) -> None:
+        """Adds those of a phase."""
+        self.events.append({"step": phase.step, **phase.metrics})
+
+
+class EarlyStopping(Callback):
+    """Stops when the validation has not become better for some epochs.
+
+    Args:
+      patience: epochs without a better value.
+      metric: a key of the validation's scores, as `metrics.evaluate` names them.
+      larger_is_better: of that metric.
+
+    Raises:
+      InputError: a patience below 1.
+    """
+
+    def __init__(
+        self, patience: int, metric: str = "nll", *, larger_is_better: bool = False
+    ):
+        positive("patience", patience)
+        self._patience, self._metric = patience, metric
+        self._sign = 1.0 if larger_is_better else -1.0
+        self._best, self._since = -float("inf"), 0
+
+    def __call__(self, phase: Phase) -> bool:
+        """True after too many epochs without a better value."""
+        scores: Mapping[str, float] | None = phase.metrics.get("validation")
+        if scores is None:
+            return False
+        if self._metric not in scores:
+            raise InputError(
+                f"metric: got {self._metric!r}, allowed: {', '.join(scores)}."
+            )
+        value = self._sign * scores[self._metric]
+        self._since = 0 if value > self._best else self._since + 1
+        self._best = max(self._best, value)
+        return self._since >= self._patience

@@ -1,0 +1,333 @@
+"""`fit`: any method, on any Flax model, on any data, in one call."""
+
+import functools
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssvi_jax.core.errors import InputError, check_fraction
+from ssvi_jax.core.structure import Structure
+from ssvi_jax.core.types import (
+    ApplyFn,
+    Augment,
+    Data,
+    Masks,
+    ModelState,
+    Params,
+    Weights,
+)
+from ssvi_jax.methods.base import Method
+from ssvi_jax.methods.problem import OptimizerLike, Problem
+from ssvi_jax.networks.describe import layers_of
+from ssvi_jax.networks.noise import WithNoise
+from ssvi_jax.networks.structured import Structured
+from ssvi_jax.training import feeds
+from ssvi_jax.training.callbacks import (
+    CallbackLike,
+    History,
+    Progress,
+    as_callback,
+)
+from ssvi_jax.training.feeds import Batches
+from ssvi_jax.training.fitted import Fitted, describe_model
+from ssvi_jax.training.interrupt import Interrupt
+from ssvi_jax.training.saving import Saving
+from ssvi_jax.training.session import Asked, FeedMaker, Trained, train
+from ssvi_jax.training.validation import Validation
+from ssvi_jax.vi import likelihoods
+from ssvi_jax.vi.execution import Execution
+from ssvi_jax.vi.inference import num_rows
+
+Network = tuple[ApplyFn, Params, ModelState]
+"""Function, parameters and running statistics: what `adapters.from_flax` returns."""
+
+_VALIDATION_STREAM = 3  # separates the choice of validation examples
+
+
+def fit(
+    method: Method,
+    network: Network,
+    data: Any,
+    *,
+    key: jax.Array | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    minutes: float | None = None,
+    batch_size: int = 128,
+    inner_steps: int | None = None,
+    likelihood: likelihoods.LikelihoodLike = likelihoods.Categorical(),  # noqa: B008
+    optimizer: OptimizerLike | None = None,
+    augment: Augment | None = None,
+    validation: float | Data | None = None,
+    callbacks: Sequence[CallbackLike] = (),
+    folder: str | Path | None = None,
+    execution: Execution = Execution(),  # noqa: B008 (immutable)
+) -> Fitted:
+    """Trains a network by a method, and returns what predicts with uncertainty.
+
+    Args:
+      method: what to train, with its settings: ``SSVI(sparsity=0.95)``, ``RigL()`` …
+      network: what `from_flax` returns: function, parameters, running statistics.
+      data: inputs and labels, each an array of n rows or a pytree of such arrays; or
+        `Batches`, where they do not fit into memory.
+      key: random key of everything; None: ``jax.random.key(0)``.
+      steps: length of the training, rounded up to whole phases; or give one of:
+      epochs: passes over the training data;
+      minutes: the first phases are timed, and the schedule gets its length.
+      batch_size: examples in a step; all of them where there are fewer. `Batches` have
+        their own.
+      inner_steps: M, steps of a phase, between two swaps; None: a twentieth of the
+        training, between 10 and 100.
+      likelihood: of the labels: `Categorical`, `Bernoulli`, `Normal`, `Poisson`, or a
+        function (output, labels) → log p ``[batch]`` in nats.
+      optimizer: any of optax, a function of the number of steps that makes one, or
+        `Sgd`; None: the method's own, mostly Adam with a rate that rises to 0.01 and
+        falls to 0 (see `problem.adam`).
+      augment: (inputs, key) → inputs, random, inside jit.
+      validation: inputs and labels that are not trained on, or a fraction of the data
+        to take for it: scored at the end of every epoch; the network with the lowest
+        NLL is returned.
+      callbacks: called after every phase, see `callbacks`; one may stop the training.
+      folder: for checkpoints. A training that was stopped continues there, bit for bit.
+        Ctrl-C then saves before it is raised.
+      execution: what multiplies, on which devices, in how many parts.
+
+    Returns:
+      The trained network: `predict`, `evaluate`, `save`.
+
+    Raises:
+      InputError: something that does not fit together, which the message names; a loss
+        or weight that is not finite; or a folder with another training in it.
+    """
+    key = jax.random.key(0) if key is None else key
+    likelihood = likelihoods.as_likelihood(likelihood)
+    source, held_out = prepare(data, validation, batch_size, key, execution)
+    network = structured(method, network, source.example, likelihood, key)
+    problem = Problem(
+        *network,
+        layers=layers_of(*network, source.example),
+        num_data=source.num_data,
+        total_steps=1,
+        batch_size=source.batch_size,
+        seed=seed_of(key),
+        optimizer=method.optimizer() if optimizer is None else optimizer,
+        likelihood=likelihood,
+        augment=augment,
+        execution=execution,
+    )
+    asked = Asked(steps, epochs, minutes, inner_steps)
+    scored = Validation(held_out, backend=execution.backend) if held_out else None
+    saving = None
+    if folder is not None:
+        saving = Saving(folder, _settings(method, problem, asked))
+    history = History()
+    every = [history, scored, *map(as_callback, callbacks), saving]
+    with ExitStack() as stack:
+        interrupt = None
+        if saving and threading.current_thread() is threading.main_thread():
+            interrupt = stack.enter_context(Interrupt())
+            every.insert(1, as_callback(_stopper(interrupt)))
+        given = [callback for callback in every if callback is not None]
+        trained = train(method, problem, source.feed, asked, key, given)
+    if interrupt and interrupt.requested:
+        raise KeyboardInterrupt
+    return _fitted(method, problem, source, trained, scored, saving, history)
+
+
+class Source(NamedTuple):
+    """Training data, ready for the device.
+
+    Attributes:
+      feed: makes what examples come from.
+      example: shapes and types of inputs, of a batch of one.
+      num_data: N, the number of training examples.
+      batch_size: examples in a step.
+    """
+
+    feed: FeedMaker
+    example: Any
+    num_data: int
+    batch_size: int
+
+
+def prepare(
+    data: Any,
+    validation: float | Data | None,
+    batch_size: int,
+    key: jax.Array,
+    execution: Execution,
+) -> tuple[Source, Data | None]:
+    """Training data on the device, and the validation part.
+
+    Raises:
+      InputError: what is not inputs and labels, or has different numbers of rows.
+    """
+    held_out = validation if isinstance(validation, tuple) else None
+    part = None if isinstance(validation, tuple) else validation
+    if isinstance(data, Batches):
+        if part is not None:
+            raise InputError(
+                f"validation: got {part} with Batches, allowed: inputs and labels of "
+                "their own."
+            )
+        feed = feeds.OfBatches(data)
+        example = _one_of(feed.example[0])
+        size = feed.batch_size
+        return Source(lambda _: feed, example, data.num_data, size), held_out
+    x, y = _checked(data)
+    if part is not None:
+        (x, y), held_out = _split((x, y), part, seed_of(key))
+    number = num_rows((x, y))
+    batch_size = min(batch_size, number)
+    on_device = execution.keep(jax.tree.map(jnp.asarray, (x, y)))
+    feed = feeds.InMemory(on_device, batch_size, seed_of(key))
+    example = _one_of(on_device[0])
+    return Source(lambda _: feed, example, number, batch_size), held_out
+
+
+def _checked(data: Any) -> Data:
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise InputError(
+            f"data: got {type(data).__name__}, allowed: (inputs, labels), or Batches."
+        )
+    x, y = data
+    lengths = {len(leaf) for leaf in jax.tree.leaves((x, y))}
+    if len(lengths) != 1 or 0 in lengths:
+        raise InputError(
+            f"data: got arrays of {sorted(lengths)} rows, allowed: as many inputs as "
+            "labels, at least one."
+        )
+    return x, y
+
+
+def _split(data: Data, part: float, seed: int) -> tuple[Data, Data]:
+    check_fraction("validation", part)
+    number = num_rows(data)
+    rng = np.random.default_rng(
+        np.random.SeedSequence(seed, spawn_key=(_VALIDATION_STREAM,))
+    )
+    order, count = rng.permutation(number), round(part * number)
+    if not 0 < count < number:
+        raise InputError(
+            f"validation: got {part} of {number} examples, allowed: what leaves at "
+            "least one on either side."
+        )
+    kept, held = np.sort(order[count:]), np.sort(order[:count])
+    return _rows(data, kept), _rows(data, held)
+
+
+def _rows(data: Data, rows: np.ndarray) -> Data:
+    return jax.tree.map(lambda leaf: leaf[rows], data)
+
+
+def _one_of(x: Any) -> Any:
+    """Shapes and types of a batch of one."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            (1, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype)
+        ),
+        x,
+    )
+
+
+def structured(
+    method: Method,
+    network: Network,
+    example: Any,
+    likelihood: likelihoods.Likelihood,
+    key: jax.Array,
+) -> Network:
+    """The network with the members, factors and noise that it is trained with."""
+    apply_fn: Any = network[0]
+    _, params, model_state = network
+    structure = method.structure
+    if structure != Structure() and not isinstance(apply_fn, Structured):
+        apply_fn = Structured(apply_fn, structure, example)
+        if structure.copies is None:
+            params = apply_fn.with_factors(params, model_state, key)
+        else:
+            params, model_state = apply_fn.init(key)
+    if likelihood == likelihoods.Normal("learned"):
+        apply_fn = WithNoise(apply_fn)
+        params = apply_fn.with_noise(params, structure.copies)
+    return apply_fn, params, model_state
+
+
+def seed_of(key: jax.Array) -> int:
+    """A seed for NumPy: that of ``jax.random.key(seed)``, for seeds of 32 bits."""
+    words = np.asarray(jax.random.key_data(key)).ravel().tolist()
+    return functools.reduce(lambda total, word: (total << 32) | word, words, 0)
+
+
+def _stopper(interrupt: Interrupt) -> Any:
+    return lambda phase: bool(interrupt.requested)
+
+
+def _settings(method: Method, problem: Problem, asked: Asked) -> dict[str, Any]:
+    """What a continuation must share, as JSON values."""
+    return {
+        "method": method.name,
+        **method.as_dict(),
+        "num_data": problem.num_data,
+        "batch_size": problem.batch_size,
+        "likelihood": repr(problem.likelihood),
+        "seed": problem.seed,
+        **asked._asdict(),
+    }
+
+
+def _best(
+    scored: Validation, saving: Saving | None, progress: Progress
+) -> tuple[int, Weights, Masks] | None:
+    """Step, weights and masks of the lowest validation NLL, if there was any."""
+    if saving is None:
+        return scored.best
+    found = saving.best(progress)
+    if found is None:
+        return None
+    return found[0], found[1].state.weights, found[1].masks
+
+
+def _fitted(
+    method: Method,
+    problem: Problem,
+    source: Source,
+    trained: Trained,
+    scored: Validation | None,
+    saving: Saving | None,
+    history: History,
+) -> Fitted:
+    session, progress, seconds = trained
+    step = int(progress.state.step)
+    weights, masks = progress.state.weights, progress.masks
+    best = None if scored is None else _best(scored, saving, progress)
+    if best is not None:
+        step, weights, masks = best
+    about = {
+        "method": method.name,
+        **method.as_dict(),
+        "seed": problem.seed,
+        "num_data": problem.num_data,
+        "batch_size": problem.batch_size,
+        "inner_steps": session.inner_steps,
+        "total_steps": session.total_steps,
+        "step": step,
+        "train_minutes": seconds / 60,
+    }
+    noise = isinstance(problem.apply_fn, WithNoise)
+    described = describe_model(method.structure, source.example, noise=noise)
+    return Fitted(
+        problem.apply_fn,
+        weights,
+        masks,
+        problem.likelihood,
+        about,
+        history.events,
+        described,
+    )

@@ -1,0 +1,243 @@
+"""A trained network: predict, evaluate, save, and read back."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssvi_jax.core import trees
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.structure import Rank1Spec, Structure
+from ssvi_jax.core.types import ApplyFn, Masks, Weights
+from ssvi_jax.io import artifact
+from ssvi_jax.metrics.scores import score
+from ssvi_jax.networks import adapters
+from ssvi_jax.networks import network as network_lib
+from ssvi_jax.networks.noise import WithNoise
+from ssvi_jax.networks.structured import Structured
+from ssvi_jax.vi import likelihoods, predictions
+from ssvi_jax.vi import masks as masks_lib
+
+KIND = "flax"
+"""Marks, in a model file, a network that is not one of the library's own."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fitted:
+    """What `fit` returns, and `load` reads.
+
+    Attributes:
+      apply_fn: the network's function.
+      weights: posterior, deterministic parameters, running statistics: those with the
+        lowest validation NLL if there was a validation part, else the last.
+      masks: kernel path → which of its weights are kept.
+      likelihood: of the labels.
+      about: how it was trained: method and settings, steps, seconds.
+      history: the metrics of every phase, oldest first; empty if it was read.
+      describes: what a model file says of the network, beside its weights.
+    """
+
+    apply_fn: ApplyFn
+    weights: Weights
+    masks: Masks
+    likelihood: likelihoods.Likelihood
+    about: Mapping[str, Any]
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list, repr=False)
+    describes: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of the weights that are exactly zero, counted from the masks."""
+        return masks_lib.sparsity(self.masks)
+
+    def predict(
+        self,
+        x: Any,
+        *,
+        samples: int = 10,
+        key: jax.Array | None = None,
+        batch_size: int = 500,
+        backend: str = "auto",
+    ) -> predictions.Predicted:
+        """Predicts with uncertainty, from draws of the weights.
+
+        Args:
+          x: inputs ``[n, ...]``, as in training.
+          samples: draws of the weights, of every member.
+          key: random key of the draws; None: ``jax.random.key(0)``.
+          batch_size: inputs per call.
+          backend: what multiplies; see `Execution.backend`.
+
+        Returns:
+          By likelihood: `predictions.Classification`, `Binary`, `Regression`, `Counts`,
+          or `Outputs` of a function.
+        """
+        return predictions.predict(
+            self.likelihood,
+            self.apply_fn,
+            self.weights,
+            self.masks,
+            x,
+            key=jax.random.key(0) if key is None else key,
+            num_samples=samples,
+            batch_size=batch_size,
+            backend=backend,
+        )
+
+    def evaluate(self, x: Any, y: Any, **options: Any) -> dict[str, float]:
+        """Scores of `predict` against labels; see `metrics.scores.score`.
+
+        Args:
+          x: inputs ``[n, ...]``.
+          y: labels ``[n, ...]``.
+          **options: of `predict`.
+        """
+        return score(self.predict(x, **options), np.asarray(y))
+
+    def save(self, path: str | Path, *, half: bool = True) -> int:
+        """Writes a compact model file.
+
+        Args:
+          path: the file; its folder must exist.
+          half: store numbers in half precision where that is safe (see `io.artifact`).
+
+        Returns:
+          Its size in bytes.
+
+        Raises:
+          InputError: the likelihood is a function, or the file cannot be written.
+        """
+        if isinstance(self.likelihood, likelihoods.Custom):
+            raise InputError(
+                "likelihood: got a function, which a file cannot hold; save "
+                "`weights` and `masks` by `artifact.save`."
+            )
+        config = {**self.describes, "likelihood": _described(self.likelihood)}
+        sizes = artifact.save(
+            path,
+            self.weights,
+            self.masks,
+            config=config,
+            half=half,
+            metadata={"run": dict(self.about)},
+        )
+        return sizes["file"]
+
+
+def describe_model(structure: Structure, example: Any, *, noise: bool) -> dict:
+    """What a model file says of a network of the user's own.
+
+    Args:
+      structure: what the method made of it.
+      example: shapes and types of an input.
+      noise: whether it has learned noise besides.
+    """
+    leaves, treedef = jax.tree.flatten(example)
+    del treedef  # the user's module gives it again
+    return {
+        "kind": KIND,
+        "structure": dataclasses.asdict(structure),
+        "inputs": [[list(leaf.shape), str(leaf.dtype)] for leaf in leaves],
+        "noise": noise,
+    }
+
+
+def load(path: str | Path, module: Any = None) -> Fitted:
+    """Reads a model file that `Fitted.save` or a run wrote.
+
+    Args:
+      path: the file.
+      module: the Flax module, linen or nnx, that was trained; not needed for a network
+        of the library's own, as the experiments train them.
+
+    Raises:
+      InputError: no model file, a damaged one, no module where one is needed, or one
+        whose weights are others.
+    """
+    file = artifact.load(path)
+    likelihood = _likelihood(file.config.get("likelihood"), path)
+    about = dict(file.metadata.get("run", {}))
+    if file.config.get("kind") != KIND:
+        network, weights, masks = network_lib.load(path)
+        return Fitted(network, weights, masks, likelihood, about, [], file.config)
+    if module is None:
+        raise InputError(
+            f"module: {path} holds the weights of a network of your own; give the Flax "
+            "module that was trained: load(path, module)."
+        )
+    network = _network(module, file.config, path)
+    weights = jax.tree.map(jnp.asarray, file.weights)
+    _check_weights(network, module, file, path)
+    return Fitted(network, weights, file.masks(), likelihood, about, [], file.config)
+
+
+def _network(module: Any, config: Mapping[str, Any], path: str | Path) -> ApplyFn:
+    try:
+        values = dict(config["structure"])
+        rank1 = values.pop("rank1")
+        structure = Structure(
+            rank1=None if rank1 is None else Rank1Spec(**rank1), **values
+        )
+        noise = bool(config["noise"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: its description of the network is damaged ({error})."
+        ) from error
+    plain = adapters.model_of(module)
+    network: Any = plain
+    if structure != Structure():
+        network = Structured(plain, structure, None)
+    if noise:
+        network = WithNoise(network)
+    return network
+
+
+def _check_weights(
+    network: ApplyFn, module: Any, file: artifact.Artifact, path: str | Path
+) -> None:
+    """Refuses weights that are not the module's, where its shapes are known."""
+    if not isinstance(network, adapters.NnxModel):
+        return
+    params, _ = network.init()
+    expected = {p: tuple(leaf.shape) for p, leaf in trees.flatten(params).items()}
+    rest = trees.flatten(file.weights.params)
+    found = {p: tuple(leaf.shape) for p, leaf in rest.items()} | file.shapes
+    if found != expected:
+        unlike = sorted({*found.items()} ^ {*expected.items()})[:4]
+        raise InputError(
+            f"module: {type(module).__name__} has other weights than {path} at "
+            f"{unlike}; give the module that was trained."
+        )
+
+
+def _described(likelihood: likelihoods.Likelihood) -> dict[str, Any]:
+    values = dataclasses.asdict(likelihood)  # type: ignore[call-overload]
+    return {"name": type(likelihood).__name__, **values}
+
+
+_LIKELIHOODS = {
+    kind.__name__: kind
+    for kind in (
+        likelihoods.Categorical,
+        likelihoods.Bernoulli,
+        likelihoods.Normal,
+        likelihoods.Poisson,
+    )
+}
+
+
+def _likelihood(described: Any, path: str | Path) -> likelihoods.Likelihood:
+    """The likelihood that a model file names; without one classes."""
+    if described is None:
+        return likelihoods.Categorical()
+    try:
+        values = dict(described)
+        return _LIKELIHOODS[values.pop("name")](**values)
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: its description of the likelihood is damaged ({error})."
+        ) from error

@@ -1,0 +1,120 @@
+"""Checkpoints of a training, and where to go on from them."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ssvi_jax.io.checkpoint import Checkpoints, Restored
+from ssvi_jax.training import processes
+from ssvi_jax.training.callbacks import Callback, Phase, Progress, Session
+from ssvi_jax.vi.state import is_packed
+
+LOGGER = logging.getLogger("ssvi_jax")
+
+CHECKPOINT_SECONDS = 60.0
+"""Checkpoints are written at epoch ends, and when the last is older than this."""
+
+
+class Saving(Callback):
+    """Writes checkpoints in the background, and begins at the newest there is.
+
+    Of several processes the first one alone reads and writes.
+
+    Args:
+      folder: of the training; checkpoints go to ``checkpoints`` in it.
+      settings: JSON values that a continuation must share.
+      ignore: names in `settings` that may differ.
+      resume: go on from what is there.
+      notify: called with a line for a person.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        settings: Mapping[str, Any],
+        *,
+        ignore: Collection[str] = (),
+        resume: bool = True,
+        notify: Callable[[str], None] = LOGGER.info,
+    ):
+        self._folder = Path(folder)
+        self._resume, self._notify = resume, notify
+        self._saved_at, self._saved_step = time.perf_counter(), -1
+        self._checkpoints: Checkpoints | None = None
+        if processes.is_first():
+            self._checkpoints = Checkpoints(
+                Path(folder) / "checkpoints",
+                settings,
+                ignore=ignore,
+                any_size=is_packed,
+                notify=notify,
+            )
+
+    def planned_steps(self) -> int | None:
+        """Those of the training that is continued, in all processes."""
+        planned = self._planned() if self._resume and processes.is_first() else None
+        return json.loads(processes.agreed(json.dumps(planned)))
+
+    def _planned(self) -> int | None:
+        extra = self._checkpoints.newest_extra() if self._checkpoints else None
+        return None if extra is None else int(extra["total_steps"])
+
+    @property
+    def steps(self) -> list[int]:
+        """Of the checkpoints that are there."""
+        return self._checkpoints.steps if self._checkpoints else []
+
+    def begin(self, session: Session, start: Progress) -> tuple[Progress, float] | None:
+        """The newest checkpoint, in all processes."""
+        found = processes.from_first(partial(self._find, start), start, is_packed)
+        if found is None:
+            return None
+        self._saved_step = found.step
+        return found.tree, float(found.extra["seconds"])
+
+    def _find(self, start: Progress) -> Restored | None:
+        assert self._checkpoints is not None
+        return self._checkpoints.restore(start) if self._resume else None
+
+    def __call__(self, phase: Phase) -> None:
+        """Saves at the end of an epoch, or if the last checkpoint is old."""
+        stale = time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS
+        if phase.ends_epoch or stale:
+            self._save(phase)
+
+    def end(self, phase: Phase) -> None:
+        """Saves where the training is left."""
+        if phase.step and phase.step != self._saved_step:
+            self._save(phase)
+
+    def _save(self, phase: Phase) -> None:
+        scores = phase.metrics.get("validation")
+        pruned = phase.step > phase.session.algorithm.prune_step
+        score = -scores["nll"] if scores and pruned else None
+        if self._checkpoints is not None:
+            extra = {
+                "seconds": phase.seconds,
+                "total_steps": phase.session.total_steps,
+            }
+            self._checkpoints.save(phase.step, phase.progress, extra, score=score)
+        self._saved_at, self._saved_step = time.perf_counter(), phase.step
+
+    def best(self, like: Progress) -> tuple[int, Progress] | None:
+        """Step and progress of the checkpoint with the best validation score."""
+        if self._checkpoints is None:
+            return None
+        found = self._checkpoints.restore(like, best=True)
+        return None if found is None else (found.step, found.tree)
+
+    def kept(self) -> str:
+        """Which checkpoint there is."""
+        return f"checkpoint {self.steps[-1]} is kept" if self.steps else ""
+
+    def close(self) -> None:
+        """Waits until everything is on disk."""
+        if self._checkpoints is not None:
+            self._checkpoints.close()

@@ -1,0 +1,63 @@
+"""Validation: scores of the mean network at the end of every epoch."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssvi_jax.core.types import Masks, Weights
+from ssvi_jax.metrics.scores import score
+from ssvi_jax.training.callbacks import Callback, Phase, Progress
+from ssvi_jax.vi import predictions
+
+
+class Validation(Callback):
+    """Scores a part of the data that is not trained on, into ``metrics["validation"]``.
+
+    The best network by its NLL is kept on the host; what is yet to be pruned does not
+    count.
+
+    Args:
+      data: inputs and labels.
+      backend: what multiplies; see `Execution.backend`.
+
+    Attributes:
+      best: step, weights and masks of the lowest NLL; None: there was none yet.
+    """
+
+    def __init__(self, data: tuple[Any, Any], *, backend: str = "auto"):
+        self._x, self._y = data
+        self._backend = backend
+        self._nll = float("inf")
+        self.best: tuple[int, Weights, Masks] | None = None
+
+    def scores(self, phase: Phase) -> dict[str, float]:
+        """Of the mean network after a phase."""
+        problem, progress = phase.session.algorithm.problem, phase.progress
+        found = predictions.predict(
+            problem.likelihood,
+            problem.apply_fn,
+            progress.state.weights,
+            progress.masks,
+            self._x,
+            key=None,
+            backend=self._backend,
+        )
+        return score(found, np.asarray(self._y))
+
+    def __call__(self, phase: Phase) -> None:
+        """Scores at the end of an epoch."""
+        if not phase.ends_epoch:
+            return
+        scores = phase.metrics["validation"] = self.scores(phase)
+        if phase.step <= phase.session.algorithm.prune_step:
+            return
+        if scores["nll"] < self._nll:
+            self._nll = scores["nll"]
+            self.best = (phase.step, *_on_host(phase.progress))
+
+
+def _on_host(progress: Progress) -> tuple[Weights, Masks]:
+    """Copies that the next phase, which donates the state, leaves alone."""
+    weights = jax.tree.map(np.array, jax.device_get(progress.state.weights))
+    return weights, dict(progress.masks)

@@ -1,0 +1,334 @@
+"""What a network predicts, by the likelihood that it was trained with.
+
+Draws of the weights give a mixture. Its spread has two parts: what the likelihood says
+of labels (aleatoric), and how far the draws differ (epistemic), which goes to zero
+where the data leave no doubt about the weights.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.types import ApplyFn, Masks, Subspace, Weights
+from ssvi_jax.vi import likelihoods, predictive
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classification:
+    """Probabilities of C classes for n inputs.
+
+    Attributes:
+      probs: float32 ``[n, C]``, averaged over members and draws.
+      mean_probs: float32 ``[n, C]``, of the mean network (of every member at its mean).
+      sample_entropy: float32 ``[passes, n]``, entropy of each pass's own probabilities,
+        in nats.
+    """
+
+    probs: np.ndarray
+    mean_probs: np.ndarray
+    sample_entropy: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The likeliest class ``[n]``."""
+        return self.probs.argmax(axis=-1)
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """Entropy of the prediction ``[n]``, in nats: all of its uncertainty."""
+        return _entropy(self.probs)
+
+    @property
+    def mutual_information(self) -> np.ndarray:
+        """What of the entropy is due to the weights ``[n]``, in nats, at least 0."""
+        return np.maximum(self.entropy - self.sample_entropy.mean(axis=0), 0.0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Binary:
+    """Probabilities of "1" for n inputs.
+
+    Attributes:
+      probs: float32 ``[n]``, averaged over members and draws.
+      mean_probs: float32 ``[n]``, of the mean network.
+      sample_probs: float32 ``[passes, n]``.
+    """
+
+    probs: np.ndarray
+    mean_probs: np.ndarray
+    sample_probs: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """0 or 1 ``[n]``, the likelier."""
+        return (self.probs > 0.5).astype(np.int32)
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """Entropy of the prediction ``[n]``, in nats."""
+        return _entropy(_two(self.probs))
+
+    @property
+    def mutual_information(self) -> np.ndarray:
+        """What of the entropy is due to the weights ``[n]``, in nats, at least 0."""
+        each = _entropy(_two(self.sample_probs)).mean(axis=0)
+        return np.maximum(self.entropy - each, 0.0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Regression:
+    """Numbers with their uncertainty for n inputs: a mixture of normals, one a draw.
+
+    Attributes:
+      sample_means: float32 ``[passes, n, ...]``.
+      sample_stds: float32 ``[passes, n, ...]``, standard deviations of the noise.
+    """
+
+    sample_means: np.ndarray
+    sample_stds: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Of the mixture ``[n, ...]``."""
+        return self.sample_means.mean(axis=0)
+
+    @property
+    def aleatoric(self) -> np.ndarray:
+        """Variance of the noise ``[n, ...]``, averaged over the draws."""
+        return np.square(self.sample_stds).mean(axis=0)
+
+    @property
+    def epistemic(self) -> np.ndarray:
+        """Variance of the draws' means ``[n, ...]``."""
+        return self.sample_means.var(axis=0)
+
+    @property
+    def variance(self) -> np.ndarray:
+        """Of the mixture ``[n, ...]``: the sum of both."""
+        return self.aleatoric + self.epistemic
+
+    def interval(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+        """The central interval of the mixture that holds `level` of it.
+
+        Args:
+          level: a probability in (0, 1).
+
+        Returns:
+          Lower and upper ends ``[n, ...]``.
+        """
+        tail = _tail(level)
+        return self._quantile(tail), self._quantile(1.0 - tail)
+
+    def log_prob(self, y: np.ndarray) -> np.ndarray:
+        """Log density of labels ``[n, ...]`` under the mixture ``[n]``, in nats."""
+        y = _like(y, self.sample_means[0])
+        z = (y - self.sample_means) / self.sample_stds
+        each = -0.5 * (z * z + np.log(2 * np.pi)) - np.log(self.sample_stds)
+        return _log_mean(each.reshape(*each.shape[:2], -1).sum(axis=-1))
+
+    def _quantile(self, q: float) -> np.ndarray:
+        from scipy.special import ndtr
+
+        means = self.sample_means.astype(np.float64)
+        stds = self.sample_stds.astype(np.float64)
+        low, high = (means - 12 * stds).min(axis=0), (means + 12 * stds).max(axis=0)
+        for _ in range(60):  # bisection, to the last bit of float32 and beyond
+            middle = (low + high) / 2
+            below = ndtr((middle - means) / stds).mean(axis=0) < q
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        return ((low + high) / 2).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Counts:
+    """Counts for n inputs: a mixture of Poisson distributions, one a draw.
+
+    Attributes:
+      sample_rates: float32 ``[passes, n]``.
+    """
+
+    sample_rates: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Of the mixture ``[n]``."""
+        return self.sample_rates.mean(axis=0)
+
+    @property
+    def aleatoric(self) -> np.ndarray:
+        """Variance of a count given the rate ``[n]``, averaged over the draws."""
+        return self.mean
+
+    @property
+    def epistemic(self) -> np.ndarray:
+        """Variance of the draws' rates ``[n]``."""
+        return self.sample_rates.var(axis=0)
+
+    @property
+    def variance(self) -> np.ndarray:
+        """Of the mixture ``[n]``: the sum of both."""
+        return self.aleatoric + self.epistemic
+
+    def interval(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+        """The smallest counts that the mixture is below with the two tails' chances.
+
+        Args:
+          level: a probability in (0, 1).
+
+        Returns:
+          Lower and upper ends ``[n]``, whole numbers; they hold `level` or more.
+        """
+        tail = _tail(level)
+        return self._quantile(tail), self._quantile(1.0 - tail)
+
+    def log_prob(self, y: np.ndarray) -> np.ndarray:
+        """Log probability of counts ``[n]`` under the mixture ``[n]``, in nats."""
+        from scipy.special import gammaln
+
+        y = _like(y, self.sample_rates[0])
+        rates = self.sample_rates.astype(np.float64)
+        return _log_mean(y * np.log(rates) - rates - gammaln(y + 1.0))
+
+    def _quantile(self, q: float) -> np.ndarray:
+        from scipy.special import pdtr
+
+        rates = self.sample_rates.astype(np.float64)
+        low = np.full(rates.shape[1:], -1.0)
+        high = np.ceil(rates.max(axis=0) + 12 * np.sqrt(rates.max(axis=0)) + 12)
+        while (high - low > 1).any():
+            middle = np.floor((low + high) / 2)
+            below = pdtr(np.maximum(middle, 0.0), rates).mean(axis=0) < q
+            below |= middle < 0
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        return high
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outputs:
+    """The network's outputs as they are, of a likelihood that is only a function.
+
+    Attributes:
+      sample_outputs: pytree of float32 ``[passes, n, ...]``.
+    """
+
+    sample_outputs: Any
+
+    @property
+    def mean(self) -> Any:
+        """Over the draws, ``[n, ...]``."""
+        return jax.tree.map(lambda o: o.mean(axis=0), self.sample_outputs)
+
+    @property
+    def variance(self) -> Any:
+        """Over the draws, ``[n, ...]``."""
+        return jax.tree.map(lambda o: o.var(axis=0), self.sample_outputs)
+
+
+Predicted = Classification | Binary | Regression | Counts | Outputs
+
+
+def predict(
+    likelihood: likelihoods.Likelihood,
+    apply_fn: ApplyFn,
+    weights: Weights,
+    masks: Masks | Subspace,
+    x: Any,
+    *,
+    key: jax.Array | None,
+    num_samples: int = 10,
+    batch_size: int = 500,
+    backend: str = "auto",
+) -> Predicted:
+    """A network's prediction, of the kind that its likelihood has.
+
+    Args:
+      likelihood: of the labels.
+      apply_fn: see `predictive.predict`, as are the others.
+      weights: likewise.
+      masks: likewise.
+      x: likewise.
+      key: random key of the draws; None: of the mean network alone.
+      num_samples: draws of each member.
+      batch_size: inputs per call.
+      backend: what multiplies.
+
+    Raises:
+      InputError: see `predictive.predict`.
+    """
+    options = {"num_samples": num_samples, "batch_size": batch_size, "backend": backend}
+    network = (apply_fn, weights, masks, x)
+    if isinstance(likelihood, likelihoods.Categorical):
+        if key is None:
+            del options["num_samples"]
+            mean = predictive.predict_mean(*network, **options)
+            return Classification(mean, mean, _entropy(mean)[None])
+        found = predictive.predict(*network, key=key, **options)
+        return Classification(found.mc_probs, found.mean_probs, found.sample_entropy)
+    of = functools.partial(
+        predictive.passes, *network, likelihood=likelihood, **options
+    )
+    samples = _stacked(list(of(key=key)))
+    for kind, make in _KINDS.items():
+        if isinstance(likelihood, kind):
+            return make(samples, of)
+    return Outputs(samples)
+
+
+def _binary(samples: np.ndarray, of: Callable[..., Any]) -> Binary:
+    at_mean = _stacked(list(of(key=None)))
+    probs, mean = _sigmoid(samples), _sigmoid(at_mean)
+    return Binary(probs.mean(axis=0), mean.mean(axis=0), probs)
+
+
+_KINDS: dict[type, Callable[[Any, Callable[..., Any]], Predicted]] = {
+    likelihoods.Bernoulli: _binary,
+    likelihoods.Normal: lambda samples, of: Regression(*samples),
+    likelihoods.Poisson: lambda samples, of: Counts(np.exp(samples)),
+}
+
+
+def _stacked(passes: list[Any]) -> Any:
+    return jax.tree.map(lambda *each: np.stack(each).astype(np.float32), *passes)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 0.5 * (1.0 + np.tanh(0.5 * logits))
+
+
+def _two(probs: np.ndarray) -> np.ndarray:
+    return np.stack([1.0 - probs, probs], axis=-1)
+
+
+def _entropy(probs: np.ndarray) -> np.ndarray:
+    logs = np.log(np.where(probs > 0, probs, 1.0))
+    return -np.sum(probs * logs, axis=-1)
+
+
+def _log_mean(each: np.ndarray) -> np.ndarray:
+    """Log of the mean over the first axis of what these are logarithms of."""
+    top = each.max(axis=0)
+    return top + np.log(np.exp(each - top).mean(axis=0))
+
+
+def _tail(level: float) -> float:
+    if not 0.0 < level < 1.0:
+        raise InputError(f"level: got {level}, allowed: a probability in (0, 1).")
+    return (1.0 - level) / 2
+
+
+def _like(y: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Labels of exactly the shape of a prediction, in float64; never broadcast."""
+    y = np.asarray(y, np.float64)
+    if y.shape == (*mean.shape, 1):
+        y = y[..., 0]
+    if y.shape != mean.shape:
+        raise InputError(
+            f"y: got shape {list(y.shape)}, needed: {list(mean.shape)}, that of the "
+            "prediction."
+        )
+    return y
