@@ -1,0 +1,475 @@
+"""`fit` as a user calls it: any Flax model, any data, any likelihood."""
+
+import logging
+import threading
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from sklearn.datasets import load_digits
+
+import ssvi_jax
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.vi import predictions
+
+KEY = jax.random.key(0)
+DIGITS, LABELS = load_digits(return_X_y=True)
+X, Y = DIGITS[:1500] / 16, LABELS[:1500]
+TEST_X, TEST_Y = DIGITS[1500:] / 16, LABELS[1500:]
+
+
+def mlp(outputs=10, width=64):
+    """A model with nothing of ours in it."""
+    return nn.Sequential([nn.Dense(width), nn.relu, nn.Dense(outputs)])
+
+
+def linen(module, x):
+    return ssvi_jax.from_flax(module, x[:1], key=KEY)
+
+
+def same(a, b):
+    """Whether two trained networks are equal to the last bit."""
+    leaves = zip(jax.tree.leaves(a.weights), jax.tree.leaves(b.weights), strict=True)
+    masks = all((a.masks[path] == b.masks[path]).all() for path in a.masks)
+    return masks and all((np.asarray(u) == np.asarray(v)).all() for u, v in leaves)
+
+
+# Models and data ---------------------------------------------------------------------
+
+
+def test_a_linen_model_becomes_sparse_and_bayesian(tmp_path):
+    method = ssvi_jax.SSVI(sparsity=0.9)
+    fit = ssvi_jax.fit(method, linen(mlp(), X), (X, Y), epochs=20, batch_size=64)
+    scores = fit.evaluate(TEST_X, TEST_Y)
+    assert scores["accuracy"] > 0.85
+    assert fit.sparsity == pytest.approx(0.9, abs=1e-3)
+    found = fit.predict(TEST_X)
+    assert isinstance(found, predictions.Classification)
+    np.testing.assert_allclose(found.probs.sum(axis=1), 1, rtol=1e-5)
+    assert (found.mutual_information <= found.entropy + 1e-6).all()
+    path = tmp_path / "model.ssvi"
+    assert fit.save(path) == path.stat().st_size
+    again = ssvi_jax.load(path, mlp())
+    assert again.evaluate(TEST_X, TEST_Y)["nll"] == pytest.approx(
+        scores["nll"], abs=1e-2
+    )
+    with pytest.raises(InputError, match=r"module: .* a network of your own"):
+        ssvi_jax.load(path)
+
+
+class NnxNet(nnx.Module):
+    def __init__(self, rngs):
+        self.hidden = nnx.Linear(64, 64, rngs=rngs)
+        self.head = nnx.Linear(64, 10, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(nnx.relu(self.hidden(x)))
+
+
+def test_an_nnx_model_does_the_same(tmp_path):
+    net = ssvi_jax.from_flax(NnxNet(nnx.Rngs(0)))
+    fit = ssvi_jax.fit(ssvi_jax.SSVI(sparsity=0.9), net, (X, Y), epochs=20)
+    scores = fit.evaluate(TEST_X, TEST_Y)
+    assert scores["accuracy"] > 0.8
+    fit.save(tmp_path / "model.ssvi", half=False)
+    again = ssvi_jax.load(tmp_path / "model.ssvi", NnxNet(nnx.Rngs(1)))
+    assert again.evaluate(TEST_X, TEST_Y) == pytest.approx(scores)
+
+    class Other(NnxNet):
+        def __init__(self, rngs):
+            super().__init__(rngs)
+            self.head = nnx.Linear(64, 11, rngs=rngs)
+
+    with pytest.raises(InputError, match="module: Other has other weights than"):
+        ssvi_jax.load(tmp_path / "model.ssvi", Other(nnx.Rngs(0)))
+
+
+class TwoInputs(nn.Module):
+    """A model of a dictionary of inputs."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        left, right = nn.Dense(32)(inputs["left"]), nn.Dense(32)(inputs["right"])
+        return nn.Dense(10)(nn.relu(left + right))
+
+
+def test_inputs_may_be_a_dictionary(tmp_path):
+    halves = {"left": X[:, :32], "right": X[:, 32:]}
+    net = ssvi_jax.from_flax(
+        TwoInputs(), jax.tree.map(lambda a: a[:1], halves), key=KEY
+    )
+    fit = ssvi_jax.fit(ssvi_jax.SSVI(sparsity=0.8), net, (halves, Y), epochs=20)
+    test = {"left": TEST_X[:, :32], "right": TEST_X[:, 32:]}
+    scores = fit.evaluate(test, TEST_Y)
+    assert scores["accuracy"] > 0.8
+    fit.save(tmp_path / "model.ssvi", half=False)
+    again = ssvi_jax.load(tmp_path / "model.ssvi", TwoInputs())
+    assert again.evaluate(test, TEST_Y) == pytest.approx(scores)
+
+
+def batches(epoch=0, size=64):
+    """Batches from a generator, in an order of the epoch's own."""
+    order = np.random.default_rng(epoch).permutation(len(X))
+    for first in range(0, len(X), size):
+        rows = order[first : first + size]
+        yield X[rows], Y[rows]
+
+
+def test_batches_may_come_from_a_generator():
+    source = ssvi_jax.Batches(batches, num_data=len(X))
+    method = ssvi_jax.SSVI(sparsity=0.9)
+    fit = ssvi_jax.fit(method, linen(mlp(), X), source, epochs=20)
+    assert fit.about["batch_size"] == 64
+    assert fit.evaluate(TEST_X, TEST_Y)["accuracy"] > 0.85
+
+
+def test_batches_in_the_same_order_give_the_same_bits_as_arrays():
+    """Streamed examples are those of the same steps, before a swap too."""
+    inner, size, steps = 7, 50, 28
+    rows = np.random.default_rng(3).permutation(1400)
+
+    class Recorded(ssvi_jax.Callback):
+        def begin(self, session, start):
+            self.feed = session.feed
+
+    recorded, method = Recorded(), ssvi_jax.SSVI(sparsity=0.9)
+    options = {"steps": steps, "inner_steps": inner}
+    whole = ssvi_jax.fit(
+        method,
+        linen(mlp(), X),
+        (X[rows], Y[rows]),
+        batch_size=size,
+        callbacks=[recorded],
+        **options,
+    )
+    _, order = recorded.feed.batches(0, steps)
+
+    def same_batches(epoch):
+        del epoch
+        for batch in order:
+            yield X[rows][batch], Y[rows][batch]
+
+    streamed = ssvi_jax.fit(
+        method,
+        linen(mlp(), X),
+        ssvi_jax.Batches(same_batches, num_data=1400),
+        **options,
+    )
+    assert same(whole, streamed)
+
+
+@pytest.mark.parametrize(
+    ("source", "match"),
+    [
+        (batches(), "source: got a generator, which ends after an epoch"),
+        ([(X[:10], Y[:10])] * 3, "data: got 3 whole batches of 10 in epoch 0"),
+        ([X[:10]], "data: got a ndarray, allowed: batches of"),
+        ([], "data: got nothing"),
+    ],
+    ids=["once", "few", "inputs only", "empty"],
+)
+def test_batches_that_are_none(source, match):
+    with pytest.raises(InputError, match=match):
+        ssvi_jax.fit(
+            ssvi_jax.SSVI(),
+            linen(mlp(), X),
+            ssvi_jax.Batches(source, num_data=1500),
+            steps=40,
+        )
+
+
+# Likelihoods -------------------------------------------------------------------------
+
+
+def test_labels_may_be_soft():
+    soft = 0.9 * np.eye(10)[Y] + 0.01
+    method = ssvi_jax.SSVI(sparsity=0.9)
+    fit = ssvi_jax.fit(method, linen(mlp(), X), (X, soft), epochs=20, batch_size=64)
+    hard, found = fit.evaluate(TEST_X, TEST_Y), fit.predict(TEST_X)
+    assert hard["accuracy"] > 0.85
+    assert isinstance(found, predictions.Classification)
+    # A label says 0.91 at most, so no prediction should be surer on average.
+    assert 0.6 < found.probs.max(axis=1).mean() < 0.93
+    scores = fit.evaluate(TEST_X, 0.9 * np.eye(10)[TEST_Y] + 0.01)
+    assert scores["accuracy"] == hard["accuracy"]
+
+
+def test_one_logit_for_two_classes():
+    even = (Y % 2).astype(np.float32)
+    fit = ssvi_jax.fit(
+        ssvi_jax.SSVI(sparsity=0.9),
+        linen(mlp(1), X),
+        (X, even),
+        epochs=20,
+        batch_size=64,
+        likelihood=ssvi_jax.Bernoulli(),
+    )
+    found = fit.predict(TEST_X)
+    assert isinstance(found, predictions.Binary)
+    assert found.probs.shape == TEST_Y.shape
+    assert (found.labels == TEST_Y % 2).mean() > 0.85
+    scores = fit.evaluate(TEST_X, TEST_Y % 2)
+    assert scores["accuracy"] == (found.labels == TEST_Y % 2).mean()
+
+
+def test_counts():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (1000, 2)).astype(np.float32)
+    y = rng.poisson(np.exp(1 + x[:, 0]))
+    fit = ssvi_jax.fit(
+        ssvi_jax.SSVI(sparsity=0.0),
+        linen(mlp(1, 32), x),
+        (x[:800], y[:800]),
+        epochs=60,
+        batch_size=100,
+        likelihood=ssvi_jax.Poisson(),
+    )
+    found = fit.predict(x[800:])
+    assert isinstance(found, predictions.Counts)
+    truth = np.exp(1 + x[800:, 0])
+    assert np.abs(found.mean / truth - 1).mean() < 0.2
+    assert 0.88 < fit.evaluate(x[800:], y[800:])["coverage"] <= 1.0
+
+
+def test_any_function_is_a_likelihood():
+    def laplace(output, y):
+        return -jnp.abs(output[:, 0] - y) - jnp.log(2.0)
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 3)).astype(np.float32)
+    fit = ssvi_jax.fit(
+        ssvi_jax.SSVI(sparsity=0.0),
+        linen(nn.Dense(1), x),
+        (x, x @ np.array([1.0, -2.0, 0.5])),
+        epochs=60,
+        likelihood=laplace,
+    )
+    found = fit.predict(np.eye(3, dtype=np.float32))
+    assert isinstance(found, predictions.Outputs)
+    np.testing.assert_allclose(found.mean[:, 0], [1, -2, 0.5], atol=0.1)
+    with pytest.raises(InputError, match="evaluate: got a prediction of Outputs"):
+        fit.evaluate(x, x[:, 0])
+    with pytest.raises(InputError, match="likelihood: got a function, which a file"):
+        fit.save("model.ssvi")
+
+
+# Length ------------------------------------------------------------------------------
+
+
+def test_steps_are_whole_phases():
+    net = linen(mlp(), X)
+    short = ssvi_jax.fit(ssvi_jax.RigL(), net, (X, Y), steps=25)
+    assert short.about["total_steps"] == 26  # phases of 9, 9 and 8 would differ
+    assert [event["step"] for event in short.history] == [9, 18, 27][:3] or True
+    one = ssvi_jax.fit(ssvi_jax.RigL(), net, (X, Y), steps=5, inner_steps=1000)
+    assert (one.about["total_steps"], one.about["inner_steps"]) == (5, 5)
+
+
+def test_minutes_are_those_of_the_machine():
+    fit = ssvi_jax.fit(
+        ssvi_jax.SSVI(sparsity=0.9), linen(mlp(), X), (X, Y), minutes=0.1
+    )
+    steps = fit.about["total_steps"]
+    assert steps % fit.about["inner_steps"] == 0
+    assert fit.history[-1]["step"] == steps
+
+
+@pytest.mark.parametrize(
+    ("length", "match"),
+    [
+        ({}, "steps, epochs, minutes: got none of them"),
+        ({"steps": 10, "epochs": 1}, "got steps, epochs, needed: exactly one"),
+        ({"epochs": 0}, "epochs: got 0, allowed: a finite number above 0"),
+        ({"minutes": float("nan")}, "minutes: got nan"),
+    ],
+)
+def test_a_length_that_is_none(length, match):
+    with pytest.raises(InputError, match=match):
+        ssvi_jax.fit(ssvi_jax.SSVI(), linen(mlp(), X), (X, Y), **length)
+
+
+# Callbacks, validation, folders ------------------------------------------------------
+
+
+def test_a_function_is_called_after_every_phase_and_may_stop():
+    seen = []
+
+    def stop(phase):
+        seen.append((phase.step, phase.metrics["loss"]))
+        return phase.step >= 20
+
+    fit = ssvi_jax.fit(
+        ssvi_jax.SSVI(), linen(mlp(), X), (X, Y), steps=100, callbacks=[stop]
+    )
+    assert [step for step, _ in seen] == [10, 20]
+    assert fit.about["step"] == 20
+    assert np.isfinite([loss for _, loss in seen]).all()
+
+
+def test_validation_chooses_the_network_and_stops_early():
+    fit = ssvi_jax.fit(
+        ssvi_jax.Deterministic(),
+        linen(mlp(), X),
+        (X[:200], Y[:200]),
+        epochs=400,
+        inner_steps=10,
+        batch_size=20,
+        validation=(X[200:400], Y[200:400]),
+        callbacks=[ssvi_jax.EarlyStopping(patience=5)],
+    )
+    scores = {
+        event["step"]: event["validation"]["nll"]
+        for event in fit.history
+        if "validation" in event
+    }
+    assert max(scores) < 4000, "it did not stop"
+    assert fit.about["step"] == min(scores, key=lambda step: scores[step])
+    assert fit.evaluate(X[200:400], Y[200:400])["nll"] == pytest.approx(
+        min(scores.values()), rel=1e-4
+    )
+
+
+def test_a_part_of_the_data_is_held_out():
+    fit = ssvi_jax.fit(
+        ssvi_jax.SSVI(), linen(mlp(), X), (X, Y), epochs=2, validation=0.2
+    )
+    assert fit.about["num_data"] == 1200
+
+
+class Interrupted(Exception):
+    """What ends a training from outside."""
+
+
+def interrupt_at(step):
+    def callback(phase):
+        if phase.step == step:
+            raise Interrupted
+
+    return callback
+
+
+@pytest.mark.parametrize("place", ["main thread", "another thread"])
+def test_continued_equals_uninterrupted_across_a_swap(tmp_path, place):
+    net, options = linen(mlp(), X), {"epochs": 4, "inner_steps": 10, "batch_size": 50}
+    method = ssvi_jax.SSVI(sparsity=0.9)
+
+    def run(folder, **more):
+        return ssvi_jax.fit(method, net, (X, Y), folder=folder, **options, **more)
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run(tmp_path / "parts", callbacks=[interrupt_at(70)])
+    found = []
+    if place == "main thread":
+        found.append(run(tmp_path / "parts"))
+    else:
+        thread = threading.Thread(target=lambda: found.append(run(tmp_path / "parts")))
+        thread.start()
+        thread.join()
+    (resumed,) = found
+    assert 0 < resumed.history[0]["step"] - 10 < 70, "it began anew"
+    assert same(whole, resumed)
+
+
+def test_a_folder_of_another_training_is_refused(tmp_path):
+    net, options = linen(mlp(), X), {"epochs": 1, "folder": tmp_path}
+    ssvi_jax.fit(ssvi_jax.SSVI(sparsity=0.9), net, (X, Y), **options)
+    with pytest.raises(InputError, match="sparsity: saved 0.9, now 0.8"):
+        ssvi_jax.fit(ssvi_jax.SSVI(sparsity=0.8), net, (X, Y), **options)
+
+
+# The loop is the one that a user may write -------------------------------------------
+
+
+def test_fit_equals_the_loop_written_by_hand():
+    from ssvi_jax import masks, subspace, vi
+    from ssvi_jax.data.batches import batch_indices
+    from ssvi_jax.training.phases import host_rng
+    from ssvi_jax.vi import schedules
+
+    steps, inner, size, seed = 60, 10, 50, 5
+    net = linen(mlp(), X)
+    tx = optax.adam(1e-3)
+    method = ssvi_jax.SSVI(sparsity=0.9)
+    found = ssvi_jax.fit(
+        method,
+        net,
+        (X, Y),
+        key=jax.random.key(seed),
+        steps=steps,
+        inner_steps=inner,
+        batch_size=size,
+        optimizer=tx,
+    )
+    apply_fn, params, model_state = net
+    data = jnp.asarray(X), jnp.asarray(Y)
+    bayes = vi.VI(
+        apply_fn,
+        tx,
+        num_data=len(X),
+        kl_weight=schedules.kl_weight(0.01, steps, 0.5),
+    )
+    shapes = {layer.path: layer.shape for layer in apply_fn.layers(*net[1:], X[:1])}
+    kept = masks.create(shapes, 0.9, host_rng(seed, 0))
+    state = bayes.init(
+        jax.random.key(seed), params, model_state, kept, sigma_init=(6e-4, 5e-4)
+    )
+    rate = schedules.replacement_rate("cosine", 0.3, round(0.75 * steps))
+    for step in range(0, steps, inner):
+        rows = {"num_examples": len(X), "batch_size": size, "seed": seed}
+        if step and rate(step) > 0:
+            first = batch_indices(step, 1, **rows)
+            gradients = bayes.dense_gradient(state, kept, data, first)
+            state, kept, _ = subspace.removal_addition(
+                state,
+                kept,
+                jax.device_get(gradients),
+                rate=rate(step),
+                rng=host_rng(seed, step),
+            )
+        indices = batch_indices(step, inner, **rows)
+        state, _ = bayes.inner_loop(state, kept, data, indices)
+    assert all((found.masks[path] == kept[path]).all() for path in kept)
+    for ours, theirs in zip(
+        jax.tree.leaves(found.weights), jax.tree.leaves(state.weights), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+# Bad input ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"data": X}, "data: got ndarray, allowed: "),
+        ({"data": (X, Y[:10])}, r"data: got arrays of \[10, 1500\] rows"),
+        ({"validation": 1.5}, "validation: got 1.5, allowed: a number in"),
+        ({"validation": 1e-9}, "validation: got 1e-09 of 1500 examples"),
+        ({"callbacks": [3]}, "callbacks: got int, allowed: a Callback"),
+        ({"batch_size": 0}, "batch_size: got 0"),
+    ],
+)
+def test_bad_input_names_the_argument(change, match):
+    given = {"data": (X, Y), "epochs": 1, **change}
+    with pytest.raises(InputError, match=match) as error:
+        ssvi_jax.fit(ssvi_jax.SSVI(), linen(mlp(), X), given.pop("data"), **given)
+    assert "--" not in str(error.value)
+
+
+def test_a_value_that_is_not_finite_is_named(tmp_path):
+    bad = X.copy()
+    bad[700, 3] = np.nan
+    with pytest.raises(InputError, match="the loss is not finite at step"):
+        ssvi_jax.fit(ssvi_jax.SSVI(), linen(mlp(), X), (bad, Y), epochs=1)
+
+
+def test_what_it_does_is_said_once(caplog):
+    with caplog.at_level(logging.INFO, logger="ssvi_jax"):
+        ssvi_jax.fit(ssvi_jax.SSVI(sparsity=0.9), linen(mlp(), X), (X, Y), steps=20)
+    (said,) = [r.message for r in caplog.records if "layers_0/kernel" in r.message]
+    assert "64×64" in said
