@@ -28,8 +28,9 @@ def main(argv: Sequence[str]) -> int:
     from ssvi_jax.evaluation.shift import subjects
     from ssvi_jax.evaluation.shift.evaluate import evaluate, open_folder
     from ssvi_jax.evaluation.shift.inputs import Inputs
-    from ssvi_jax.evaluation.shift.report import figures as report_figures
-    from ssvi_jax.evaluation.shift.report import page as html_report
+    from ssvi_jax.evaluation.shift.report.csv_tables import write_tables
+    from ssvi_jax.evaluation.shift.report.figures import make_figures
+    from ssvi_jax.evaluation.shift.report.page import write_report
     from ssvi_jax.evaluation.shift.table import shift_table
 
     sources = subjects.find(_runs(config), config.model, config.checkpoint)
@@ -59,9 +60,9 @@ def main(argv: Sequence[str]) -> int:
     inputs = Inputs(dataset, cells, ood, config.images)
     results = evaluate(config, models, inputs, log)
     print(shift_table(results))
-    html_report.write_tables(log.folder)
-    report_figures.make_figures(log.folder)
-    print(f"report: {html_report.write_report(log.folder)}")
+    write_tables(log.folder)
+    make_figures(log.folder)
+    print(f"report: {write_report(log.folder)}")
     return 0
 
 
