@@ -25,11 +25,12 @@ def main(argv: Sequence[str]) -> int:
     from ssvi_jax import data
     from ssvi_jax.data.corrupted import open_cells
     from ssvi_jax.data.ood import load_ood
-    from ssvi_jax.evaluation.shift import run as shift_run
     from ssvi_jax.evaluation.shift import subjects
+    from ssvi_jax.evaluation.shift.evaluate import evaluate, open_folder
     from ssvi_jax.evaluation.shift.inputs import Inputs
-    from ssvi_jax.evaluation.shift.report import figures as report_figures
-    from ssvi_jax.evaluation.shift.report import page as html_report
+    from ssvi_jax.evaluation.shift.report.csv_tables import write_tables
+    from ssvi_jax.evaluation.shift.report.figures import make_figures
+    from ssvi_jax.evaluation.shift.report.page import write_report
     from ssvi_jax.evaluation.shift.table import shift_table
 
     sources = subjects.find(_runs(config), config.model, config.checkpoint)
@@ -53,16 +54,15 @@ def main(argv: Sequence[str]) -> int:
         seed=config.seed,
         notify=print,
     )
-    log = shift_run.open_folder(config, sources)
+    log = open_folder(config, sources)
     print(f"data: {dataset.source}\ncorruptions: {cells.source}")
     print(f"report folder: {log.folder}")
-    results = shift_run.evaluate(
-        config, models, Inputs(dataset, cells, ood, config.images), log
-    )
+    inputs = Inputs(dataset, cells, ood, config.images)
+    results = evaluate(config, models, inputs, log)
     print(shift_table(results))
-    html_report.write_tables(log.folder)
-    report_figures.make_figures(log.folder)
-    print(f"report: {html_report.write_report(log.folder)}")
+    write_tables(log.folder)
+    make_figures(log.folder)
+    print(f"report: {write_report(log.folder)}")
     return 0
 
 

@@ -39,10 +39,10 @@ def main(argv: Sequence[str]) -> int:
     command = parse_as(Command, argv)
 
     # Only now: --help must not wait for Matplotlib.
-    from ssvi_jax.evaluation.run import curves
+    from ssvi_jax.evaluation.run import training_curves
 
-    runs = curves.read(command.run)
-    for path in curves.write(runs, command.out):
+    runs = training_curves.read(command.run)
+    for path in training_curves.write(runs, command.out):
         print(f"wrote {path}")
     return 0
 

@@ -12,6 +12,7 @@ entropies of single samples do not belong to a scaled prediction.
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import optimize
 
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.metrics import classification as metrics
@@ -21,15 +22,14 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 """Temperatures are searched and allowed in between, both included."""
 
 _UNIFORM_SPREAD = 1e-6  # of log p: several roundings of float32
-_PRECISION = 1e-10  # relative, of 1/T
-_MAX_STEPS = 100
+_PRECISION = 1e-12  # of 1/T, which is between 0.01 and 100
 
 
 def fit(probs: ArrayLike, labels: ArrayLike) -> float:
     """The temperature with the smallest mean NLL of `apply(probs, T)`.
 
-    The NLL is convex in 1/T, so the minimum is the zero of its slope, found by Newton's
-    method within a bracket to 1e-10 (relative).
+    The NLL is convex in 1/T, so the minimum is the zero of its slope, which Brent's
+    method finds to 1e-10 (relative).
 
     The minimum can lie at the border of the range, and the border is returned:
     `MIN_TEMPERATURE` where every prediction is right, certain ones too;
@@ -50,11 +50,20 @@ def fit(probs: ArrayLike, labels: ArrayLike) -> float:
     if log_p.min() > -_UNIFORM_SPREAD:
         return 1.0
     of_label = log_p[np.arange(len(log_p)), np.asarray(labels)]
-    if _slopes(log_p, of_label, 1 / MAX_TEMPERATURE)[0] >= 0:
+
+    def slope(inverse: float) -> float:
+        """Of the mean NLL by 1/T: mean over examples of E[log p] under p_T - log p."""
+        weights = np.exp(inverse * log_p)
+        weights /= weights.sum(axis=1, keepdims=True)
+        return float(np.mean(np.sum(weights * log_p, axis=1) - of_label))
+
+    low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
+    if slope(low) >= 0:
         return MAX_TEMPERATURE
-    if _slopes(log_p, of_label, 1 / MIN_TEMPERATURE)[0] <= 0:
+    if slope(high) <= 0:
         return MIN_TEMPERATURE
-    return 1 / _minimum(log_p, of_label)
+    found = optimize.root_scalar(slope, bracket=(low, high), xtol=_PRECISION)
+    return 1 / found.root
 
 
 def apply(probs: ArrayLike, temperature: float) -> np.ndarray:
@@ -84,34 +93,3 @@ def _log_probs(p: np.ndarray) -> np.ndarray:
     """Log probabilities with the largest of each row moved to 0, against overflow."""
     log_p = np.log(np.maximum(p, metrics.PROBABILITY_FLOOR))
     return log_p - log_p.max(axis=-1, keepdims=True)
-
-
-def _slopes(
-    log_p: np.ndarray, of_label: np.ndarray, inverse: float
-) -> tuple[float, float]:
-    """First and second derivative of the mean NLL by 1/T at `inverse`.
-
-    With l = log p: the mean over examples of E[l] - l_label, and of Var[l], under p_T.
-    """
-    weights = np.exp(inverse * log_p)
-    weights /= weights.sum(axis=1, keepdims=True)
-    mean = np.sum(weights * log_p, axis=1)
-    variance = np.sum(weights * (log_p - mean[:, None]) ** 2, axis=1)
-    return float(np.mean(mean - of_label)), float(np.mean(variance))
-
-
-def _minimum(log_p: np.ndarray, of_label: np.ndarray) -> float:
-    """1/T where the slope, below 0 at one border and above at the other, is 0."""
-    low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
-    inverse, last_step = 1.0, np.inf
-    for _ in range(_MAX_STEPS):
-        slope, curvature = _slopes(log_p, of_label, inverse)
-        low, high = (inverse, high) if slope < 0 else (low, inverse)
-        step = -slope / curvature if curvature > abs(slope) / high else np.inf
-        # Halves the bracket where Newton's method leaves it or hardly gets closer.
-        if not (low <= inverse + step <= high and abs(step) <= last_step / 2):
-            step = np.sqrt(low * high) - inverse
-        inverse, last_step = inverse + step, abs(step)
-        if last_step <= _PRECISION * inverse:
-            break
-    return float(inverse)

@@ -12,7 +12,7 @@ import pytest
 import smoke_run
 
 from ssvi_jax import corruptions, data, metrics
-from ssvi_jax.evaluation.shift import evaluation
+from ssvi_jax.evaluation.shift import predictions
 from ssvi_jax.vi import predictive
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "corruptions.py"
@@ -115,7 +115,7 @@ def test_resuming_predicts_nothing_again_and_gives_the_same(report, monkeypatch)
     before = json.loads((folder / "results.json").read_text())
     (folder / "predictions" / "second" / "fog-3.npz").unlink()
     made = mock.Mock(wraps=predictive.predict)
-    monkeypatch.setattr(evaluation, "predict", made)
+    monkeypatch.setattr(predictions, "predict", made)
     run, model = folder.parent / "first", folder.parent / "second" / "model.ssvi"
     outcome = command(
         "--run", run, "--model", model, "--out", folder.parent, "--resume", *FLAGS

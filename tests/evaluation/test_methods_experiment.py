@@ -14,7 +14,7 @@ import smoke_run
 
 from ssvi_jax import metrics
 from ssvi_jax.evaluation.comparison import runs
-from ssvi_jax.evaluation.shift import evaluation
+from ssvi_jax.evaluation.shift import predictions
 from ssvi_jax.io import run_log
 from ssvi_jax.methods import base
 from ssvi_jax.networks.network import ImageNetwork
@@ -36,7 +36,7 @@ def command(*flags: str | Path) -> smoke_run.Outcome:
 def counted(monkeypatch):
     """Lists of what is trained and of what is predicted from here on."""
     trained, predicted = [], []
-    phase, predict = loop.Loop.phase, evaluation.predict
+    phase, predict = loop.Loop.phase, predictions.predict
 
     def a_phase(self, progress, step):
         trained.append((self.log.folder.name, step))
@@ -47,7 +47,7 @@ def counted(monkeypatch):
         return predict(*args, **kwargs)
 
     monkeypatch.setattr(loop.Loop, "phase", a_phase)
-    monkeypatch.setattr(evaluation, "predict", a_prediction)
+    monkeypatch.setattr(predictions, "predict", a_prediction)
     return trained, predicted
 
 

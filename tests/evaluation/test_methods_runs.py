@@ -12,7 +12,7 @@ from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian, Point
 from ssvi_jax.evaluation.run import results
 from ssvi_jax.evaluation.shift import subjects
-from ssvi_jax.evaluation.shift.evaluation import Evaluation, ImageSet
+from ssvi_jax.evaluation.shift.predictions import ImageSet, Predictions
 from ssvi_jax.io import run_log
 from ssvi_jax.networks import network
 
@@ -125,14 +125,14 @@ def test_a_pruned_checkpoint_and_the_model_file_are_one_network(method, tmp_path
     digits = data.load("digits")
     folder = run(method)[0]
     images = ImageSet("clean", digits.test_images[:20], digits.test_labels[:20])
-    evaluation = Evaluation(tmp_path, samples=2, seed=0)
+    predictions = Predictions(tmp_path, samples=2, seed=0)
     kinds, found = {"magnitude": Point, "svd": Gaussian}, []
     for source in subjects.find([folder], [], [folder]):
         subject = subjects.load(source, digits)
         assert subject.about["weights_kept"] == summary_of(method)["weights_kept"]
         posterior = subject.weights.posterior.values()
         assert {type(packed) for packed in posterior} == {kinds[method]}
-        found.append(evaluation.run(subject, images))
+        found.append(predictions.get(subject, images))
     sampled = method == "svd"
     for predicted in found:
         assert predicted.probs.keys() == ({"mc", "mean"} if sampled else {"mean"})

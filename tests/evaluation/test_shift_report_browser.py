@@ -7,9 +7,10 @@ from pathlib import Path
 import fake_report
 import pytest
 from fake_report import BENCHMARK, Fake
+from html_page import table_markup
 
 from ssvi_jax.evaluation.shift.report import page as html_report
-from ssvi_jax.evaluation.shift.report.html_parts import Column, table
+from ssvi_jax.evaluation.shift.report.columns import Column, table
 
 ASSETS = Path(html_report.__file__).parent / "html"
 FLAGS = (
@@ -128,7 +129,8 @@ def test_numbers_sort_as_numbers_and_missing_ones_last(browser, tmp_path):
     rows = [{"n": n, "t": t} for n, t in values]
     columns = [Column("t", "text"), Column("n", "number", "count")]
     script = (ASSETS / "report.js").read_text(encoding="utf-8")
-    body = f"{table('numbers', columns, rows, [])}<script>{script}</script>"
+    numbers = table_markup(table("numbers", columns, rows, []))
+    body = f"{numbers}<script>{script}</script>"
     path = tmp_path / "table.html"
     path.write_text(f"<!DOCTYPE html><meta charset=utf-8><body>{body}</body>")
     tab = browser.new_page()

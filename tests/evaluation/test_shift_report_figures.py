@@ -17,11 +17,9 @@ from matplotlib.text import Text
 from PIL import Image
 
 from ssvi_jax.evaluation.run_style import COLOURS
-from ssvi_jax.evaluation.shift.report import curves as shift_curves
+from ssvi_jax.evaluation.shift.report import curves, heat_maps, severity_plots
 from ssvi_jax.evaluation.shift.report import data as report_data
 from ssvi_jax.evaluation.shift.report import figures as report_figures
-from ssvi_jax.evaluation.shift.report import heat_maps
-from ssvi_jax.evaluation.shift.report import plots as shift_plots
 from ssvi_jax.evaluation.shift.report.data import Report
 from ssvi_jax.evaluation.shift.report.figures import FIGURES, make_figures
 
@@ -248,7 +246,7 @@ def luminance(rgb) -> float:
 
 
 def test_boxes_are_over_the_benchmark_of_each_severity(three):
-    axes = drawn(shift_plots.severity(three)).axes
+    axes = drawn(severity_plots.severity(three)).axes
     for ax, score in zip(axes, ("accuracy", "nll", "ece"), strict=True):
         lines = ax.get_lines()
         assert len(lines) == 3 * (1 + 5 * 5)  # clean; whiskers, caps, median
@@ -268,7 +266,7 @@ def test_boxes_are_over_the_benchmark_of_each_severity(three):
 
 
 def test_uncertainty_is_the_mean_over_the_benchmark(three):
-    figure = drawn(shift_plots.uncertainty(three))
+    figure = drawn(severity_plots.uncertainty(three))
     names = ("predictive_entropy", "expected_entropy", "mutual_information")
     # The last run is deterministic: it has no samples that could disagree.
     for ax, name, runs in zip(figure.axes, names, (3, 2, 2), strict=True):
@@ -286,7 +284,9 @@ def test_tiny_information_is_in_a_unit_of_its_own(one):
     for part in itertools.chain([network["clean"]], *network["cells"].values()):
         part["mutual_information"] *= 1e-4
     largest = 1e-4 * headline_cells(one, 0, "mutual_information").max()
-    figure = drawn(shift_plots.uncertainty(Report({**one.results, "runs": runs}, {})))
+    figure = drawn(
+        severity_plots.uncertainty(Report({**one.results, "runs": runs}, {}))
+    )
     ax = figure.axes[2]
     power = math.floor(math.log10(largest))
     assert ax.get_ylabel() == f"$10^{{{power}}}$ nats per image"
@@ -297,7 +297,7 @@ def test_tiny_information_is_in_a_unit_of_its_own(one):
 
 
 def test_reliability_skips_empty_bins_and_gives_the_ece(three):
-    figure = drawn(shift_curves.reliability(three))
+    figure = drawn(curves.reliability(three))
     axes = np.reshape(figure.axes, (3, 4))
     titles = [ax.get_title(loc="left") for ax in axes[0]]
     assert titles == ["Clean", "Severity 1", "Severity 3", "Severity 5"]
@@ -313,7 +313,7 @@ def test_reliability_skips_empty_bins_and_gives_the_ece(three):
         ]
         curve, sure, unsure = axes[0, 0].get_lines()[1 + 3 * run : 4 + 3 * run]
         np.testing.assert_allclose(curve.get_xydata(), points)
-        few = sum(0 < n < shift_curves.FEW for n in bins["count"])
+        few = sum(0 < n < curves.FEW for n in bins["count"])
         assert len(unsure.get_xdata()) == few
         assert len(sure.get_xdata()) == len(points) - few
         # The ECE was computed from the predictions themselves.
@@ -324,7 +324,7 @@ def test_reliability_skips_empty_bins_and_gives_the_ece(three):
 
 
 def test_roc_panels_have_every_set_and_score(three):
-    figure = drawn(shift_curves.roc(three))
+    figure = drawn(curves.roc(three))
     axes = np.reshape(figure.axes, (2, 3))
     titles = [ax.get_title(loc="left") for ax in axes[1]]
     scores = ["entropy", "max probability", "mutual information"]
@@ -344,7 +344,7 @@ def test_roc_panels_have_every_set_and_score(three):
 
 
 def test_selective_curves_are_clean_and_shifted(three):
-    axes = drawn(shift_curves.selective(three)).axes
+    axes = drawn(curves.selective(three)).axes
     for ax, name in zip(axes, ("clean", "shifted"), strict=True):
         for run, line in enumerate(ax.get_lines()):
             found = three.runs[run]
@@ -356,11 +356,11 @@ def test_selective_curves_are_clean_and_shifted(three):
 
 def test_a_run_has_one_colour_in_all_figures(three):
     lines = [
-        drawn(shift_curves.selective(three)).axes[0].get_lines(),
-        drawn(shift_plots.uncertainty(three)).axes[0].get_lines(),
-        drawn(shift_curves.roc(three)).axes[0].get_lines()[1:],
-        drawn(shift_plots.severity(three)).axes[0].get_lines()[::26],
-        drawn(shift_curves.reliability(three)).axes[0].get_lines()[1::3],
+        drawn(curves.selective(three)).axes[0].get_lines(),
+        drawn(severity_plots.uncertainty(three)).axes[0].get_lines(),
+        drawn(curves.roc(three)).axes[0].get_lines()[1:],
+        drawn(severity_plots.severity(three)).axes[0].get_lines()[::26],
+        drawn(curves.reliability(three)).axes[0].get_lines()[1::3],
     ]
     for found in lines:
         assert [line.get_color() for line in found] == list(COLOURS[:3])

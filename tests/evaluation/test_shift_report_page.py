@@ -5,74 +5,31 @@ import os
 import re
 import tomllib
 from fnmatch import fnmatch
-from html.parser import HTMLParser
 from pathlib import Path
 
 import fake_report
 import pytest
 from fake_report import BENCHMARK, Fake
+from html_page import Page, parse, table_markup
+from jinja2 import UndefinedError
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.evaluation.shift.report import html_parts
 from ssvi_jax.evaluation.shift.report import page as html_report
-from ssvi_jax.evaluation.shift.report.html_parts import Column, escape, table
+from ssvi_jax.evaluation.shift.report.columns import Column, table
+from ssvi_jax.evaluation.shift.report.csv_tables import write_tables
 
 SMALL = Fake(runs=1, benchmark=BENCHMARK[:1], extra=(), ood=(), images=20)
 HOSTILE = (
     "<script>alert('name')</script>",
     "\"><img src=https://example.org/x onerror=alert(1)> & ' \ud800 \u202e",
-    "]]></style></script>$main ${title}",
+    "]]></style></script>{{ title }} {% raw %}",
 )
 ASSETS = Path(html_report.__file__).parent / "html"
-VOID = {"meta", "link", "img", "br", "input"}
-
-
-class Page(HTMLParser):
-    """Elements with attributes and text, and every defect of the nesting."""
-
-    def __init__(self, text: str):
-        super().__init__(convert_charrefs=True)
-        self.open, self.defects, self.elements, self.texts = [], [], [], {}
-        self.rows: dict[str, list[list[str]]] = {}  # caption → cells
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if len({name for name, _ in attrs}) != len(attrs):
-            self.defects.append(f"an attribute twice in {tag}")
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "caption":
-            self.caption = ""
-        if tag == "tr" and "tbody" in self.open:
-            self.rows.setdefault(self.caption, []).append([])
-        if tag in ("td", "th") and "tbody" in self.open:
-            self.rows[self.caption][-1].append("")
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.defects.append(f"unexpected end of {tag}")
-
-    def handle_data(self, data):
-        tag = self.open[-1] if self.open else ""
-        self.texts[tag] = self.texts.get(tag, "") + data
-        if tag == "caption":
-            self.caption += data
-        if "tbody" in self.open and {"td", "th"} & set(self.open):
-            self.rows[self.caption][-1][-1] += data
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def no_figures(monkeypatch):
     """Leaves the figures out: only the page is looked at."""
     monkeypatch.setattr(html_report, "make_figures", lambda _: [])
-
-
-def parse(path: Path) -> Page:
-    return Page(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +121,9 @@ def test_figures_are_inside_with_size_caption_and_description(folder, page):
         assert int(image["width"]) == pytest.approx(width / 1.5, abs=1)
 
 
-@pytest.mark.parametrize("place", ["name", "label", "dataset", "source", "corruption"])
+@pytest.mark.parametrize(
+    "place", ["name", "dataset", "source", "corruption", "foreign"]
+)
 def test_hostile_texts_are_shown_and_nothing_else(tmp_path, monkeypatch, place):
     no_figures(monkeypatch)
     what = Fake(runs=3, benchmark=BENCHMARK[:1], images=20, names=HOSTILE)
@@ -180,6 +139,11 @@ def test_hostile_texts_are_shown_and_nothing_else(tmp_path, monkeypatch, place):
             for network in run["networks"].values():
                 network["cells"][HOSTILE[0]] = network["cells"]["gaussian_noise"]
         results["corruptions"]["benchmark"] = [HOSTILE[0], "gaussian_noise"]
+    if place == "foreign":
+        for run in results["runs"]:
+            for network in run["networks"].values():
+                network["ood"] = {HOSTILE[2]: network["ood"]["noise"]}
+        results["ood"] = [{"name": HOSTILE[2], "source": HOSTILE[0], "images": 1}]
     (tmp_path / "results.json").write_text(json.dumps(results))
     page = parse(html_report.write_report(tmp_path))
     assert page.defects == []
@@ -188,14 +152,32 @@ def test_hostile_texts_are_shown_and_nothing_else(tmp_path, monkeypatch, place):
     shown = "".join(text for tag, text in page.texts.items() if tag != "script")
     assert "<script>alert('name')</script>" in shown
     assert "\"><img src=https://example.org/x onerror=alert(1)> & ' ?" in shown
-    assert "]]></style></script>$main ${title}" in shown
+    assert "]]></style></script>{{ title }} {% raw %}" in shown
     assert "\u202e" not in shown
 
 
-def test_escape_leaves_plain_text_alone():
-    assert escape("95 % sparse, “a”: α") == "95 % sparse, “a”: α"
-    assert escape("<&>\"'") == "&lt;&amp;&gt;&quot;&#x27;"
-    assert escape("a\x00b\x1bc\td") == "abc\td"
+@pytest.mark.parametrize(
+    ("text", "markup"),
+    [
+        ("95 % sparse, “a”: α", "95 % sparse, “a”: α"),
+        ("<&>\"'", "&lt;&amp;&gt;&#34;&#39;"),
+        ("a\x00b\x1bc\td", "abc\td"),
+    ],
+)
+def test_plain_text_stays_and_the_rest_is_escaped_or_removed(text, markup):
+    template = html_report.environment().from_string("{{ text }}|{{ text ~ '' }}")
+    assert template.render(text=text) == f"{markup}|{markup}"
+
+
+def test_no_template_leaves_anything_unescaped():
+    for path in ASSETS.glob("*.j2"):
+        assert not re.search(r"\|\s*safe|autoescape", path.read_text(encoding="utf-8"))
+
+
+def test_a_name_that_a_template_lacks_is_an_error():
+    template = html_report.environment().from_string("{{ nothing }}")
+    with pytest.raises(UndefinedError, match="nothing"):
+        template.render()
 
 
 # What it says ------------------------------------------------------------------------
@@ -286,7 +268,7 @@ def test_the_least_that_results_may_hold(tmp_path, monkeypatch):
     page = parse(html_report.write_report(tmp_path))
     assert page.defects == []
     assert page.texts["title"] == "images under corruption"
-    assert len(html_report.write_tables(tmp_path)) == 5
+    assert len(write_tables(tmp_path)) == 5
 
 
 def test_figures_are_drawn_again_only_when_they_are_older(tmp_path, monkeypatch):
@@ -312,11 +294,11 @@ def test_a_folder_without_results_is_refused(tmp_path):
         html_report.write_report(tmp_path)
 
 
-def test_style_and_script_are_installed_with_the_package():
+def test_templates_style_and_script_are_installed_with_the_package():
     project = Path(__file__).parents[2] / "pyproject.toml"
     data = tomllib.loads(project.read_text())["tool"]["setuptools"]["package-data"]
     names = sorted(path.name for path in ASSETS.iterdir())
-    assert names == ["report.css", "report.html", "report.js"]
+    assert {"report.css", "report.html.j2", "report.js"} <= set(names)
     for name in (f"evaluation/shift/report/html/{name}" for name in names):
         assert any(fnmatch(name, pattern) for pattern in data["ssvi_jax"])
 
@@ -334,7 +316,7 @@ def test_the_best_is_marked_among_its_peers_and_missing_columns_are_left_out():
     ]
     values = [(0, "a", 1.0, 0.5), (1, "a", 2.0, 0.25), (0, "b", 0.5, None)]
     rows = [{"index": i, "set": s, "high": h, "low": w} for i, s, h, w in values]
-    text = table("caption", columns, iter(rows), ["A", "B"], by="set")
+    text = table_markup(table("caption", columns, iter(rows), ["A", "B"], by="set"))
     assert re.findall(r'class="n best" data-v="([\d.]+)"', text) == ["2.0", "0.25"]
     parsed = Page(text)
     assert parsed.defects == []
@@ -343,8 +325,14 @@ def test_the_best_is_marked_among_its_peers_and_missing_columns_are_left_out():
         ["A", "b", "0.500", "–"],
     ]
     assert "never" not in text
-    assert parsed.texts["th"].endswith("groupmodelsethighlow (%)")
-    assert table("caption", columns, [], ["A"]) == ""
+    assert re.sub(r"\s", "", parsed.texts["th"]).endswith("groupmodelsethighlow(%)")
+    assert [head.get("colspan") for head in parsed.all("th")][:1] == ["1"]
+    assert [cell.get("colspan") for cell in parsed.all("td")][:1] == ["3"]
+
+
+def test_no_rows_make_no_table():
+    assert table("caption", [Column("v", "v")], [], ["A"]) is None
+    assert table_markup(None) == ""
 
 
 @pytest.mark.parametrize(
@@ -358,11 +346,15 @@ def test_the_best_is_marked_among_its_peers_and_missing_columns_are_left_out():
     ],
 )
 def test_numbers_are_short_and_never_0_unless_they_are(kind, value, shown):
-    text = table("c", [Column("v", "v", kind)], [{"v": value}], [])
+    text = table_markup(table("c", [Column("v", "v", kind)], [{"v": value}], []))
     assert f">{shown}</th>" in text
 
 
 def test_values_keep_all_digits_for_sorting():
-    text = table("c", [Column("v", "v", "score")], [{"v": 0.1 + 0.2}], [])
+    text = table_markup(table("c", [Column("v", "v", "score")], [{"v": 0.1 + 0.2}], []))
     assert 'data-v="0.30000000000000004">0.300<' in text
-    assert html_parts.run_name(3, "a<b").startswith('<span class="key run-3"')
+
+
+def test_a_run_is_named_by_its_colour_and_label():
+    text = table_markup(table("c", [Column("v", "v", "run")], [{"v": 1}], ["a", "a<b"]))
+    assert '<span class="key run-1" aria-hidden="true"></span><bdi>a&lt;b</bdi>' in text

@@ -17,7 +17,7 @@ from ssvi_jax import data
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian, Weights
 from ssvi_jax.evaluation.shift import subjects
-from ssvi_jax.evaluation.shift.evaluation import Evaluation, ImageSet
+from ssvi_jax.evaluation.shift.predictions import ImageSet, Predictions
 from ssvi_jax.io import artifact
 from ssvi_jax.methods import base
 from ssvi_jax.networks import members, network
@@ -229,11 +229,11 @@ def test_model_file_and_checkpoint_are_one_network_under_shift(finished, tmp_pat
     folder, _ = finished
     digits = data.load("digits")
     images = ImageSet("clean", digits.test_images[:20], digits.test_labels[:20])
-    evaluation, found = Evaluation(tmp_path, samples=2, seed=0), []
+    predictions, found = Predictions(tmp_path, samples=2, seed=0), []
     for source in subjects.find([folder], [], [folder]):
         subject = subjects.load(source, digits)
         assert subject.about["weights_total"] == 2 * 8832
-        found.append(evaluation.run(subject, images))
+        found.append(predictions.get(subject, images))
     for kind in ("mc", "mean"):
         a, b = (predicted.probs[kind] for predicted in found)
         np.testing.assert_allclose(a, b, atol=0.02)

@@ -19,7 +19,7 @@ from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Point
 from ssvi_jax.evaluation.shift import subjects
-from ssvi_jax.evaluation.shift.evaluation import Evaluation, ImageSet
+from ssvi_jax.evaluation.shift.predictions import ImageSet, Predictions
 from ssvi_jax.methods import base, rank1
 from ssvi_jax.networks import network
 from ssvi_jax.training import loop
@@ -201,9 +201,9 @@ def test_model_file_and_checkpoint_are_one_network_under_shift(finished, tmp_pat
     layers = weights.params.values()
     assert all(layer.keys() >= {"rank1_r", "rank1_s", "kernel"} for layer in layers)
     images = ImageSet("clean", digits.test_images[:20], digits.test_labels[:20])
-    evaluation, found = Evaluation(tmp_path, samples=2, seed=0), []
+    predictions, found = Predictions(tmp_path, samples=2, seed=0), []
     for source in subjects.find([folder], [], [folder]):
-        found.append(evaluation.run(subjects.load(source, digits), images))
+        found.append(predictions.get(subjects.load(source, digits), images))
     for kind in ("mc", "mean"):
         a, b = (predicted.probs[kind] for predicted in found)
         np.testing.assert_allclose(a, b, atol=0.02)

@@ -179,7 +179,7 @@ def test_uniform_predictions_have_no_temperature(num_classes, dtype):
 
 
 def test_rare_certain_misses_are_found():
-    # Far from the minimum the curvature is next to 0: Newton's step would leap out.
+    # Away from the minimum the slope hardly changes.
     probs = np.tile([1e-12, 1 - 1e-12], (1000, 1))
     labels = np.ones(1000, int)
     labels[0] = 0

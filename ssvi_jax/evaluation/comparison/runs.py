@@ -19,7 +19,7 @@ from ssvi_jax.core.errors import InputError
 from ssvi_jax.data import Dataset, shifted
 from ssvi_jax.evaluation.comparison.options import Comparison
 from ssvi_jax.evaluation.run import figures, results
-from ssvi_jax.evaluation.shift import run as shift_run
+from ssvi_jax.evaluation.shift import evaluate as shift_run
 from ssvi_jax.evaluation.shift import subjects
 from ssvi_jax.evaluation.shift.inputs import Inputs
 from ssvi_jax.evaluation.shift.options import ShiftConfig

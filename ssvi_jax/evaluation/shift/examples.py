@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ssvi_jax.evaluation.shift.evaluation import Evaluation
 from ssvi_jax.evaluation.shift.inputs import Inputs
+from ssvi_jax.evaluation.shift.predictions import Predictions
 from ssvi_jax.evaluation.shift.subjects import Subject
 from ssvi_jax.metrics.uncertainty import entropy, uncertainty_from_entropies
 
@@ -18,12 +18,12 @@ LOOKS = (
 
 
 def examples(
-    evaluation: Evaluation, models: Sequence[Subject], inputs: Inputs
+    predictions: Predictions, models: Sequence[Subject], inputs: Inputs
 ) -> dict[str, np.ndarray]:
     """What examples.npz holds; k images, m looks.
 
     Args:
-      evaluation: predictions of every model on every set.
+      predictions: of every model on every set.
       models: the models.
       inputs: the images.
 
@@ -42,7 +42,7 @@ def examples(
         "labels": np.stack([s.labels[rows] for s in shown], axis=1),
     }
     for r, model in enumerate(models):
-        parts = [_said(evaluation, model, name, rows) for name in looks]
+        parts = [_said(predictions, model, name, rows) for name in looks]
         for key in parts[0]:
             arrays[f"{key}_{r}"] = np.stack([part[key] for part in parts], axis=1)
     return arrays
@@ -54,9 +54,9 @@ def _one_of_each(labels: np.ndarray) -> np.ndarray:
 
 
 def _said(
-    evaluation: Evaluation, model: Subject, name: str, rows: np.ndarray
+    predictions: Predictions, model: Subject, name: str, rows: np.ndarray
 ) -> dict[str, np.ndarray]:
-    found = evaluation.read(model.name, name)
+    found = predictions.read(model.name, name)
     if found.sample_entropy is None:
         probs = found.probs["mean"][rows]
         return {"probs": probs, "entropy": entropy(probs)}

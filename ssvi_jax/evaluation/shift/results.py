@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from ssvi_jax import metrics
-from ssvi_jax.evaluation.shift.evaluation import Evaluation, Predicted
+from ssvi_jax.evaluation.shift.predictions import Predicted, Predictions
 from ssvi_jax.evaluation.shift.subjects import Subject
 from ssvi_jax.metrics import corruption_error, detection, selective, temperature
 
 
 def build(
-    evaluation: Evaluation,
+    predictions: Predictions,
     subjects: Sequence[Subject],
     *,
     benchmark: Sequence[str],
@@ -28,7 +28,7 @@ def build(
     """One entry a model: its description and the numbers of its networks.
 
     Args:
-      evaluation: holds predictions of every model on every set.
+      predictions: of every model on every set.
       subjects: the models.
       benchmark: corruptions that averages are over.
       extra: corruptions that are reported but not averaged.
@@ -39,7 +39,7 @@ def build(
     """
     runs = []
     for subject in subjects:
-        read = _Reader(evaluation, subject.name, benchmark, severities)
+        read = _Reader(predictions, subject.name, benchmark, severities)
         networks = {
             network: _network(read, network, [*benchmark, *extra], ood)
             for network in read("clean").probs
@@ -64,26 +64,26 @@ class _Reader:
 
     def __init__(
         self,
-        evaluation: Evaluation,
+        predictions: Predictions,
         subject: str,
         benchmark: Sequence[str],
         severities: Sequence[int],
     ):
-        self._evaluation, self._subject = evaluation, subject
+        self._predictions, self._subject = predictions, subject
         self.benchmark, self.severities = benchmark, severities
 
     def __call__(self, name: str) -> Predicted:
-        return self._evaluation.read(self._subject, name)
+        return self._predictions.read(self._subject, name)
 
     def at_severity(self, severity: int) -> Predicted:
         """All corruptions of the benchmark at one severity."""
         names = [f"{corruption}/{severity}" for corruption in self.benchmark]
-        return self._evaluation.pooled(self._subject, names)
+        return self._predictions.pooled(self._subject, names)
 
     def shifted(self) -> Predicted:
         """The whole benchmark."""
         names = [f"{c}/{s}" for c in self.benchmark for s in self.severities]
-        return self._evaluation.pooled(self._subject, names)
+        return self._predictions.pooled(self._subject, names)
 
 
 def scores(found: Predicted, network: str, scale: float = 1.0) -> dict[str, float]:

@@ -10,19 +10,22 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from ssvi_jax.evaluation import figure_style
-from ssvi_jax.evaluation.shift.report import curves as shift_curves
-from ssvi_jax.evaluation.shift.report import example_plots, heat_maps
-from ssvi_jax.evaluation.shift.report import plots as shift_plots
+from ssvi_jax.evaluation.shift.report import (
+    curves,
+    example_plots,
+    heat_maps,
+    severity_plots,
+)
 from ssvi_jax.evaluation.shift.report.data import Report, read
 
 FIGURES: dict[str, Callable[[Report], Figure | None]] = {
     "accuracy": heat_maps.accuracy,
     "difference": heat_maps.difference,
-    "severity": shift_plots.severity,
-    "reliability": shift_curves.reliability,
-    "uncertainty": shift_plots.uncertainty,
-    "roc": shift_curves.roc,
-    "selective": shift_curves.selective,
+    "severity": severity_plots.severity,
+    "reliability": curves.reliability,
+    "uncertainty": severity_plots.uncertainty,
+    "roc": curves.roc,
+    "selective": curves.selective,
     "examples": example_plots.examples,
 }
 """Name of the file → what draws it, in the order of a report."""

@@ -2,39 +2,50 @@
 
 Style, script and figures are inside the page, and its content security policy allows
 no request at all: only the page's own script and style, by their hashes, and images
-written into it. Whatever comes from results.json is escaped.
+written into it. The words are in the templates of ``html/``, which escape whatever
+comes from results.json.
 """
 
 import base64
+import functools
 import hashlib
+import struct
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
-from string import Template
+from typing import Any, NamedTuple
 
-from ssvi_jax.evaluation.run_style import COLOURS
-from ssvi_jax.evaluation.shift.report import caveats as report_caveats
-from ssvi_jax.evaluation.shift.report import html_tables
-from ssvi_jax.evaluation.shift.report import words as report_words
+import jinja2
+from markupsafe import Markup
+
+from ssvi_jax.evaluation.run_style import COLOURS, readable
 from ssvi_jax.evaluation.shift.report.data import Report, headline, read
+from ssvi_jax.evaluation.shift.report.facts import gather
 from ssvi_jax.evaluation.shift.report.figures import FIGURES, make_figures
-from ssvi_jax.evaluation.shift.report.html_parts import (
-    bullets,
-    definitions,
-    escape,
-    figure,
-    run_name,
-)
-from ssvi_jax.evaluation.shift.report.tables import write_tables
-from ssvi_jax.evaluation.shift.report.texts import ALTS, CAPTIONS, TERMS
+from ssvi_jax.evaluation.shift.report.page_tables import tables
 
-__all__ = ["write_report", "write_tables"]
-
-_FILES = (
-    "results.json: all numbers; cells.csv, summary.csv, ood.csv, selective.csv, "
-    "temperature.csv: the same as tables; examples.npz: the example images; figures/: "
-    "the figures of this page."
+_HTML = Path(__file__).with_name("html")
+_PIXELS_PER_UNIT = 1.5  # figures have 150 pixels an inch, a page 96 to 100
+# Controls, and characters that reverse the direction of what follows them.
+_REMOVED = dict.fromkeys(
+    (
+        *(*range(9), 11, 12, *range(14, 32), 127),
+        *(*range(0x202A, 0x202F), *range(0x2066, 0x206A)),
+    )
 )
+
+
+class Image(NamedTuple):
+    """A PNG as the page holds it.
+
+    Attributes:
+      data: its bytes in base 64.
+      width: on the page, in CSS pixels.
+      height: likewise.
+    """
+
+    data: str
+    width: int
+    height: int
 
 
 def write_report(folder: str | Path) -> Path:
@@ -52,153 +63,86 @@ def write_report(folder: str | Path) -> Path:
       InputError: a file is missing or damaged.
     """
     report = read(folder)
-    figures = _figures(Path(folder))
+    figures = {path.stem: _image(path) for path in _figures(Path(folder))}
     path = Path(folder) / "report.html"
-    path.write_text(_page(report, figures), encoding="utf-8", newline="\n")
+    page = render(report, figures)
+    path.write_text(page, encoding="utf-8", errors="replace", newline="\n")
     return path
 
 
-def _figures(folder: Path) -> dict[str, Path]:
-    """Name → file of every figure there is, in the order of a report."""
+def render(report: Report, figures: Mapping[str, Image]) -> str:
+    """The page.
+
+    Args:
+      report: what an evaluation left.
+      figures: by their names in `FIGURES`; what is missing is left out.
+    """
+    style, script = _asset("report.css") + _run_colours(report), _asset("report.js")
+    page = environment().get_template("report.html.j2")
+    text = page.render(
+        **gather(report),
+        tables=tables(report),
+        figures=figures,
+        policy=_policy(style, script),
+        style=Markup(style),
+        script=Markup(script),
+    )
+    return text.lstrip()
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """What the page's templates are rendered in: escaping, with our filters."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HTML),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "headline": headline,
+        "nats": _nats,
+        "number": _number,
+        "percent": lambda value: f"{100 * value:.1f}\N{NO-BREAK SPACE}%",
+        "points": lambda value: f"{100 * value:.1f} points",
+        "readable": readable,
+        "score": lambda value: f"{value:.3f}",
+    }
+    return made
+
+
+def _printable(value: Any) -> Any:
+    """Without characters that a text can do harm by when it is shown."""
+    return value.translate(_REMOVED) if isinstance(value, str) else value
+
+
+def _nats(value: float) -> str:
+    """An entropy with three digits, tiny ones as a power of ten: 0.5 → "0.500 nats"."""
+    return f"{value:.1e} nats" if 0 < value < 0.0005 else f"{value:.3f} nats"
+
+
+def _number(count: int, one: str, many: str = "") -> str:
+    """A count with its noun: "1 image", "1,000 images"."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def _figures(folder: Path) -> list[Path]:
+    """Every figure there is, in the order of a report."""
     paths = [folder / "figures" / f"{name}.png" for name in FIGURES]
     paths = [path for path in paths if path.exists()]
     written = (folder / "results.json").stat().st_mtime_ns
     if not paths or min(path.stat().st_mtime_ns for path in paths) < written:
         paths = make_figures(folder)
-    return {path.stem: path for path in paths}
+    return paths
 
 
-def _page(report: Report, figures: Mapping[str, Path]) -> str:
-    sections = {
-        title: content
-        for title, content in _sections(report, figures).items()
-        if content
-    }
-    names = {title: title.lower().replace(" ", "-") for title in sections}
-    main = [
-        f'<section id="{names[title]}">\n<h2>{title}</h2>\n{content}\n</section>'
-        for title, content in sections.items()
-    ]
-    links = [f'<li><a href="#{names[title]}">{title}</a></li>' for title in sections]
-    style, script = _asset("report.css") + _run_colours(report), _asset("report.js")
-    dataset = str(report.results.get("dataset", {}).get("name", "images"))
-    return Template(_asset("report.html")).substitute(
-        policy=_policy(style, script),
-        style=style,
-        script=script,
-        title=escape(f"{dataset} under corruption"),
-        lead=escape(report_words.lead(report)),
-        tiles=_tiles(report),
-        nav="\n".join(links),
-        main="\n".join(main),
-    )
-
-
-def _sections(report: Report, figures: Mapping[str, Path]) -> dict[str, str]:
-    """Title → content, empty where there is none."""
-
-    def shown(*names: str) -> str:
-        return "\n".join(
-            figure(figures[name], ALTS[name], CAPTIONS[name])
-            for name in names
-            if name in figures
-        )
-
-    cells = html_tables.cells(report)
-    number = report_words.number(cells.count("<tr>") - 1, "row")
-    corruptions = shown("accuracy", "difference", "severity")
-    corruptions += (
-        f'\n<details class="long"><summary>All cells as a table ({number})</summary>'
-        f"{cells}</details>"
-    )
-    return {
-        "In short": _findings(report),
-        "Read with care": _caveats(report),
-        "Models": html_tables.models(report) + html_tables.summary(report),
-        "Corruptions": corruptions,
-        "Calibration": shown("reliability") + html_tables.temperature(report),
-        "Uncertainty": shown("uncertainty"),
-        "Out of distribution": shown("roc") + html_tables.ood(report),
-        "Selective prediction": shown("selective") + html_tables.selective(report),
-        "Examples": shown("examples"),
-        "How it was made": _making(report),
-    }
-
-
-def _findings(report: Report) -> str:
-    parts = []
-    for found in report_words.findings(report):
-        lines = [
-            escape(text)
-            if run is None
-            else f"<b>{run_name(run, report.labels[run])}</b>: {escape(text)}"
-            for text, run in found.sentences
-        ]
-        parts.append(f"<div><h3>{escape(found.topic)}</h3>\n{bullets(lines)}</div>")
-    return f'<div class="findings">{"".join(parts)}</div>'
-
-
-def _caveats(report: Report) -> str:
-    lines = bullets(map(escape, report_caveats.caveats(report)))
-    return f'<div class="text">{lines}</div>'
-
-
-def _tiles(report: Report) -> str:
-    """The numbers of the best run, large."""
-    best = report_words.best_run(report)
-    network = headline(report.runs[best])
-    summary = network["summary"]
-    tiles = {"accuracy, clean": report_words.percent(summary["accuracy"])}
-    if "corrupted_accuracy" in summary:
-        shifted = report_words.percent(summary["corrupted_accuracy"])
-        tiles["accuracy under corruption"] = shifted
-    for key, name in (("ece", "ECE, clean"), ("corrupted_ece", "ECE under corruption")):
-        if key in summary:
-            tiles[name] = f"{summary[key]:.3f}"
-    for name, scores in list(network.get("ood", {}).items())[:1]:
-        score = max(scores.values(), key=lambda found: found["auroc"])
-        tiles[f"AUROC, {name}"] = f"{score['auroc']:.3f}"
-    items = "\n".join(
-        f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>"
-        for name, value in tiles.items()
-    )
-    why = "Most accurate under corruption: " if len(report.runs) > 1 else "The model: "
-    name = run_name(best, report.labels[best])
-    return f'<p>{why}<strong>{name}</strong></p>\n<ul class="tiles">\n{items}\n</ul>'
-
-
-def _making(report: Report) -> str:
-    results = report.results
-    about, seconds = results.get("about", {}), None
-    if "evaluation_seconds" in about:
-        seconds = f"{about['evaluation_seconds'] / 60:.1f} minutes"
-    versions = ", ".join(f"{k} {v}" for k, v in about.get("versions", {}).items())
-    sources = {
-        "Test images": results.get("dataset", {}).get("source"),
-        "Corruptions": results["corruptions"].get("source"),
-    }
-    for found in results.get("ood", ()):
-        size = report_words.number(found["images"], "image")
-        sources[f"Foreign: {found['name']}"] = f"{found.get('source', '')} ({size})"
-    made = {
-        "Command": about.get("command"),
-        "Date": about.get("date"),
-        "Time": seconds,
-        "Posterior samples": results.get("samples"),
-        "Seed": results.get("seed"),
-        "Device": about.get("device"),
-        "Processor": about.get("processor"),
-        "Processor cores": about.get("num_cores"),
-        "Python": about.get("python"),
-        "Versions": versions,
-        "Commit": about.get("git_commit"),
-        "Baseline": results.get("baseline"),
-        **sources,
-        "Files beside this page": _FILES,
-    }
-    code = ("Command", "Commit")
-    terms = f"<details><summary>Terms</summary>{definitions(TERMS)}</details>"
-    return definitions(made, code=code) + terms
+def _image(path: Path) -> Image:
+    content = path.read_bytes()
+    size = struct.unpack(">II", content[16:24])
+    width, height = (round(pixels / _PIXELS_PER_UNIT) for pixels in size)
+    return Image(base64.b64encode(content).decode("ascii"), width, height)
 
 
 def _run_colours(report: Report) -> str:
@@ -211,9 +155,7 @@ def _run_colours(report: Report) -> str:
 
 
 def _asset(name: str) -> str:
-    return (
-        resources.files("ssvi_jax.evaluation.shift.report") / "html" / name
-    ).read_text(encoding="utf-8")
+    return (_HTML / name).read_text(encoding="utf-8")
 
 
 def _policy(style: str, script: str) -> str:

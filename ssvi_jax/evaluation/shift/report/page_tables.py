@@ -1,14 +1,12 @@
 """The tables of the HTML report: which columns, in which words, marked how."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from ssvi_jax.evaluation.run_style import readable
-from ssvi_jax.evaluation.shift.report import tables
+from ssvi_jax.evaluation.shift.report.columns import Column, Table, table
+from ssvi_jax.evaluation.shift.report.csv_tables import TABLES
 from ssvi_jax.evaluation.shift.report.data import Report, network_label
-from ssvi_jax.evaluation.shift.report.html_parts import Column, table
-
-Row = Mapping[str, Any]
 
 _RUN = Column("index", "model", "run")
 _NETWORK = Column("network", "network")
@@ -25,7 +23,13 @@ def _scores(prefix: str = "", group: str = "") -> list[Column]:
     ]
 
 
-def models(report: Report) -> str:
+def tables(report: Report) -> dict[str, Table | None]:
+    """All tables of the page by the name that its template has for them."""
+    made = (models, summary, cells, temperature, ood, selective)
+    return {make.__name__: make(report) for make in made}
+
+
+def models(report: Report) -> Table | None:
     """What was evaluated."""
     columns = [
         _RUN,
@@ -42,7 +46,7 @@ def models(report: Report) -> str:
     return table("The models", columns, rows, report.labels)
 
 
-def summary(report: Report) -> str:
+def summary(report: Report) -> Table | None:
     """Clean and corrupted scores of every network; the best in bold."""
     corrupted = "under corruption, mean over cells"
     columns = [
@@ -55,7 +59,7 @@ def summary(report: Report) -> str:
     return table("Scores of every network, best in bold", columns, rows, report.labels)
 
 
-def cells(report: Report) -> str:
+def cells(report: Report) -> Table | None:
     """Every corruption and severity, of each run's headline network."""
     columns = [
         _RUN,
@@ -75,7 +79,7 @@ def cells(report: Report) -> str:
     return table(caption, columns, rows, report.labels)
 
 
-def temperature(report: Report) -> str:
+def temperature(report: Report) -> Table | None:
     """Scores as they are and with the fitted temperature."""
     names = {"val": "validation", "clean": "clean", "corrupted": "under corruption"}
     columns = [_RUN, _NETWORK, Column("temperature", "T", "score")]
@@ -94,7 +98,7 @@ def temperature(report: Report) -> str:
     return table(caption, columns, wide.values(), report.labels)
 
 
-def ood(report: Report) -> str:
+def ood(report: Report) -> Table | None:
     """Detection by every score; the best of each set in bold."""
     columns = [
         *(_RUN, _NETWORK, Column("ood_set", "foreign set"), Column("score", "score")),
@@ -107,7 +111,7 @@ def ood(report: Report) -> str:
     return table(caption, columns, rows, report.labels, by="ood_set")
 
 
-def selective(report: Report) -> str:
+def selective(report: Report) -> Table | None:
     """Areas and accuracies at fixed coverages; the best of each set in bold."""
     group = "accuracy (%) of the most confident"
     columns = [
@@ -132,7 +136,7 @@ def selective(report: Report) -> str:
 def _indexed(report: Report, name: str) -> Iterator[dict[str, Any]]:
     """Rows of a table with the run's index, and its network in words."""
     index_of = {run["name"]: i for i, run in enumerate(report.runs)}
-    for row in tables.TABLES[name](report):
+    for row in TABLES[name](report):
         index, kind = index_of[row["run"]], row["network"]
         label = network_label(report.runs[index], kind)
         yield {**row, "index": index, "kind": kind, "network": label}

@@ -5,16 +5,12 @@ import fake_report
 import numpy as np
 import pytest
 from fake_report import BENCHMARK, Fake
+from html_page import Page
 
 from ssvi_jax.evaluation.shift.report import data as report_data
-from ssvi_jax.evaluation.shift.report.caveats import caveats
 from ssvi_jax.evaluation.shift.report.data import Report
-from ssvi_jax.evaluation.shift.report.words import (
-    best_run,
-    findings,
-    lead,
-    standard_error,
-)
+from ssvi_jax.evaluation.shift.report.facts import standard_error
+from ssvi_jax.evaluation.shift.report.page import render
 
 SMALL = Fake(runs=3, benchmark=BENCHMARK[:3], ood=("svhn",), images=40)
 
@@ -35,11 +31,15 @@ def headline(report: Report, run: int) -> dict:
     return found["networks"][found["headline"]]
 
 
+def items(report: Report, heading: str) -> list[str]:
+    """Sentences below a heading of the page, no-break spaces as spaces."""
+    found = Page(render(report, {})).items.get(heading, [])
+    return [text.replace("\N{NO-BREAK SPACE}", " ") for text in found]
+
+
 def said(report: Report, topic: str) -> str:
-    """Everything on a topic, no-break spaces as spaces; "" where nothing is said."""
-    found = [f for f in findings(report) if f.topic == topic]
-    text = " | ".join(s.text for f in found for s in f.sentences)
-    return text.replace("\N{NO-BREAK SPACE}", " ")
+    """Everything on a topic; "" where nothing is said."""
+    return " | ".join(items(report, topic))
 
 
 def set_cells(report: Report, run: int, score: str, values) -> None:
@@ -50,7 +50,8 @@ def set_cells(report: Report, run: int, score: str, values) -> None:
 
 
 def test_the_lead_counts_what_was_evaluated(report):
-    assert lead(report) == (
+    lead = " ".join(Page(render(report, {})).texts["p.lead"].split())
+    assert lead == (
         "3 models on 1,000 clean images, 15 cells of 40 images each (3 corruptions at "
         "5 severities) and 1 out-of-distribution set (svhn)."
     )
@@ -59,7 +60,10 @@ def test_the_lead_counts_what_was_evaluated(report):
 def test_best_and_worst_are_by_accuracy_under_corruption(report):
     for run, accuracy in enumerate((0.4, 0.9, 0.6)):
         headline(report, run)["summary"]["corrupted_accuracy"] = accuracy
-    assert best_run(report) == 1
+    page = Page(render(report, {}))
+    assert "Most accurate under corruption:" in page.texts["p"]
+    assert page.texts["bdi"].startswith("ssvi, 90 % sparse")
+    assert page.items[""][1] == "90.0\N{NO-BREAK SPACE}%accuracy under corruption"
     text = said(report, "Best and worst")
     assert "“ssvi, 90 % sparse” is most accurate (90.0 % on average)" in text
     assert "“ssvi, 95 % sparse” least (40.0 %)" in text
@@ -87,11 +91,10 @@ def test_the_fall_names_the_hardest_and_the_mildest(report):
     for name, change in (("shot_noise", -0.1), ("impulse_noise", 0.1)):
         for cell in headline(report, 0)["cells"][name]:
             cell["accuracy"] += change
-    text = said(report, "Accuracy").split(" | ")[0]
-    assert text == (
-        "90.0 % on clean images, 60.0 % under corruption, a fall of 30.0 points; "
-        "80.0 % at severity 1, 40.0 % at severity 5. Hardest: shot noise (50.0 %), "
-        "mildest: impulse noise (70.0 %)."
+    assert items(report, "Accuracy")[0] == (
+        "ssvi, 95 % sparse: 90.0 % on clean images, 60.0 % under corruption, a fall of "
+        "30.0 points; 80.0 % at severity 1, 40.0 % at severity 5. Hardest: shot noise "
+        "(50.0 %), mildest: impulse noise (70.0 %)."
     )
 
 
@@ -111,14 +114,16 @@ def test_temperature_says_what_was_wrong_and_whether_it_helped(report, scale, wo
     fitted["value"] = scale
     fitted["summary"] |= {"ece": 0.01, "corrupted_ece": 0.05}
     headline(report, 0)["summary"] |= {"ece": 0.1, "corrupted_ece": 0.06}
-    text = said(report, "Calibration").split(" | ")[0]
-    assert text.startswith("ECE 0.100 on clean images, 0.060 under corruption.")
+    text = items(report, "Calibration")[0]
+    assert text.startswith(
+        "ssvi, 95 % sparse: ECE 0.100 on clean images, 0.060 under corruption."
+    )
     assert f"T = {scale:.2f}: {word}" in text
     assert text.endswith(
         "makes it 0.010 on clean images and 0.050 under corruption, better there."
     )
     fitted["summary"]["corrupted_ece"] = 0.07
-    assert "no better there" in said(report, "Calibration").split(" | ")[0]
+    assert "no better there" in items(report, "Calibration")[0]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +137,7 @@ def test_temperature_says_what_was_wrong_and_whether_it_helped(report, scale, wo
 def test_uncertainty_grows_or_does_not(report, levels, words):
     headline(report, 2)["clean"]["predictive_entropy"] = 0.1
     set_cells(report, 2, "predictive_entropy", levels)
-    assert words in said(report, "Uncertainty").split(" | ")[2]
+    assert words in items(report, "Uncertainty")[2]
 
 
 def test_the_best_detection_is_named_with_its_run_and_score(report):
@@ -152,19 +157,19 @@ def test_the_best_detection_is_named_with_its_run_and_score(report):
 def test_selection_gives_the_accuracy_at_80_percent(report):
     chosen = headline(report, 0)["selective"]
     chosen["clean"]["accuracy_at"] |= {"0.8": 0.95, "1.0": 0.9}
-    text = said(report, "Selective prediction").split(" | ")[0]
+    text = items(report, "Selective prediction")[0]
     assert "from 90.0 % to 95.0 % on clean images and from" in text
 
 
 def test_many_runs_are_spoken_of_by_the_best_and_the_worst(tmp_path):
     fake_report.write(tmp_path, Fake(runs=5, benchmark=BENCHMARK[:1], images=30))
     report = report_data.read(tmp_path)
-    (accuracy,) = (f for f in findings(report) if f.topic == "Accuracy")
     values = [
         headline(report, run)["summary"]["corrupted_accuracy"] for run in range(5)
     ]
     ends = [int(np.argmax(values)), int(np.argmin(values))]
-    assert [sentence.run for sentence in accuracy.sentences] == ends
+    names = [text.partition(":")[0] for text in items(report, "Accuracy")]
+    assert names == [report.labels[run] for run in ends]
     assert "the tables have all 5" in said(report, "Best and worst")
 
 
@@ -179,14 +184,14 @@ def test_without_a_benchmark_only_clean_scores_are_spoken_of(report):
     assert said(report, "Uncertainty") == ""
     assert "On clean images" in said(report, "Best and worst")
     assert "under corruption" not in said(report, "Accuracy")
-    assert all("cell" not in text for text in caveats(report)[:1])
+    assert "cell" not in items(report, "Read with care")[0]
 
 
 # Caveats -----------------------------------------------------------------------------
 
 
 def warned(report: Report) -> str:
-    return " ".join(caveats(report)).replace("\N{NO-BREAK SPACE}", " ")
+    return " ".join(items(report, "Read with care"))
 
 
 def test_the_standard_error_follows_from_the_number_of_images(report):
@@ -243,7 +248,7 @@ def test_posterior_samples_that_hardly_differ_are_said(report):
     assert "samples of “ssvi, 90 % sparse” hardly differ" in text
     assert "is 0.01 % of the predictive entropy" in text
     set_cells(report, 1, "mutual_information", (1e-4, 2e-4, 3e-4, 4e-4, 6e-4))
-    grown = said(report, "Uncertainty").split(" | ")[1]
+    grown = items(report, "Uncertainty")[1]
     assert grown.endswith("from 5.0e-05 nats on clean images to 0.001 nats.")
 
 

@@ -53,8 +53,8 @@ class Predicted(NamedTuple):
         return self.sample_entropy if network == "mc" else None
 
 
-class Evaluation:
-    """Predicts, or reads what was predicted before.
+class Predictions:
+    """Of several models on several sets: made, or read where they were made before.
 
     Args:
       folder: where predictions are kept: ``<model>/<set>.npz``.
@@ -69,7 +69,7 @@ class Evaluation:
         self._key = jax.random.key(seed)
         self._batch_size = batch_size
 
-    def run(self, subject: Subject, images: ImageSet) -> Predicted:
+    def get(self, subject: Subject, images: ImageSet) -> Predicted:
         """Predictions of one model on one set.
 
         Raises:

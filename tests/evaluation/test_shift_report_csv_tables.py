@@ -4,7 +4,7 @@ import fake_report
 import pytest
 from fake_report import BENCHMARK, Fake
 
-from ssvi_jax.evaluation.shift.report import tables
+from ssvi_jax.evaluation.shift.report import csv_tables
 
 SMALL = Fake(runs=2, benchmark=BENCHMARK[:2], images=20)
 
@@ -19,8 +19,9 @@ def written(tmp_path_factory):
     """What results.json holds, and the rows of every table."""
     folder = tmp_path_factory.mktemp("tables")
     results = fake_report.write(folder, SMALL)
-    paths = tables.write_tables(folder)
-    assert [path.name for path in paths] == [f"{name}.csv" for name in tables.TABLES]
+    paths = csv_tables.write_tables(folder)
+    assert [path.stem for path in paths] == list(csv_tables.TABLES)
+    assert {path.suffix for path in paths} == {".csv"}
     return results, {path.stem: read_csv(path) for path in paths}
 
 
@@ -107,7 +108,7 @@ def test_temperatures_before_and_after(written):
 
 def test_tables_without_rows_are_a_header(tmp_path):
     fake_report.write(tmp_path, Fake(runs=1, benchmark=BENCHMARK[:1], ood=(), images=5))
-    tables.write_tables(tmp_path)
+    csv_tables.write_tables(tmp_path)
     text = (tmp_path / "ood.csv").read_text()
     assert text == "run,network,ood_set,score,auroc,aupr,fpr95\n"
 
@@ -116,5 +117,5 @@ def test_names_with_commas_quotes_and_lines_survive(tmp_path):
     name = 'a, "b"\nc \N{GRINNING FACE}'
     what = Fake(runs=1, benchmark=BENCHMARK[:1], ood=(), images=5, names=(name,))
     fake_report.write(tmp_path, what)
-    tables.write_tables(tmp_path)
+    csv_tables.write_tables(tmp_path)
     assert {row["run"] for row in read_csv(tmp_path / "cells.csv")} == {name}

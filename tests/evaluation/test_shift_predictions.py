@@ -4,8 +4,8 @@ import smoke_run
 
 from ssvi_jax import data, metrics
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.evaluation.shift import evaluation, subjects
-from ssvi_jax.evaluation.shift.evaluation import Evaluation, ImageSet
+from ssvi_jax.evaluation.shift import predictions, subjects
+from ssvi_jax.evaluation.shift.predictions import ImageSet, Predictions
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +21,15 @@ def images():
 
 
 def test_predictions_are_those_of_predict(subject, images, tmp_path):
-    found = Evaluation(tmp_path, samples=3, seed=5).run(subject, images)
-    direct = evaluation.predict(
+    found = Predictions(tmp_path, samples=3, seed=5).get(subject, images)
+    direct = predictions.predict(
         subject.network,
         subject.weights,
         subject.masks,
         images.images,
-        key=evaluation.jax.random.key(5),
+        key=predictions.jax.random.key(5),
         num_samples=3,
-        backend=evaluation.backend_for(subject.masks),
+        backend=predictions.backend_for(subject.masks),
     )
     np.testing.assert_array_equal(found.probs["mc"], direct.mc_probs)
     np.testing.assert_array_equal(found.probs["mean"], direct.mean_probs)
@@ -40,28 +40,28 @@ def test_predictions_are_those_of_predict(subject, images, tmp_path):
 
 
 def test_what_is_kept_is_not_predicted_again(subject, images, tmp_path):
-    first = Evaluation(tmp_path, samples=2, seed=0)
+    first = Predictions(tmp_path, samples=2, seed=0)
     assert not first.has(subject.name, "fog/3")
-    found = first.run(subject, images)
+    found = first.get(subject, images)
     assert first.has(subject.name, "fog/3")
     other = images._replace(images=255 - images.images)
-    again = Evaluation(tmp_path, samples=2, seed=0).run(subject, other)
+    again = Predictions(tmp_path, samples=2, seed=0).get(subject, other)
     for name in ("mc", "mean"):
         np.testing.assert_array_equal(again.probs[name], found.probs[name])
 
 
 def test_samples_are_the_same_networks_for_every_set(subject, images, tmp_path):
-    whole = Evaluation(tmp_path / "a", samples=2, seed=0).run(subject, images)
+    whole = Predictions(tmp_path / "a", samples=2, seed=0).get(subject, images)
     part = ImageSet("part", images.images[7:9], images.labels[7:9])
-    alone = Evaluation(tmp_path / "b", samples=2, seed=0).run(subject, part)
+    alone = Predictions(tmp_path / "b", samples=2, seed=0).get(subject, part)
     np.testing.assert_allclose(alone.probs["mc"], whole.probs["mc"][7:9], atol=1e-6)
 
 
 def test_pooled_scores_are_those_of_all_examples(subject, images, tmp_path):
-    kept = Evaluation(tmp_path, samples=2, seed=0)
+    kept = Predictions(tmp_path, samples=2, seed=0)
     names = ["fog/1", "fog/2", "snow/1"]
     parts = [
-        kept.run(subject, ImageSet(name, images.images[i::3], images.labels[i::3]))
+        kept.get(subject, ImageSet(name, images.images[i::3], images.labels[i::3]))
         for i, name in enumerate(names)
     ]
     pooled = kept.pooled(subject.name, names)
@@ -76,7 +76,7 @@ def test_pooled_scores_are_those_of_all_examples(subject, images, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", None])
 def test_damaged_predictions_are_named(subject, content, tmp_path):
-    kept = Evaluation(tmp_path, samples=2, seed=0)
+    kept = Predictions(tmp_path, samples=2, seed=0)
     (tmp_path / subject.name).mkdir()
     path = tmp_path / subject.name / "fog-3.npz"
     if content is None:

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.evaluation.run import curves
+from ssvi_jax.evaluation.run import training_curves
 
 SCRIPT = smoke_run.ROOT / "experiments" / "curves.py"
 EPOCHS = 3
@@ -60,10 +60,10 @@ def legend_of(figure) -> Any:
 
 
 def test_every_curve_is_drawn_in_its_runs_colour_and_domains_style(pair):
-    runs = curves.read(pair)
-    figure = curves.figure(runs, ["accuracy", "kl", "nll"])
+    runs = training_curves.read(pair)
+    figure = training_curves.figure(runs, ["accuracy", "kl", "nll"])
     accuracy, kl, nll = map(lines_of, figure.axes)
-    blue, red = (colour.lower() for colour in curves.COLOURS[:2])
+    blue, red = (colour.lower() for colour in training_curves.COLOURS[:2])
     for found, value in ((accuracy, lambda a: a), (nll, lambda a: 1 - a)):
         (one, own, other) = found
         assert [line[:2] for line in found] == [(blue, "-"), (red, "-"), (red, "--")]
@@ -77,8 +77,8 @@ def test_every_curve_is_drawn_in_its_runs_colour_and_domains_style(pair):
 
 
 def test_the_legend_tells_runs_and_domains(pair):
-    runs = curves.read(pair)
-    figure = curves.figure(runs, ["accuracy"])
+    runs = training_curves.read(pair)
+    figure = training_curves.figure(runs, ["accuracy"])
     legend = legend_of(figure)
     assert [text.get_text() for text in legend.get_texts()] == [
         "trained on clean images",
@@ -87,10 +87,10 @@ def test_the_legend_tells_runs_and_domains(pair):
         "tested on clean images",
     ]
     colours = [to_hex(line.get_color()) for line in legend.get_lines()]
-    assert colours[:2] == [colour.lower() for colour in curves.COLOURS[:2]]
+    assert colours[:2] == [colour.lower() for colour in training_curves.COLOURS[:2]]
     # No second kind of line, no words on it.
-    assert len(legend_of(curves.figure(runs, ["kl"])).get_texts()) == 2
-    assert len(legend_of(curves.figure(runs[:1], ["nll"])).get_texts()) == 1
+    assert len(legend_of(training_curves.figure(runs, ["kl"])).get_texts()) == 2
+    assert len(legend_of(training_curves.figure(runs[:1], ["nll"])).get_texts()) == 1
 
 
 @pytest.mark.parametrize("quantities", [["accuracy"], ["accuracy", "kl", "nll"]])
@@ -100,7 +100,7 @@ def test_the_legend_stays_inside_the_figure(tmp_path, quantities):
         write_run(tmp_path / f"digits-ssvi-{i}", shift=shift, sparsity=i / 10)
         for i, shift in enumerate(kinds * 2)
     ]
-    figure = curves.figure(curves.read(folders), quantities)
+    figure = training_curves.figure(training_curves.read(folders), quantities)
     figure.draw_without_rendering()
     box = legend_of(figure).get_window_extent()
     assert box.x0 >= 0
@@ -132,25 +132,27 @@ def test_the_legend_stays_inside_the_figure(tmp_path, quantities):
 )
 def test_labels_say_what_sets_runs_apart(tmp_path, changes, labels):
     folders = [write_run(tmp_path / f"r{i}", **c) for i, c in enumerate(changes)]
-    assert [run.label for run in curves.read(folders)] == labels
+    assert [run.label for run in training_curves.read(folders)] == labels
 
 
 def test_a_folders_name_is_no_formula(tmp_path):
     folders = [write_run(tmp_path / name) for name in (r"$\nothing{$", "b")]
-    runs = curves.read(folders)
-    paths = curves.write(runs, tmp_path / "out")
+    runs = training_curves.read(folders)
+    paths = training_curves.write(runs, tmp_path / "out")
     assert all(path.stat().st_size for path in paths)
 
 
 def test_a_run_without_a_posterior_has_no_kl(tmp_path):
     point = write_run(tmp_path / "point", kl=0.0, method="deterministic", sparsity=0.0)
-    paths = curves.write(curves.read([point]), tmp_path / "out")
+    paths = training_curves.write(training_curves.read([point]), tmp_path / "out")
     names = ["accuracy.png", "test_loss.png", "side_by_side.png", "curves.csv"]
     assert [path.name for path in paths] == names
-    runs = curves.read([point, write_run(tmp_path / "sparse")])
-    kl = curves.figure(runs, ["kl"])
+    runs = training_curves.read([point, write_run(tmp_path / "sparse")])
+    kl = training_curves.figure(runs, ["kl"])
     # The second run keeps its colour where the first has no line.
-    assert [line[0] for line in lines_of(kl.axes[0])] == [curves.COLOURS[1].lower()]
+    assert [line[0] for line in lines_of(kl.axes[0])] == [
+        training_curves.COLOURS[1].lower()
+    ]
     assert len(legend_of(kl).get_texts()) == 1
 
 
@@ -193,7 +195,7 @@ def test_the_command_writes_figures_and_numbers(pair, tmp_path):
 def test_a_run_without_test_curves_is_refused(tmp_path):
     folder = write_run(tmp_path / "a", tests=False)
     with pytest.raises(InputError, match=r"a has no test curves; train with --test-ev"):
-        curves.read([folder])
+        training_curves.read([folder])
     main = runpy.run_path(str(SCRIPT))["main"]
     outcome = smoke_run.call(main, "--run", folder, "--out", tmp_path / "out")
     assert outcome.code == 2
@@ -203,17 +205,17 @@ def test_a_run_without_test_curves_is_refused(tmp_path):
 
 def test_what_cannot_be_drawn_is_refused(tmp_path):
     with pytest.raises(InputError, match="--run: got 0 folders, allowed: 1 to 6"):
-        curves.read([])
+        training_curves.read([])
     one = write_run(tmp_path / "one")
     with pytest.raises(InputError, match="--run: got 7 folders, allowed: 1 to 6"):
-        curves.read([one] * 7)
+        training_curves.read([one] * 7)
     other = write_run(tmp_path / "other", dataset="cifar10")
     with pytest.raises(InputError, match="got runs on cifar10, digits, allowed: one"):
-        curves.read([one, other])
+        training_curves.read([one, other])
     with pytest.raises(InputError, match=r"summary\.json is missing"):
-        curves.read([tmp_path / "nothing"])
+        training_curves.read([tmp_path / "nothing"])
     with pytest.raises(InputError, match=r"--out: cannot create .*summary\.json"):
-        curves.write(curves.read([one]), one / "summary.json")
+        training_curves.write(training_curves.read([one]), one / "summary.json")
 
 
 def test_help_loads_nothing_heavy():

@@ -14,10 +14,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.corruptions import SEVERITIES
 from ssvi_jax.evaluation.shift import results as shift_results
-from ssvi_jax.evaluation.shift.evaluation import Evaluation
 from ssvi_jax.evaluation.shift.examples import examples
 from ssvi_jax.evaluation.shift.inputs import Inputs
 from ssvi_jax.evaluation.shift.options import NOT_COMPARED, ShiftConfig
+from ssvi_jax.evaluation.shift.predictions import Predictions
 from ssvi_jax.evaluation.shift.subjects import Source, Subject
 from ssvi_jax.io import json_text, run_log
 
@@ -94,13 +94,13 @@ def evaluate(
     """
     start = time.perf_counter()
     baseline = _baseline(config, models)
-    evaluation = Evaluation(
+    predictions = Predictions(
         log.folder / "predictions", samples=config.samples, seed=config.seed
     )
-    _predict_all(evaluation, models, inputs)
+    _predict_all(predictions, models, inputs)
     seconds = time.perf_counter() - start
     runs = shift_results.build(
-        evaluation,
+        predictions,
         models,
         benchmark=inputs.benchmark,
         extra=inputs.extra,
@@ -121,7 +121,7 @@ def evaluate(
         "runs": runs,
     }
     log.write_json("results.json", results)
-    log.write_arrays("examples.npz", examples(evaluation, models, inputs))
+    log.write_arrays("examples.npz", examples(predictions, models, inputs))
     return results
 
 
@@ -138,7 +138,7 @@ def _baseline(config: ShiftConfig, models: Sequence[Subject]) -> str | None:
 
 
 def _predict_all(
-    evaluation: Evaluation, models: Sequence[Subject], inputs: Inputs
+    predictions: Predictions, models: Sequence[Subject], inputs: Inputs
 ) -> None:
     names = inputs.names
     columns = (
@@ -151,11 +151,11 @@ def _predict_all(
         task = progress.add_task("", total=len(names))
         for name in names:
             progress.update(task, description=name)
-            missing = [m for m in models if not evaluation.has(m.name, name)]
+            missing = [m for m in models if not predictions.has(m.name, name)]
             if missing:
                 images = inputs.read(name)
                 for model in missing:
-                    evaluation.run(model, images)
+                    predictions.get(model, images)
             progress.advance(task)
 
 
