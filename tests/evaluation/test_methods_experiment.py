@@ -14,7 +14,7 @@ import smoke_run
 
 from ssvi_jax import metrics
 from ssvi_jax.evaluation.comparison import runs
-from ssvi_jax.evaluation.shift import predictions
+from ssvi_jax.evaluation.shift import kept_predictions
 from ssvi_jax.io import run_log
 from ssvi_jax.methods import base
 from ssvi_jax.networks.network import ImageNetwork
@@ -36,7 +36,7 @@ def command(*flags: str | Path) -> smoke_run.Outcome:
 def counted(monkeypatch):
     """Lists of what is trained and of what is predicted from here on."""
     trained, predicted = [], []
-    phase, predict = loop.Loop.phase, predictions.predict
+    phase, predict = loop.Loop.phase, kept_predictions.predict
 
     def a_phase(self, progress, step):
         trained.append((self.log.folder.name, step))
@@ -122,13 +122,13 @@ def test_numbers_are_those_of_the_runs(finished):
         folder = out / "runs" / f"{method}-1"
         found = comparison["methods"][method]["metrics"]
         got = {name: value["values"][1] for name, value in found.items()}
-        with np.load(folder / "predictions.npz") as kept:
+        with np.load(folder / "kept_predictions.npz") as kept:
             probs, labels = kept["mean_probs"], kept["labels"]
         assert got["nll"] == metrics.nll(probs, labels)
         assert got["accuracy"] == np.mean(probs.argmax(1) == labels)
         cells = []
         predictions = folder / "corruptions" / "predictions" / folder.name
-        for path in predictions.glob("*-[1-5].npz"):
+        for path in kept_predictions.glob("*-[1-5].npz"):
             with np.load(path) as kept:
                 cells.append(metrics.nll(kept["mean_probs"], kept["labels"]))
         assert len(cells) == 75

@@ -12,7 +12,7 @@ from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian, Point
 from ssvi_jax.evaluation.run import results
 from ssvi_jax.evaluation.shift import subjects
-from ssvi_jax.evaluation.shift.predictions import ImageSet, Predictions
+from ssvi_jax.evaluation.shift.kept_predictions import ImageSet, Predictions
 from ssvi_jax.io import run_log
 from ssvi_jax.networks import network
 

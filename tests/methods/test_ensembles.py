@@ -17,7 +17,7 @@ from ssvi_jax import data
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian, Weights
 from ssvi_jax.evaluation.shift import subjects
-from ssvi_jax.evaluation.shift.predictions import ImageSet, Predictions
+from ssvi_jax.evaluation.shift.kept_predictions import ImageSet, Predictions
 from ssvi_jax.io import artifact
 from ssvi_jax.methods import base
 from ssvi_jax.networks import members, network

@@ -19,7 +19,7 @@ from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Point
 from ssvi_jax.evaluation.shift import subjects
-from ssvi_jax.evaluation.shift.predictions import ImageSet, Predictions
+from ssvi_jax.evaluation.shift.kept_predictions import ImageSet, Predictions
 from ssvi_jax.methods import base, rank1
 from ssvi_jax.networks import network
 from ssvi_jax.training import loop

@@ -378,7 +378,7 @@ def test_continued_equals_uninterrupted_across_a_swap(tmp_path, place):
 def test_a_folder_of_another_training_is_refused(tmp_path):
     net, options = linen(mlp(), X), {"epochs": 1, "folder": tmp_path}
     ssvi_jax.fit(ssvi_jax.SSVI(sparsity=0.9), net, (X, Y), **options)
-    with pytest.raises(InputError, match="sparsity: saved 0.9, now 0.8"):
+    with pytest.raises(InputError, match=r"sparsity: saved 0\.9, now 0\.8"):
         ssvi_jax.fit(ssvi_jax.SSVI(sparsity=0.8), net, (X, Y), **options)
 
 

@@ -116,13 +116,15 @@ def test_noise_is_learned(columns, tmp_path):
     )
     found = fit.predict(x[:10])
     np.testing.assert_allclose(np.sqrt(found.aleatoric), 0.3, rtol=0.05)
-    np.testing.assert_allclose(found.mean, (x[:10] @ w).reshape(found.mean.shape), atol=0.05)
+    np.testing.assert_allclose(found.mean, np.squeeze(x[:10] @ w), atol=0.05)
     fit.save(tmp_path / "model.ssvi", half=False)
     again = ssvi_jax.load(tmp_path / "model.ssvi", nn.Dense(columns))
     assert again.evaluate(x, y) == pytest.approx(fit.evaluate(x, y))
 
 
-@pytest.mark.parametrize("method", [ssvi_jax.DeepEnsemble(2), ssvi_jax.Rank1(members=2)])
+@pytest.mark.parametrize(
+    "method", [ssvi_jax.DeepEnsemble(2), ssvi_jax.Rank1(members=2)]
+)
 def test_members_differ_away_from_the_data(method):
     x, y, _ = noisy_sine(400, 0)
     fit = ssvi_jax.fit(

@@ -16,8 +16,8 @@ from ssvi_jax.corruptions import SEVERITIES
 from ssvi_jax.evaluation.shift import results as shift_results
 from ssvi_jax.evaluation.shift.examples import examples
 from ssvi_jax.evaluation.shift.inputs import Inputs
+from ssvi_jax.evaluation.shift.kept_predictions import Predictions
 from ssvi_jax.evaluation.shift.options import NOT_COMPARED, ShiftConfig
-from ssvi_jax.evaluation.shift.predictions import Predictions
 from ssvi_jax.evaluation.shift.subjects import Source, Subject
 from ssvi_jax.io import json_text, run_log
 

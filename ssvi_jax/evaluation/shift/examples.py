@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssvi_jax.evaluation.shift.inputs import Inputs
-from ssvi_jax.evaluation.shift.predictions import Predictions
+from ssvi_jax.evaluation.shift.kept_predictions import Predictions
 from ssvi_jax.evaluation.shift.subjects import Subject
 from ssvi_jax.metrics.uncertainty import entropy, uncertainty_from_entropies
 

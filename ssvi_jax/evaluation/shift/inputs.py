@@ -8,7 +8,7 @@ from ssvi_jax.corruptions import BENCHMARK, EXTRA, SEVERITIES
 from ssvi_jax.data import Dataset
 from ssvi_jax.data.corrupted import Cells
 from ssvi_jax.data.ood import OodSet
-from ssvi_jax.evaluation.shift.predictions import ImageSet
+from ssvi_jax.evaluation.shift.kept_predictions import ImageSet
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

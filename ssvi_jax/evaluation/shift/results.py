@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssvi_jax import metrics
-from ssvi_jax.evaluation.shift.predictions import Predicted, Predictions
+from ssvi_jax.evaluation.shift.kept_predictions import Predicted, Predictions
 from ssvi_jax.evaluation.shift.subjects import Subject
 from ssvi_jax.metrics import corruption_error, detection, selective, temperature
 

@@ -4,8 +4,8 @@ import smoke_run
 
 from ssvi_jax import data, metrics
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.evaluation.shift import predictions, subjects
-from ssvi_jax.evaluation.shift.predictions import ImageSet, Predictions
+from ssvi_jax.evaluation.shift import kept_predictions, subjects
+from ssvi_jax.evaluation.shift.kept_predictions import ImageSet, Predictions
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +22,14 @@ def images():
 
 def test_predictions_are_those_of_predict(subject, images, tmp_path):
     found = Predictions(tmp_path, samples=3, seed=5).get(subject, images)
-    direct = predictions.predict(
+    direct = kept_predictions.predict(
         subject.network,
         subject.weights,
         subject.masks,
         images.images,
-        key=predictions.jax.random.key(5),
+        key=kept_predictions.jax.random.key(5),
         num_samples=3,
-        backend=predictions.backend_for(subject.masks),
+        backend=kept_predictions.backend_for(subject.masks),
     )
     np.testing.assert_array_equal(found.probs["mc"], direct.mc_probs)
     np.testing.assert_array_equal(found.probs["mean"], direct.mean_probs)
