@@ -4,6 +4,7 @@ A callback is a `Callback`, or any function of a `Phase`; True stops the trainin
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -11,8 +12,11 @@ from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.settings import positive
 from ssvi_jax.core.types import Masks
 from ssvi_jax.methods.problem import Algorithm
+from ssvi_jax.networks.describe import describe
 from ssvi_jax.training.feeds import Feed
 from ssvi_jax.vi import State
+
+LOGGER = logging.getLogger("ssvi_jax")
 
 
 class Progress(NamedTuple):
@@ -155,6 +159,21 @@ def as_callback(given: CallbackLike) -> Callback:
             "function of a Phase."
         )
     return _Function(given)
+
+
+class Describing(Callback):
+    """Says once what is trained: kernels, what is kept of them, what multiplies."""
+
+    def begin(self, session: Session, start: Progress) -> None:
+        """Logs a table to the logger "ssvi_jax", at level INFO."""
+        problem = session.algorithm.problem
+        LOGGER.info(
+            "%s steps in phases of %s, estimator %s\n%s",
+            session.total_steps,
+            session.inner_steps,
+            session.algorithm.estimator,
+            describe(problem.layers, start.masks),
+        )
 
 
 class History(Callback):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssvi_jax.core.errors import InputError, check_fraction
+from ssvi_jax.core.settings import positive
 from ssvi_jax.core.structure import Structure
 from ssvi_jax.core.types import (
     ApplyFn,
@@ -30,6 +31,7 @@ from ssvi_jax.networks.structured import Structured
 from ssvi_jax.training import feeds
 from ssvi_jax.training.callbacks import (
     CallbackLike,
+    Describing,
     History,
     Progress,
     as_callback,
@@ -127,7 +129,8 @@ def fit(
     if folder is not None:
         saving = Saving(folder, _settings(method, problem, asked))
     history = History()
-    every = [history, scored, *map(as_callback, callbacks), saving]
+    own = map(as_callback, callbacks)
+    every = [Describing(), scored, *own, history, saving]
     with ExitStack() as stack:
         interrupt = None
         if saving and threading.current_thread() is threading.main_thread():
@@ -180,6 +183,7 @@ def prepare(
         example = _one_of(feed.example[0])
         size = feed.batch_size
         return Source(lambda _: feed, example, data.num_data, size), held_out
+    positive("batch_size", batch_size)
     x, y = _checked(data)
     if part is not None:
         (x, y), held_out = _split((x, y), part, seed_of(key))

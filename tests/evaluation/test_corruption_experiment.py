@@ -114,7 +114,7 @@ def test_resuming_predicts_nothing_again_and_gives_the_same(report, monkeypatch)
     before = json.loads((folder / "results.json").read_text())
     (folder / "predictions" / "second" / "fog-3.npz").unlink()
     made = mock.Mock(wraps=predictive.predict)
-    monkeypatch.setattr(predictions, "predict", made)
+    monkeypatch.setattr(kept_predictions, "predict", made)
     run, model = folder.parent / "first", folder.parent / "second" / "model.ssvi"
     outcome = command(
         "--run", run, "--model", model, "--out", folder.parent, "--resume", *FLAGS

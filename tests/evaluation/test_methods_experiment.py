@@ -47,7 +47,7 @@ def counted(monkeypatch):
         return predict(*args, **kwargs)
 
     monkeypatch.setattr(loop.Loop, "phase", a_phase)
-    monkeypatch.setattr(predictions, "predict", a_prediction)
+    monkeypatch.setattr(kept_predictions, "predict", a_prediction)
     return trained, predicted
 
 
@@ -128,7 +128,7 @@ def test_numbers_are_those_of_the_runs(finished):
         assert got["accuracy"] == np.mean(probs.argmax(1) == labels)
         cells = []
         predictions = folder / "corruptions" / "predictions" / folder.name
-        for path in kept_predictions.glob("*-[1-5].npz"):
+        for path in predictions.glob("*-[1-5].npz"):
             with np.load(path) as kept:
                 cells.append(metrics.nll(kept["mean_probs"], kept["labels"]))
         assert len(cells) == 75

@@ -246,6 +246,7 @@ def test_any_function_is_a_likelihood():
         linen(nn.Dense(1), x),
         (x, x @ np.array([1.0, -2.0, 0.5])),
         epochs=60,
+        batch_size=25,
         likelihood=laplace,
     )
     found = fit.predict(np.eye(3, dtype=np.float32))
@@ -263,8 +264,8 @@ def test_any_function_is_a_likelihood():
 def test_steps_are_whole_phases():
     net = linen(mlp(), X)
     short = ssvi_jax.fit(ssvi_jax.RigL(), net, (X, Y), steps=25)
-    assert short.about["total_steps"] == 26  # phases of 9, 9 and 8 would differ
-    assert [event["step"] for event in short.history] == [9, 18, 27][:3] or True
+    assert short.about["total_steps"] == 27  # of equal length, at most 10
+    assert [event["step"] for event in short.history] == [9, 18, 27]
     one = ssvi_jax.fit(ssvi_jax.RigL(), net, (X, Y), steps=5, inner_steps=1000)
     assert (one.about["total_steps"], one.about["inner_steps"]) == (5, 5)
 

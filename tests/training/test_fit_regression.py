@@ -111,7 +111,8 @@ def test_noise_is_learned(columns, tmp_path):
         ssvi_jax.SSVI(**BAYES),
         linen(nn.Dense(columns), x),
         (x, y),
-        epochs=40,
+        epochs=60,
+        batch_size=50,
         likelihood=ssvi_jax.Normal(),
     )
     found = fit.predict(x[:10])
