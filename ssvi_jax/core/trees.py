@@ -1,4 +1,4 @@
-"""Nested parameter dictionaries as flat path → array mappings, and back."""
+"""Trees as flat path → leaf mappings, and nested dictionaries back from them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,24 +15,31 @@ def join(names: Iterable[object]) -> str:
     return "/".join(str(n).replace("~", "~0").replace("/", "~1") for n in names)
 
 
-def flatten(tree: Mapping[str, Any], names: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Flattens nested dictionaries to ``{"a/b/kernel": leaf}``, keys sorted."""
-    flat = {}
-    for name in sorted(tree):
-        value, path = tree[name], (*names, name)
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, path))
-        else:
-            flat[join(path)] = value
-    return flat
+def unjoin(path: str) -> list[str]:
+    """The nested names of a path; inverse of `join`, for names that are strings."""
+    return [n.replace("~1", "/").replace("~0", "~") for n in path.split("/")]
+
+
+def flatten(
+    tree: Any,
+    is_leaf: Callable[[Any], bool] | None = lambda node: not isinstance(node, Mapping),
+) -> dict[str, Any]:
+    """Flattens a tree to ``{"a/b/kernel": leaf}``, the names of a dictionary sorted.
+
+    Args:
+      tree: nested dictionaries, or any pytree, whose fields and positions then are
+        names too.
+      is_leaf: what to leave whole: everything but dictionaries; None: what JAX does.
+    """
+    found = jax.tree_util.tree_flatten_with_path(tree, is_leaf)[0]
+    return {join(map(_name, path)): leaf for path, leaf in found}
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Inverse of `flatten`, for names that are strings."""
     tree: dict[str, Any] = {}
     for path, value in flat.items():
-        names = (n.replace("~1", "/").replace("~0", "~") for n in path.split("/"))
-        *parents, name = names
+        *parents, name = unjoin(path)
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
@@ -61,3 +68,8 @@ def split(
 def merge(rest: Params, chosen: Mapping[str, jax.Array]) -> Params:
     """Inverse of `split`."""
     return unflatten(flatten(rest) | dict(chosen))
+
+
+def _name(entry: Any) -> str:
+    """A key, field or position on JAX's path to a leaf."""
+    return jax.tree_util.keystr((entry,), simple=True)

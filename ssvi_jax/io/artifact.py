@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian, Masks, Point, Posterior, Weights
 from ssvi_jax.io import container
@@ -109,8 +110,8 @@ def save(
             for path, g in posterior.items()
             if isinstance(g, Gaussian)
         },
-        "params": _flat(weights.params, "params"),
-        "model_state": _flat(weights.model_state, "model_state"),
+        "params": _arrays(weights.params, "params"),
+        "model_state": _arrays(weights.model_state, "model_state"),
     }
     tables, streams = {}, {}
     for group, named in arrays.items():
@@ -253,7 +254,11 @@ def _unpack(header: dict[str, Any], coded: Mapping[str, bytes]) -> Artifact:
         for path in index
     }
     return Artifact(
-        Weights(posterior, _nested(groups["params"]), _nested(groups["model_state"])),
+        Weights(
+            posterior,
+            trees.unflatten(groups["params"]),
+            trees.unflatten(groups["model_state"]),
+        ),
         {path: jnp.array(positions) for path, positions in index.items()},
         shapes,
         header["config"],
@@ -305,30 +310,19 @@ def _unpack_positions(
     return shapes, index
 
 
-def _flat(tree: Mapping[str, Any], argument: str) -> dict[str, np.ndarray]:
+def _arrays(tree: Mapping[str, Any], argument: str) -> dict[str, np.ndarray]:
     """Nested dictionaries of arrays as path → array."""
-    flat: dict[str, np.ndarray] = {}
-    for name, value in tree.items():
-        if not isinstance(name, str) or "/" in name:
-            raise InputError(f'{argument}: key {name!r}, allowed: text without "/".')
+    _check_keys(tree, argument)
+    return {path: np.asarray(leaf) for path, leaf in trees.flatten(tree).items()}
+
+
+def _check_keys(tree: Mapping[Any, Any], argument: str) -> None:
+    """Raises `InputError` for a key that would not come back as it is."""
+    for key, value in tree.items():
+        if not isinstance(key, str):
+            raise InputError(f"{argument}: key {key!r}, allowed: text.")
         if isinstance(value, Mapping):
-            below = _flat(value, argument).items()
-            flat |= {f"{name}/{path}": array for path, array in below}
-        else:
-            flat[name] = np.asarray(value)
-    return flat
-
-
-def _nested(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Undoes `_flat`, but for dictionaries without an array."""
-    tree: dict[str, Any] = {}
-    for path, array in flat.items():
-        *folders, name = path.split("/")
-        branch = tree
-        for folder in folders:
-            branch = branch.setdefault(folder, {})
-        branch[name] = array
-    return tree
+            _check_keys(value, argument)
 
 
 def _size(shape: list[int]) -> int:

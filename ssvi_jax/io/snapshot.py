@@ -1,12 +1,9 @@
-"""A pytree as bytes on the host, and back, bit for bit.
+"""A pytree on the host, and back, bit for bit.
 
 What a checkpoint needs of a training state: a copy that no later donation can touch,
-a table of names, dtypes and shapes to compare with another state's, and a checksum.
+and a table of names, dtypes and shapes to compare with another state's.
 """
 
-import hashlib
-import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,109 +11,118 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
 
+_MAX_LINES = 12
+
+Arrays = dict[str, np.ndarray]
+"""Path of a leaf (`trees.flatten`) → its values."""
+
 Leaves = dict[str, tuple[str, list[int]]]
-"""Path of a leaf, joined with "/" → its dtype and shape."""
+"""Path of a leaf → its dtype and shape."""
 
 
-def to_bytes(tree: Any) -> tuple[np.ndarray, Leaves]:
-    """Copies a pytree into memory of its own.
+def on_host(tree: Any) -> Any:
+    """The tree with NumPy copies of its leaves, random keys as their raw bits.
 
     Args:
-      tree: nested dictionaries, named tuples and the like of arrays, Python numbers
-        and new-style random keys.
-
-    Returns:
-      uint8 ``[n]``: the leaves' bytes in order of path, booleans as packed bits; and
-      the table that says what they are.
+      tree: pytree of arrays, Python numbers and new-style random keys.
     """
-    host = _named(jax.device_get(jax.tree.map(_key_bits, tree)))
-    leaves = {path: (str(host[path].dtype), list(host[path].shape)) for path in host}
-    data = np.empty(sum(_num_bytes(*leaf) for leaf in leaves.values()), np.uint8)
-    start = 0
-    for path in sorted(host):
-        leaf = np.ascontiguousarray(host[path]).reshape(-1)
-        stored = np.packbits(leaf) if leaf.dtype == bool else leaf.view(np.uint8)
-        # On a CPU `leaf` can be a view of the buffer that training donates next: this
-        # copy is what makes the snapshot a snapshot.
-        data[start : start + stored.size] = stored
-        start += stored.size
-    return data, leaves
+    host = jax.device_get(jax.tree.map(_key_bits, tree))
+    # On a CPU what `device_get` returns can be a view of the buffer that training
+    # donates next: this copy is what makes the snapshot a snapshot.
+    return jax.tree.map(np.array, host)
 
 
-def from_bytes(
+def named(tree: Any) -> Arrays:
+    """The arrays of a tree by their paths."""
+    return trees.flatten(tree, is_leaf=None)
+
+
+def table(arrays: Mapping[str, Any]) -> Leaves:
+    """What the arrays are."""
+    return {path: (str(a.dtype), list(a.shape)) for path, a in arrays.items()}
+
+
+def rebuild(
     like: Any,
-    data: np.ndarray,
-    leaves: Leaves,
+    arrays: Arrays,
     any_size: Callable[[str], bool] = lambda path: False,
 ) -> Any:
-    """Rebuilds a pytree.
+    """The pytree whose arrays these are.
 
     Args:
-      like: pytree with the saved structure, shapes and dtypes. Where a leaf is a jax
-        array so is the result, else NumPy; it shares no memory with `data`.
-      data: as `to_bytes` returned it.
-      leaves: as `to_bytes` returned it, perhaps by way of JSON.
+      like: pytree with their structure, shapes and dtypes. Where a leaf is a jax array
+        so is the result, else NumPy, which may be the very array.
+      arrays: those of an `on_host` tree.
       any_size: which leaves, by path, may have other lengths than in `like`.
 
     Raises:
       InputError: structure, a shape or a dtype differs; lists what.
     """
-    wanted = _named(jax.tree.map(_key_bits, like))
+    wanted = named(jax.tree.map(_key_bits, like))
 
-    def described(path: str, dtype: Any, shape: Any) -> str:
+    def described(path: str, dtype: str, shape: list[int]) -> str:
         return f"{dtype}[{'?, ' * len(shape)}]" if any_size(path) else f"{dtype}{shape}"
 
-    saved = {path: described(path, *leaf) for path, leaf in leaves.items()}
-    now = {p: described(p, leaf.dtype, [*leaf.shape]) for p, leaf in wanted.items()}
-    if unlike := differences(saved, now):
+    saved, now = (
+        {path: described(path, *leaf) for path, leaf in leaves.items()}
+        for leaves in (table(arrays), table(wanted))
+    )
+    if unlike := differences(saved, now, lambda path: "/".join(trees.unjoin(path))):
         raise InputError(
             f"The saved arrays are of another model or method:\n{unlike}\n"
             "Use the settings it was trained with, or choose another folder."
         )
-    found, start = {}, 0
-    for path in sorted(leaves):
-        size = _num_bytes(*leaves[path])
-        found[path] = _array(data[start : start + size], *leaves[path])
-        start += size
-    values = map(_as_kind_of, jax.tree.leaves(like), [found[path] for path in wanted])
+    values = map(_as_kind_of, jax.tree.leaves(like), [arrays[path] for path in wanted])
     return jax.tree.unflatten(jax.tree.structure(like), values)
 
 
-def digest(meta: Mapping[str, Any], data: np.ndarray) -> str:
-    """SHA-256 over metadata (JSON values) and data, in hexadecimal."""
-    sha256 = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
-    sha256.update(np.ascontiguousarray(data).data)
-    return sha256.hexdigest()
+def same(some: Arrays, others: Arrays) -> bool:
+    """Whether both have the same paths, dtypes, shapes and bits."""
+    return table(some) == table(others) and all(
+        np.array_equal(_as_bytes(array), _as_bytes(others[path]))
+        for path, array in some.items()
+    )
+
+
+def to_bytes(arrays: Arrays) -> bytes:
+    """All values one after the other, in order of path."""
+    return b"".join(_as_bytes(arrays[path]).tobytes() for path in sorted(arrays))
+
+
+def from_bytes(data: bytes, leaves: Leaves) -> Arrays:
+    """Inverse of `to_bytes`; `leaves` is the `table`, perhaps by way of JSON."""
+    arrays, start = {}, 0
+    for path in sorted(leaves):
+        dtype, shape = leaves[path]
+        array = np.empty(shape, dtype)
+        _as_bytes(array)[:] = np.frombuffer(data, np.uint8, array.nbytes, start)
+        arrays[path] = array
+        start += array.nbytes
+    return arrays
 
 
 def differences(
-    saved: Mapping[str, str], now: Mapping[str, str], limit: int = 12
+    saved: Mapping[str, str],
+    now: Mapping[str, str],
+    shown: Callable[[str], str] = str,
 ) -> str:
-    """One line a differing entry, at most `limit`; empty if there is none."""
+    """One line a differing entry, its name as it is to be shown; a dozen at most."""
     names = [n for n in dict.fromkeys([*saved, *now]) if saved.get(n) != now.get(n)]
     lines = [
-        f"  {name}: saved {saved.get(name, 'nothing')}, now {now.get(name, 'nothing')}"
-        for name in names[:limit]
+        f"  {shown(n)}: saved {saved.get(n, 'nothing')}, now {now.get(n, 'nothing')}"
+        for n in names[:_MAX_LINES]
     ]
-    if len(names) > limit:
-        lines.append(f"  and {len(names) - limit} more")
+    if len(names) > _MAX_LINES:
+        lines.append(f"  and {len(names) - _MAX_LINES} more")
     return "\n".join(lines)
 
 
-def _num_bytes(dtype: str, shape: list[int]) -> int:
-    """Stored size of a leaf."""
-    size = math.prod(shape)
-    return -(-size // 8) if dtype == "bool" else size * np.dtype(dtype).itemsize
-
-
-def _array(stored: np.ndarray, dtype: str, shape: list[int]) -> np.ndarray:
-    """A leaf from its stored bytes, in memory of its own."""
-    if dtype == "bool":
-        bits = np.unpackbits(stored, count=math.prod(shape))
-        return bits.astype(bool).reshape(shape)
-    return stored.copy().view(dtype).reshape(shape)
+def _as_bytes(array: np.ndarray) -> np.ndarray:
+    """uint8 ``[n]``, a view if the array is contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _as_kind_of(like: Any, array: np.ndarray) -> Any:
@@ -135,15 +141,3 @@ def _key_bits(leaf: Any) -> Any:
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.key_data(leaf)
     return leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
-
-
-def _named(tree: Any) -> dict[str, Any]:
-    """Leaves by their path, joined with "/"."""
-    found = jax.tree_util.tree_flatten_with_path(tree)[0]
-    named = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in found
-    }
-    if len(named) < len(found):
-        raise InputError('tree: two leaves have the same path, joined with "/".')
-    return named

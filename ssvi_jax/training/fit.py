@@ -33,7 +33,6 @@ from ssvi_jax.training.callbacks import (
     CallbackLike,
     Describing,
     History,
-    Progress,
     as_callback,
 )
 from ssvi_jax.training.feeds import Batches
@@ -287,15 +286,15 @@ def _settings(method: Method, problem: Problem, asked: Asked) -> dict[str, Any]:
 
 
 def _best(
-    scored: Validation, saving: Saving | None, progress: Progress
+    scored: Validation, saving: Saving | None
 ) -> tuple[int, Weights, Masks] | None:
     """Step, weights and masks of the lowest validation NLL, if there was any."""
     if saving is None:
         return scored.best
-    found = saving.best(progress)
-    if found is None:
+    if saving.best is None:
         return None
-    return found[0], found[1].state.weights, found[1].masks
+    step, progress = saving.best
+    return step, progress.state.weights, progress.masks
 
 
 def _fitted(
@@ -310,7 +309,7 @@ def _fitted(
     session, progress, seconds = trained
     step = int(progress.state.step)
     weights, masks = progress.state.weights, progress.masks
-    best = None if scored is None else _best(scored, saving, progress)
+    best = None if scored is None else _best(scored, saving)
     if best is not None:
         step, weights, masks = best
     about = {

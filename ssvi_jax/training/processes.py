@@ -22,7 +22,7 @@ from ssvi_jax.core.command import BEFORE_FAILING
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Masks
 from ssvi_jax.io.checkpoint import Restored
-from ssvi_jax.io.snapshot import from_bytes, to_bytes
+from ssvi_jax.io.snapshot import from_bytes, named, on_host, rebuild, table, to_bytes
 
 # The first process evaluates after the training, when the others have nothing to do.
 _SHUTDOWN_SECONDS = 24 * 3600
@@ -131,7 +131,7 @@ def from_first(
 
     Args:
       read: reads a checkpoint; called in the first process only.
-      like: see `snapshot.from_bytes`.
+      like: see `snapshot.rebuild`.
       any_size: likewise.
 
     Raises:
@@ -139,7 +139,7 @@ def from_first(
     """
     if jax.process_count() == 1:
         return read()
-    data, about = np.zeros(0, np.uint8), {}
+    data, about = b"", {}
     if is_first():
         try:
             found = read()
@@ -147,15 +147,16 @@ def from_first(
             about = {"error": str(error)}
         else:
             if found is not None:
-                data, leaves = to_bytes(found.tree)
+                arrays = named(on_host(found.tree))
+                data, leaves = to_bytes(arrays), table(arrays)
                 about = {"step": found.step, "extra": found.extra, "leaves": leaves}
     about = json.loads(_broadcast(json.dumps(about).encode()))
     if "error" in about:
         raise InputError(about["error"])
     if not about:
         return None
-    data = np.frombuffer(_broadcast(data.tobytes()), np.uint8)
-    tree = from_bytes(like, data, about["leaves"], any_size)
+    arrays = from_bytes(_broadcast(data), about["leaves"])
+    tree = rebuild(like, arrays, any_size)
     return Restored(about["step"], tree, about["extra"])
 
 

@@ -30,6 +30,10 @@ class Saving(Callback):
       ignore: names in `settings` that may differ.
       resume: go on from what is there.
       notify: called with a line for a person.
+
+    Attributes:
+      best: step and progress of the checkpoint with the best validation score, once the
+        training is at its end; None: there is none.
     """
 
     def __init__(
@@ -41,7 +45,7 @@ class Saving(Callback):
         resume: bool = True,
         notify: Callable[[str], None] = LOGGER.info,
     ):
-        self._folder = Path(folder)
+        self.best: tuple[int, Progress] | None = None
         self._resume, self._notify = resume, notify
         self._saved_at, self._saved_step = time.perf_counter(), -1
         self._checkpoints: Checkpoints | None = None
@@ -87,9 +91,12 @@ class Saving(Callback):
             self._save(phase)
 
     def end(self, phase: Phase) -> None:
-        """Saves where the training is left."""
+        """Saves where the training is left, and reads the best checkpoint."""
         if phase.step and phase.step != self._saved_step:
             self._save(phase)
+        if self._checkpoints is not None:
+            found = self._checkpoints.restore(phase.progress, best=True)
+            self.best = None if found is None else (found.step, found.tree)
 
     def _save(self, phase: Phase) -> None:
         scores = phase.metrics.get("validation")
@@ -102,13 +109,6 @@ class Saving(Callback):
             }
             self._checkpoints.save(phase.step, phase.progress, extra, score=score)
         self._saved_at, self._saved_step = time.perf_counter(), phase.step
-
-    def best(self, like: Progress) -> tuple[int, Progress] | None:
-        """Step and progress of the checkpoint with the best validation score."""
-        if self._checkpoints is None:
-            return None
-        found = self._checkpoints.restore(like, best=True)
-        return None if found is None else (found.step, found.tree)
 
     def kept(self) -> str:
         """Which checkpoint there is."""

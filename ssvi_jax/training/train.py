@@ -141,9 +141,7 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
         )
         progress, step = trained.progress, int(trained.progress.state.step)
         if not interrupt.requested:
-            best = saving.best(progress)
-            step, progress = best or (step, progress)
-        saving.close()
+            step, progress = saving.best or (step, progress)
     algorithm = trained.session.algorithm
     signal = interrupt.requested
     return Trained(network, algorithm, progress, step, signal, trained.seconds)

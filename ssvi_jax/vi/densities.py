@@ -64,14 +64,6 @@ def layer_counts(
     return counts
 
 
-def dense_layers(shapes: Shapes, counts: Mapping[str, int]) -> tuple[str, ...]:
-    """Paths of the kernels that keep every weight, in the order of `shapes`.
-
-    The sparsity "without the layers that the rule keeps dense" leaves these out.
-    """
-    return tuple(path for path in shapes if counts[path] == math.prod(shapes[path]))
-
-
 def _uniform(shapes: Shapes, sparsity: float) -> dict[str, int]:
     counts = {
         path: round((1 - sparsity) * math.prod(shape)) for path, shape in shapes.items()

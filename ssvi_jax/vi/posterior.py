@@ -195,11 +195,6 @@ def sample(
     return full_kernels(packed_sample(posterior, subspace, key))
 
 
-def mean_kernels(posterior: Posterior, subspace: Subspace) -> dict[str, jax.Array]:
-    """Every kernel of the mean network at full shape."""
-    return sample(posterior, subspace, None)
-
-
 def full_kernels(kernels: Mapping[str, PackedKernel]) -> dict[str, jax.Array]:
     """The means of packed kernels at full shape, with their probes added."""
     return {path: ops.unpack(kernel)[0] for path, kernel in kernels.items()}

@@ -10,6 +10,7 @@ import numpy as np
 
 from ssvi_jax.io import container
 from ssvi_jax.io.checkpoint import Checkpoints
+from ssvi_jax.io.snapshot import to_bytes
 from ssvi_jax.training.run_config import NOT_COMPARED
 
 
@@ -21,12 +22,12 @@ def checkpoints(folder: Path) -> dict[int, str]:
     with Checkpoints(folder / "checkpoints", {}, read_only=True) as saved:
         for step in saved.steps:
             try:
-                meta, data = saved._read(step)
+                meta, arrays = saved._files.read(step)
             except Exception as error:  # whatever Orbax's readers raise
                 found[step] = f"damaged: {type(error).__name__}"
                 continue
             text = json.dumps([meta["score"], meta["leaves"]]).encode()
-            found[step] = hashlib.sha256(text + data.tobytes()).hexdigest()
+            found[step] = hashlib.sha256(text + to_bytes(arrays)).hexdigest()
     return found
 
 

@@ -143,12 +143,12 @@ def poison(at: int) -> None:
 
 def main(plan: Plan, script: list[str]) -> None:
     """Runs the script as if it had been called, with the plan's faults."""
-    from ssvi_jax.io import preservation
+    from ssvi_jax.io import checkpoint
     from ssvi_jax.training import loop
 
     loop.CHECKPOINT_SECONDS = 0.0
     if plan.get("keep_all"):
-        preservation._NUM_LATEST = 1000
+        checkpoint._NUM_LATEST = 1000
     if "poison" in plan:
         poison(plan["poison"])
     hook = Hook(plan)

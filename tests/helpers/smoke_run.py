@@ -25,7 +25,7 @@ from jax.core import Tracer
 from ssvi_jax import data
 from ssvi_jax.core.command import run as run_command
 from ssvi_jax.core.types import Masks, Weights
-from ssvi_jax.io import run_log
+from ssvi_jax.io import run_log, snapshot
 from ssvi_jax.io.checkpoint import Checkpoints
 from ssvi_jax.methods import ssvi
 from ssvi_jax.networks.network import ImageNetwork, NetworkSpec
@@ -174,7 +174,8 @@ def events(folder: Path) -> list[dict[str, Any]]:
 def checkpoint_bytes(folder: Path, step: int | None = None) -> np.ndarray:
     """Weights, masks, optimizer, random key and step of one checkpoint (the last)."""
     with Checkpoints(folder / "checkpoints", {}) as saved:
-        return saved._read(saved.steps[-1] if step is None else step)[1]
+        arrays = saved._files.read(saved.steps[-1] if step is None else step)[1]
+        return np.frombuffer(snapshot.to_bytes(arrays), np.uint8)
 
 
 def tiny_trained(masks: Masks) -> loop.Trained:

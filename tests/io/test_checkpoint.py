@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from checkpoint_states import (
     CONFIG,
@@ -20,8 +21,16 @@ from checkpoint_states import (
 )
 
 from ssvi_jax.core.errors import InputError
+from ssvi_jax.io import checkpoint
 from ssvi_jax.io.checkpoint import Checkpoints
-from ssvi_jax.io.snapshot import from_bytes, to_bytes
+from ssvi_jax.io.snapshot import (
+    from_bytes,
+    named,
+    on_host,
+    rebuild,
+    table,
+    to_bytes,
+)
 
 
 def test_restores_bit_for_bit(tmp_path):
@@ -36,12 +45,89 @@ def test_restores_bit_for_bit(tmp_path):
     assert (step, got_extra) == (3, extra)
     leaves = jax.tree.map(jnp.asarray, tree)
     assert_same(jax.tree.map(jnp.asarray, got), leaves)
-    assert_same(from_bytes(tree, *to_bytes(tree)), tree)
+    assert_same(round_trip(tree, tree), tree)
 
 
-def test_masks_take_one_bit_a_weight(tmp_path):
-    data, _ = to_bytes({"mask": np.ones((33, 5), bool)})
-    assert data.nbytes == -(-33 * 5 // 8)
+def round_trip(like, tree, any_size=lambda path: False):
+    """Through bytes and a table that went by way of JSON, as between processes."""
+    arrays = named(on_host(tree))
+    leaves = json.loads(json.dumps(table(arrays)))
+    return rebuild(like, from_bytes(to_bytes(arrays), leaves), any_size)
+
+
+def test_masks_take_two_bits_a_weight_at_most(tmp_path):
+    """As plain boolean arrays, which Orbax compresses; here without any pattern."""
+    masks = {"kernel": np.random.default_rng(0).random((64, 64, 3, 3)) < 0.5}
+    with Checkpoints(tmp_path, {}) as saved:
+        saved.save(1, masks)
+    files = [p for p in (tmp_path / "1" / "state").rglob("*") if p.is_file()]
+    assert 8 * sum(path.stat().st_size for path in files) < 2 * masks["kernel"].size
+
+
+# A value that equals the fill value of an array on disk, but for its sign or payload.
+ZEROS = np.array([-0.0] * 5, np.float32)
+PAYLOAD = np.array([0x7FC00001, 0xFFC12345], np.uint32).view(np.float32)
+
+
+def test_plain_orbax_opens_the_tree_as_it_is(tmp_path):
+    """The arrays by the names that they have in the program."""
+    tree = state(3)
+    tree |= {"z": ZEROS, "nan": PAYLOAD, "pair": (np.arange(2), np.int8(3))}
+    with Checkpoints(tmp_path, CONFIG) as saved:
+        saved.save(7, tree, {"epoch": 1})
+    for reader in (ocp.StandardCheckpointer(), ocp.PyTreeCheckpointer()):
+        got = reader.restore(tmp_path / "7" / "state")
+        assert {*got} == {*tree}
+        assert got.pop("no_elements") is got.pop("no_mask") is None
+        np.testing.assert_array_equal(got.pop("key"), jax.random.key_data(tree["key"]))
+        found = named(got)
+        assert len(found) == 12
+        assert {"posterior/block1~1conv~1kernel/mean", "pair/0", "pair/1"} <= {*found}
+        want = named(on_host(tree))
+        for path, array in found.items():
+            assert isinstance(array, np.ndarray)
+            assert array.dtype == want[path].dtype
+            assert array.shape == want[path].shape
+            assert array.tobytes() == want[path].tobytes()
+    with ocp.CheckpointManager(tmp_path) as manager:
+        assert manager.all_steps() == [7]
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        assert manager.restore(7, args=args)["meta"]["extra"] == {"epoch": 1}
+
+
+def test_plain_orbax_restores_the_programs_own_types(tmp_path):
+    tree = {"g": Opposite(np.arange(3.0), np.ones(3)), "o": (np.ones(1), [np.ones(2)])}
+    with Checkpoints(tmp_path, CONFIG) as saved:
+        saved.save(1, tree)
+    with ocp.StandardCheckpointer() as reader:
+        assert_same(reader.restore(tmp_path / "1" / "state", tree), tree)
+
+
+ODD = {
+    "a/b": {"c": np.arange(2)},
+    "a": {"b": {"c": np.arange(3)}, "b/c": np.arange(4), "~1": np.arange(5)},
+    "a~1b": {"c": np.arange(6)},
+    "[x] *": {"": np.arange(7), "..": np.arange(8), "x.y": np.arange(9)},
+    "0": {".zarray": np.arange(10), "ü": np.arange(11)},
+}
+
+
+def test_names_may_hold_anything(tmp_path):
+    assert_same(round_trip(ODD, ODD), ODD)
+    with Checkpoints(tmp_path, CONFIG) as saved:
+        saved.save(1, ODD)
+        assert_same(restored(saved, ODD).tree, ODD)
+    with ocp.StandardCheckpointer() as reader:
+        assert_same(reader.restore(tmp_path / "1" / "state"), ODD)
+
+
+def test_names_that_orbax_takes_for_the_same_are_refused(tmp_path):
+    """Orbax itself would save one of the two arrays and say nothing."""
+    tree = {"a.b": np.arange(2), "a": {"b": np.arange(3)}}
+    with pytest.raises(InputError, match=r"a.b and a/b|a/b and a\.b"):
+        with Checkpoints(tmp_path, CONFIG) as saved:
+            saved.save(1, tree)
+    assert steps_on_disk(tmp_path) == []
 
 
 def test_leaves_keep_their_places():
@@ -50,17 +136,17 @@ def test_leaves_keep_their_places():
         "list": [np.full(i, i) for i in range(12)],
         "named": Opposite(np.arange(3), np.ones(2)),
     }
-    got = from_bytes(tree, *to_bytes(tree))
+    got = round_trip(tree, tree)
     assert_same(got, tree)
     got["list"][3][:] = 0  # the caller's own
 
 
 def test_snapshot_shares_no_memory_with_the_state():
     tree = {"a": jnp.arange(4096.0)}
-    data, leaves = to_bytes(tree)
-    got = from_bytes(tree, data, leaves)
-    assert not np.shares_memory(data, np.asarray(tree["a"]))
-    assert not np.shares_memory(data, np.asarray(got["a"]))
+    host = on_host(tree)
+    got = rebuild(tree, host)
+    assert not np.shares_memory(host["a"], np.asarray(tree["a"]))
+    assert not np.shares_memory(host["a"], np.asarray(got["a"]))
 
 
 def test_state_may_be_donated_right_after_save(tmp_path):
@@ -76,7 +162,7 @@ def test_state_may_be_donated_right_after_save(tmp_path):
         for step in (2, 1, 0):
             got = restored(saved, {"x": want[0]})
             np.testing.assert_array_equal(got.tree["x"], want[step])
-            saved._manager.delete(step)
+            saved._files.delete(step)
 
 
 @pytest.mark.parametrize("best", [1, 2, 5, 8])
@@ -160,9 +246,23 @@ def test_another_model_is_refused(tmp_path, change, text):
     assert f"  {text}" in str(error.value)
 
 
-def test_paths_that_collide_are_refused():
-    with pytest.raises(InputError, match="same path"):
-        to_bytes({"a/b": np.arange(2), "a": {"b": np.arange(2)}})
+def test_of_another_format_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_FORMAT", 3)
+    folder = filled(tmp_path, (1,))
+    monkeypatch.undo()
+    with Checkpoints(folder, CONFIG) as saved:
+        with pytest.raises(InputError, match="1 is of format 3, this version reads 2"):
+            restored(saved, state())
+
+
+def test_one_of_the_first_format_is_told(tmp_path):
+    """It had no checksums of its files."""
+    folder = filled(tmp_path)
+    (folder / "200" / "sha256sums").unlink()
+    told: list[str] = []
+    with Checkpoints(folder, CONFIG, notify=told.append) as saved:
+        assert restored(saved, state()).step == 100
+    assert "without sha256sums, as an earlier version wrote it" in told[0]
 
 
 def test_folder_that_cannot_be_made(tmp_path):
@@ -232,13 +332,12 @@ def test_metadata_is_readable_json(tmp_path):
     folder = filled(tmp_path, (1,))
     meta = json.loads((folder / "1" / "meta" / "metadata").read_text())
     assert meta["config"] == CONFIG
-    assert meta["leaves"]["masks/block1/conv/kernel"] == ["bool", [3, 3, 4, 5]]
+    assert meta["leaves"]["masks/block1~1conv~1kernel"] == ["bool", [3, 3, 4, 5]]
 
 
 def test_leaves_that_may_have_any_size_come_back_as_they_were(tmp_path):
     saved, like = ({"k": jnp.arange(n), "b": jnp.arange(2.0)} for n in (5, 3))
-    data, leaves = to_bytes(saved)
-    assert_same(from_bytes(like, data, leaves, lambda p: p == "k"), saved)
+    assert_same(round_trip(like, saved, lambda p: p == "k"), saved)
     folder = tmp_path / "c"
     with Checkpoints(folder, CONFIG, any_size=lambda path: path == "k") as checkpoints:
         checkpoints.save(1, saved)

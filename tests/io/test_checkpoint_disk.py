@@ -33,10 +33,10 @@ from ssvi_jax.io.checkpoint import Checkpoints
 from ssvi_jax.core.errors import InputError
 
 noise = np.random.default_rng(0).bytes(300_000)
-tree = {"x": np.frombuffer(noise, np.uint8)}
+tree = {str(i): np.frombuffer(noise, np.uint8) + np.uint8(i) for i in range(30)}
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 with Checkpoints(sys.argv[1], {}) as saved:
-    saved.save(1, {"x": tree["x"][:1000]})
+    saved.save(1, {"x": tree["0"][:1000]})
     saved.wait()
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
     saved.save(2, tree)
@@ -52,6 +52,7 @@ with Checkpoints(sys.argv[1], {}) as saved:
 
 
 def test_a_full_disk_is_an_error_and_keeps_what_was_saved(tmp_path):
+    """Of arrays that fail together, those that fail last print nothing."""
     error, steps = said(FULL_DISK, tmp_path)
     assert error.startswith(f"{tmp_path}: a checkpoint could not be written (")
     assert steps == "[1, 3]"

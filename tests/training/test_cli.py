@@ -13,7 +13,7 @@ from ssvi_jax import data
 from ssvi_jax.core.command import run
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.data import download
-from ssvi_jax.io import checkpoint, run_log
+from ssvi_jax.io import orbax_folder, run_log
 from ssvi_jax.ops import backend
 from ssvi_jax.training import cli, loop, presets
 
@@ -311,7 +311,7 @@ def test_a_disk_that_fills_up(tmp_path, monkeypatch, place):
         if place == "log":
             patch.setattr(Path, "open", no_space_to_append)
         elif place == "checkpoint":
-            patch.setattr(checkpoint.ocp.CheckpointManager, "save", no_space)
+            patch.setattr(orbax_folder.ocp.Checkpointer, "save", no_space)
         else:
             patch.setattr(run_log.np, "savez_compressed", no_space)
         flags = ["--method", "deterministic", "--epochs", "1", "--no-figures"]

@@ -43,7 +43,7 @@ def check_selection(counts, weights, selection):
     for mean, _ in weights.posterior.values():
         assert np.isfinite(mean).all()
     gaussians = {p: type(g)(*map(jnp.asarray, g)) for p, g in weights.posterior.items()}
-    mean = posterior.mean_kernels(gaussians, subspace)
+    mean = posterior.sample(gaussians, subspace, None)
     for path, mask in selection.items():
         assert gaussians[path].mean.shape == gaussians[path].rho.shape
         assert gaussians[path].mean.size == counts[path]

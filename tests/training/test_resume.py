@@ -63,7 +63,7 @@ def run_and_kill(folder, at, *flags):
 @pytest.mark.slow
 def test_killed_three_times_and_resumed_equals_uninterrupted(smoke, tmp_path):
     folder = tmp_path / "run"
-    moments = np.random.default_rng(0).integers(30, 75, 3)
+    moments = np.random.default_rng(0).integers(90, 200, 3)
     for number, moment in enumerate(moments):
         killed = run_and_kill(folder, moment, *["--resume"] * (number > 0))
         assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -183,6 +183,20 @@ def test_a_damaged_newest_checkpoint_costs_one_epoch(whole, tmp_path, capsys):
 def contents(folder):
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {path: path.read_bytes() for path in files}
+
+
+def test_a_run_folder_may_have_any_name(tmp_path):
+    """As sweep tools make them; with brackets plain Orbax saves no arrays."""
+    out = tmp_path / "lr=0.1,[a]" / "ü *?%41"
+    flags = ["--method", "deterministic", "--epochs", "1", "--out", out]
+    first = smoke_run.command(*smoke_run.TINY, *flags)
+    assert first.code == 0, first.err
+    again = smoke_run.command(*smoke_run.TINY, *flags, "--no-figures", "--resume")
+    assert again.code == 0, again.err
+    assert "resumed at step 20 of 20" in again.out
+    names = {path.name for path in [*out.iterdir(), *(out / "figures").iterdir()]}
+    assert {"checkpoints", "model.ssvi", "summary.json", "curves.png"} <= names
+    assert [path.name for path in tmp_path.iterdir()] == ["lr=0.1,[a]"]
 
 
 def test_another_configuration_is_refused_with_the_differences(whole, tmp_path):

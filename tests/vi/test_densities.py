@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.vi.densities import RULES, dense_layers, layer_counts
+from ssvi_jax.vi.densities import RULES, layer_counts
 
 
 def resnet18_shapes():
@@ -29,6 +29,11 @@ def resnet18_shapes():
 RESNET18 = resnet18_shapes()
 MLP = {"a": (64, 100), "b": (100, 30), "c": (30, 10)}
 SMALL = {"conv1": (3, 3, 1, 2), "conv2": (3, 3, 2, 3), "head": (3, 4)}
+
+
+def dense_layers(shapes, counts):
+    """The layers that keep every weight."""
+    return tuple(path for path in shapes if counts[path] == math.prod(shapes[path]))
 
 
 @pytest.mark.parametrize(("sparsity", "total"), [(0.9, 1_117_990), (0.95, 559_859)])

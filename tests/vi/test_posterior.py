@@ -135,9 +135,9 @@ def test_draws_do_not_depend_on_the_order_of_the_masks():
     jax.tree.map(np.testing.assert_array_equal, *draws)
 
 
-def test_mean_kernels_hold_the_means():
+def test_a_sample_without_a_key_is_the_mean():
     masks, packed = problem()
-    found = posterior.mean_kernels(packed, masks_lib.to_subspace(masks))
+    found = posterior.sample(packed, masks_lib.to_subspace(masks), None)
     for path, mask in masks.items():
         np.testing.assert_array_equal(found[path], full(mask, packed[path].mean))
 

@@ -203,7 +203,7 @@ def test_dense_gradient_is_the_gradient_of_all_means(estimator):
     key = jax.random.fold_in(
         jax.random.fold_in(state.key, state.step), inference_lib._GROWTH_STREAM
     )
-    means = posterior.mean_kernels(state.posterior, masks_lib.to_subspace(masks))
+    means = posterior.sample(state.posterior, masks_lib.to_subspace(masks), None)
 
     @jax.jit
     def total_loss(means):

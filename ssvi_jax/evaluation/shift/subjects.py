@@ -46,10 +46,10 @@ class Source(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the model file, or of the checkpoints' metadata."""
+        """SHA-256 of the model file, or of the checkpoints' checksums."""
         files = [self.path]
         if self.path.is_dir():
-            files = sorted(p for p in self.path.rglob("*") if p.name == "metadata")
+            files = sorted(p for p in self.path.rglob("*") if p.name == "sha256sums")
         content = b"".join(file.read_bytes() for file in files)
         return hashlib.sha256(content).hexdigest()
 
