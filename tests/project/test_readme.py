@@ -1,27 +1,72 @@
-"""The examples of the README, run as printed."""
+"""The examples of the README and of the library's page, run as printed."""
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parents[2]
 
 
-def test_there_is_an_example_of_each_flax_library():
-    assert len(EXAMPLES) == 2
-    assert "flax.linen" in EXAMPLES[0]
-    assert "nnx.Module" in EXAMPLES[1]
+def examples(page):
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=["linen", "nnx"])
-def test_example_learns_and_is_short(example, capsys):
-    assert len(example.splitlines()) <= 25
+README, LIBRARY = examples("README.md"), examples("docs/fit.md")
+
+
+def run(example, scope=None):
+    scope = {} if scope is None else scope
+    exec(compile(example, "example", "exec"), scope)
+    return scope
+
+
+def statements(example):
+    """Of an example, imports left out."""
+    body = ast.parse(example).body
+    return [node for node in body if not isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def test_the_first_example_is_short():
+    first = statements(README[0])
+    assert sum((node.end_lineno or 0) - node.lineno + 1 for node in first) <= 8
+    names = {"from_flax", "fit", "predict", "evaluate", "save", "load"}
+    called = {n.attr for n in ast.walk(ast.parse(README[0])) if hasattr(n, "attr")}
+    assert names <= called
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["linen", "nnx"])
+def test_a_classifier_learns(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope = run(README[number])
+    x, y, fit = (scope[name] for name in ("x", "y", "fit"))
+    scores = fit.evaluate(x[1500:] / 16, y[1500:])
+    assert scores["accuracy"] > 0.8
+    assert fit.sparsity == pytest.approx(fit.about["sparsity"], abs=1e-3)
+    if number == 0:
+        again = scope["again"].evaluate(x[1500:] / 16, y[1500:])
+        assert again["nll"] == pytest.approx(scores["nll"], abs=1e-2)
+
+
+def test_intervals_follow_the_noise():
+    scope = run(README[2])
+    assert 0.85 < scope["fit"].evaluate(scope["x"], scope["y"])["coverage"] < 0.95
+    noise = scope["fit"].predict(scope["x"]).aleatoric
+    right = scope["x"][:, 0] > 0.2
+    assert noise[right].mean() > 5 * noise[~right].mean()
+
+
+def test_the_librarys_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    from ssvi_jax.methods import METHODS
+
     scope = {}
-    exec(compile(example, "README.md", "exec"), scope)
-    accuracy, entropy = map(float, capsys.readouterr().out.split())
-    assert accuracy > 0.85
-    assert 0 < entropy < 2.3
-    kept = sum(mask.sum() for mask in scope["kept"].values())
-    assert kept == round(0.05 * sum(mask.size for mask in scope["kept"].values()))
+    try:
+        for example in LIBRARY:
+            run(example, scope)
+    finally:
+        METHODS.pop("hot", None)
+    assert scope["fit"].about["kl_scale"] == 1.0
+    assert len(scope["seen"]) == len({*scope["seen"]}) > 3
+    assert scope["metrics"]["loss"][-1] < 0.8
