@@ -5,11 +5,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_origin
 
 import tyro
 
 from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.settings import Settings, checked_later
 
 T = TypeVar("T")
 
@@ -17,7 +18,13 @@ BEFORE_FAILING: list[Callable[[int], object]] = []
 """Called with the exit code before a command that failed leaves (see `processes`)."""
 
 
-def parse_as(options: type[T], argv: Sequence[str], *, default: T | None = None) -> T:
+def parse_as(
+    options: type[T],
+    argv: Sequence[str],
+    *,
+    default: T | None = None,
+    brief: bool = False,
+) -> T:
     """Parses the command line of a script whose options are a dataclass.
 
     Fields that are dataclasses themselves are groups of flags, without a prefix.
@@ -26,15 +33,27 @@ def parse_as(options: type[T], argv: Sequence[str], *, default: T | None = None)
       options: the dataclass.
       argv: the command line.
       default: values of what is not given; without it those of the dataclass.
+      brief: `--help` lists the options without their descriptions, which
+        `--help-verbose` adds; for a command with many.
+
+    Raises:
+      InputError: a group of flags is one of `Settings`, which refuses a value.
     """
     given: Any = {} if default is None else {"default": default}
-    return tyro.cli(
-        options,
-        args=list(argv),
-        config=(tyro.conf.OmitArgPrefixes,),
-        compact_help=True,
-        **given,
-    )
+    about = (get_origin(options) or options).__doc__ or ""
+    with checked_later():
+        parsed = tyro.cli(
+            options,
+            args=list(argv),
+            description=" ".join(about.split()) if brief else None,
+            config=(tyro.conf.OmitArgPrefixes,),
+            compact_help=brief,
+            **given,
+        )
+    for group in vars(parsed).values():
+        if isinstance(group, Settings):
+            group.check()
+    return parsed
 
 
 def parse_known(
@@ -60,7 +79,7 @@ def parse_known(
             found += names
         if not skipping:
             own.append(word)
-    return parse_as(options, own, default=default), found
+    return parse_as(options, own, default=default, brief=True), found
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
