@@ -86,12 +86,13 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Runs a script's main function and exits the process with its code.
 
     `InputError` and errors of the file system become one line on standard error and
-    exit code 2. Any other exception is a defect and keeps its traceback. A character
-    that the terminal does not have is printed as a question mark.
+    exit code 2. Any other exception is a defect and keeps its traceback. Lines come as
+    they are printed, also in a file or a pipe; a character that the terminal does not
+    have is printed as a question mark.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="replace", line_buffering=True)
     try:
         code = main(sys.argv[1:])
         sys.stdout.flush()
