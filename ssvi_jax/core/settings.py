@@ -74,9 +74,12 @@ class Settings:
         """Raises `InputError`, see the class; more is added where values depend."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            _check_kind(field.name, field.type, value)
-            if get_origin(field.type) is Literal:
-                check_choice(field.name, value, get_args(field.type))
+            kind: Any = field.type
+            if get_origin(kind) is Annotated:
+                kind = get_args(kind)[0]
+            _check_kind(field.name, kind, value)
+            if get_origin(kind) is Literal:
+                check_choice(field.name, value, get_args(kind))
             if "check" in field.metadata:
                 field.metadata["check"](field.name, value)
 
@@ -116,8 +119,6 @@ def checked_later() -> Iterator[None]:
 
 
 def _check_kind(name: str, kind: Any, got: object) -> None:
-    if get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
     if NoneType in get_args(kind):
         if got is None:
             return

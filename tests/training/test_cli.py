@@ -15,8 +15,8 @@ from ssvi_jax.core.command import run
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.data import download
 from ssvi_jax.io import checkpoint, run_log
-from ssvi_jax.ops import backend
 from ssvi_jax.methods import METHODS
+from ssvi_jax.ops import backend
 from ssvi_jax.training import cli, presets, train
 from ssvi_jax.training.run_config import names_of
 
@@ -241,7 +241,7 @@ def test_a_flag_of_another_method_is_refused(method):
 
 
 def test_what_follows_a_foreign_flag_goes_with_it():
-    argv = ["--epochs", "3", "--members", "8", "--width", "2", "--no-fast-relative-sigma"]
+    argv = "--epochs 3 --members 8 --width 2 --no-fast-relative-sigma".split()
     got = cli.parse(argv, strict=False)
     assert (got.training.epochs, got.training.width) == (3, 2.0)
     _, found = cli.parse_over(argv, got)

@@ -162,7 +162,7 @@ def test_what_cannot_be_streamed_is_refused(root, tmp_path):
     for method in copies:
         with pytest.raises(InputError, match="method: got an ensemble with data that"):
             run(tmp_path / "run", dataset, method=method, members=2)
-    with pytest.raises(InputError, match="^batch_size: got 33, allowed: 1 to 32"):
+    with pytest.raises(InputError, match=r"^batch_size: got 33, allowed: 1 to 32"):
         run(tmp_path / "run", dataset, batch_size=33)
     with pytest.raises(InputError, match="no imagenet2012/; put the archives"):
         data.load("imagenet2012", tmp_path)
@@ -190,5 +190,5 @@ def test_processes_share_a_batch(monkeypatch, processes, each, parts):
     expected = np.arange(24).reshape(parts, len(line), -1)
     np.testing.assert_array_equal(np.swapaxes(found, 0, 1), expected)
     if len(line) > 1:
-        with pytest.raises(InputError, match="^batch_size: got 25"):
+        with pytest.raises(InputError, match=r"^batch_size: got 25"):
             devices.columns(25)

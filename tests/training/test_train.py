@@ -271,7 +271,10 @@ def test_the_last_good_checkpoint_is_kept(tmp_path, monkeypatch, what):
         return state, traces
 
     flags = {"method": "deterministic", "epochs": 3}
-    where = {"loss": "the loss is not finite at step 35;", "weight": "linear/bias is not finite after step 40;"}[what]
+    where = {
+        "loss": "the loss is not finite at step 35;",
+        "weight": "linear/bias is not finite after step 40;",
+    }[what]
     with monkeypatch.context() as patch:
         patch.setattr(Dense, "step", poisoned)
         with pytest.raises(InputError, match=f"{where} checkpoint 20 is kept"):
@@ -326,6 +329,4 @@ def test_default_folders_are_free_or_the_newest(tmp_path, monkeypatch):
 )
 def test_default_folders_say_what_ran(changes, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert (
-        default_folder(smoke_run.tiny_config(**changes)) == Path("runs") / name
-    )
+    assert default_folder(smoke_run.tiny_config(**changes)) == Path("runs") / name
