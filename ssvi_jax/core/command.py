@@ -2,7 +2,6 @@
 
 import io
 import os
-import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn, TypeVar, get_origin
@@ -16,6 +15,10 @@ T = TypeVar("T")
 
 BEFORE_FAILING: list[Callable[[int], object]] = []
 """Called with the exit code before a command that failed leaves (see `processes`)."""
+
+
+_FLAGS: set[str] = set()
+"""Names of the settings that this process's command line has a flag for."""
 
 
 def parse_as(
@@ -50,9 +53,10 @@ def parse_as(
             compact_help=brief,
             **given,
         )
-    for group in vars(parsed).values():
-        if isinstance(group, Settings):
-            group.check()
+    groups = [group for group in vars(parsed).values() if isinstance(group, Settings)]
+    _FLAGS.update(vars(parsed), *(group.names() for group in groups))
+    for group in groups:
+        group.check()
     return parsed
 
 
@@ -70,6 +74,7 @@ def parse_known(
     Returns:
       The options, and those of the names that were given.
     """
+    _FLAGS.update(foreign)
     own, found, skipping = [], [], False
     for word in argv:
         if word.startswith("--"):
@@ -113,11 +118,12 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
 
 
 def _as_flags(text: str) -> str:
-    """A message that begins with names of arguments, with those of flags instead."""
-    names, colon, rest = text.partition(":")
-    if not colon or not re.fullmatch(r"[a-z][a-z0-9_]*(, [a-z][a-z0-9_]*)*", names):
+    """A message that begins with names of settings, with those of flags instead."""
+    start, colon, rest = text.partition(":")
+    names = start.split(", ")
+    if not colon or not _FLAGS.issuperset(names):
         return text
-    flags = ("--" + name.replace("_", "-") for name in names.split(", "))
+    flags = ("--" + name.replace("_", "-") for name in names)
     return f"{', '.join(flags)}:{rest}"
 
 

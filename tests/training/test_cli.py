@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import os
@@ -11,8 +12,9 @@ import pytest
 import smoke_run
 
 from ssvi_jax import data
-from ssvi_jax.core.command import run
+from ssvi_jax.core.command import parse_as, run
 from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.settings import Settings, positive, setting
 from ssvi_jax.data import download
 from ssvi_jax.io import checkpoint, run_log
 from ssvi_jax.methods import METHODS
@@ -54,6 +56,46 @@ def test_errors_are_one_line_and_a_code(error, code, err):
     assert (outcome.code, outcome.out) == (code, "")
     assert outcome.err.startswith(err)
     assert outcome.err.count("\n") == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Few(Settings):
+    """Settings of a command of two flags."""
+
+    sides: int = setting(6, positive)
+    colour_of_dice: str = "red"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dice:
+    """Throws dice."""
+
+    few: Few = Few()
+    name: str = ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("colour_of_dice: got 1.", "error: --colour-of-dice: got 1.\n"),
+        ("colour_of_dice, name: got 1.", "error: --colour-of-dice, --name: got 1.\n"),
+        ("dice_rolled: got 1.", "error: dice_rolled: got 1.\n"),  # is no flag
+        ("name, dice_rolled: got 1.", "error: name, dice_rolled: got 1.\n"),
+        ("it is empty", "error: it is empty\n"),
+    ],
+)
+def test_settings_are_told_by_their_flags(words, said):
+    def throw(argv):
+        assert parse_as(Dice, argv).few.sides == 3
+        raise InputError(words)
+
+    assert smoke_run.call(throw, "--sides", "3").err == said
+
+
+def test_a_value_that_is_refused_is_one_line_with_its_flag():
+    outcome = smoke_run.call(lambda argv: parse_as(Dice, argv) and None, "--sides", "0")
+    said = "error: --sides: got 0, allowed: a finite number above 0.\n"
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", said)
 
 
 @pytest.mark.parametrize(("got", "code"), [(None, 0), (0, 0), (130, 130)])
