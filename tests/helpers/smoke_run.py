@@ -202,10 +202,11 @@ def checkpoint_bytes(folder: Path, step: int | None = None) -> np.ndarray:
         return saved._read(saved.steps[-1] if step is None else step)[1]
 
 
-def tiny_trained(masks: Masks) -> train.Trained:
+def tiny_trained(masks: Masks, **changes: Any) -> train.Trained:
     """A training that stopped before its first step, with these masks."""
-    network, problem = problem_of(tiny_config())
-    algorithm = tiny_config().method.build(problem)
+    config = tiny_config(**changes)
+    network, problem = problem_of(config)
+    algorithm = config.method.build(problem)
     key = jax.random.key(0)
     inference = algorithm.inference  # type: ignore[attr-defined]
     state = inference.init(key, problem.params, problem.model_state, masks)

@@ -284,7 +284,7 @@ def test_a_configuration_is_read_back_from_what_is_written(method):
 
 
 def test_a_configuration_is_json():
-    paths = {"out": Path("a/b"), "data_dir": Path("c")}
+    paths: dict[str, Any] = {"out": Path("a/b"), "data_dir": Path("c")}
     got = config(**paths, schedule="steps", decay_at=(0.5,))
     values = json.loads(json.dumps(got.as_dict()))
     assert values.keys() == names_of(SSVI)

@@ -229,7 +229,8 @@ def test_train_size_uses_the_first_images_only(tmp_path, digits):
 
 
 def test_epochs_are_counted_by_whole_batches(tmp_path):
-    trained = smoke_run.tiny_train(tmp_path, **DENSE | {"epochs": 3, "inner_steps": 7})
+    flags = {"method": "deterministic", "epochs": 3, "inner_steps": 7}
+    trained = smoke_run.tiny_train(tmp_path, None, **flags)
     assert trained.problem.total_steps == 63  # 3 epochs of 20 steps, whole phases of 7
     epochs = [e for e in smoke_run.events(tmp_path) if e["event"] == "epoch"]
     # The first phase ends at or after the end of an epoch: 20 → 21, 40 → 42, 60 → 63.
@@ -237,7 +238,7 @@ def test_epochs_are_counted_by_whole_batches(tmp_path):
 
 
 def test_a_phase_is_never_longer_than_the_run(tmp_path):
-    trained = smoke_run.tiny_train(tmp_path, **DENSE | {"inner_steps": 100_000})
+    trained = smoke_run.tiny_train(tmp_path, None, **DENSE, inner_steps=100_000)
     assert (trained.problem.inner_steps, trained.problem.total_steps) == (20, 20)
     events = smoke_run.events(tmp_path)
     assert [(e["event"], e["step"]) for e in events] == [("phase", 20), ("epoch", 20)]
