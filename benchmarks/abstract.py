@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from ssvi_jax.methods.optimizers import sgd
 
 from ssvi_jax import vi
 from ssvi_jax.core.types import Masks, Subspace
-from ssvi_jax.methods.optimizers import sgd
 from ssvi_jax.networks.network import ImageNetwork, NetworkSpec
 from ssvi_jax.vi import masks as masks_lib
 

@@ -2,14 +2,14 @@
 
 import io
 import os
-import re
 import sys
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_origin
 
 import tyro
 
 from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.settings import Settings, checked_later
 
 T = TypeVar("T")
 
@@ -17,7 +17,17 @@ BEFORE_FAILING: list[Callable[[int], object]] = []
 """Called with the exit code before a command that failed leaves (see `processes`)."""
 
 
-def parse_as(options: type[T], argv: Sequence[str], *, default: T | None = None) -> T:
+_FLAGS: set[str] = set()
+"""Names of the settings that this process's command line has a flag for."""
+
+
+def parse_as(
+    options: type[T],
+    argv: Sequence[str],
+    *,
+    default: T | None = None,
+    brief: bool = False,
+) -> T:
     """Parses the command line of a script whose options are a dataclass.
 
     Fields that are dataclasses themselves are groups of flags, without a prefix.
@@ -26,15 +36,28 @@ def parse_as(options: type[T], argv: Sequence[str], *, default: T | None = None)
       options: the dataclass.
       argv: the command line.
       default: values of what is not given; without it those of the dataclass.
+      brief: `--help` lists the options without their descriptions, which
+        `--help-verbose` adds; for a command with many.
+
+    Raises:
+      InputError: a group of flags is one of `Settings`, which refuses a value.
     """
     given: Any = {} if default is None else {"default": default}
-    return tyro.cli(
-        options,
-        args=list(argv),
-        config=(tyro.conf.OmitArgPrefixes,),
-        compact_help=True,
-        **given,
-    )
+    about = (get_origin(options) or options).__doc__ or ""
+    with checked_later():
+        parsed = tyro.cli(
+            options,
+            args=list(argv),
+            description=" ".join(about.split()) if brief else None,
+            config=(tyro.conf.OmitArgPrefixes,),
+            compact_help=brief,
+            **given,
+        )
+    groups = [group for group in vars(parsed).values() if isinstance(group, Settings)]
+    _FLAGS.update(vars(parsed), *(group.names() for group in groups))
+    for group in groups:
+        group.check()
+    return parsed
 
 
 def parse_known(
@@ -51,6 +74,7 @@ def parse_known(
     Returns:
       The options, and those of the names that were given.
     """
+    _FLAGS.update(foreign)
     own, found, skipping = [], [], False
     for word in argv:
         if word.startswith("--"):
@@ -60,19 +84,20 @@ def parse_known(
             found += names
         if not skipping:
             own.append(word)
-    return parse_as(options, own, default=default), found
+    return parse_as(options, own, default=default, brief=True), found
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Runs a script's main function and exits the process with its code.
 
     `InputError` and errors of the file system become one line on standard error and
-    exit code 2. Any other exception is a defect and keeps its traceback. A character
-    that the terminal does not have is printed as a question mark.
+    exit code 2. Any other exception is a defect and keeps its traceback. Lines come as
+    they are printed, also in a file or a pipe; a character that the terminal does not
+    have is printed as a question mark.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="replace", line_buffering=True)
     try:
         code = main(sys.argv[1:])
         sys.stdout.flush()
@@ -93,11 +118,12 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
 
 
 def _as_flags(text: str) -> str:
-    """A message that begins with names of arguments, with those of flags instead."""
-    names, colon, rest = text.partition(":")
-    if not colon or not re.fullmatch(r"[a-z][a-z0-9_]*(, [a-z][a-z0-9_]*)*", names):
+    """A message that begins with names of settings, with those of flags instead."""
+    start, colon, rest = text.partition(":")
+    names = start.split(", ")
+    if not colon or not _FLAGS.issuperset(names):
         return text
-    flags = ("--" + name.replace("_", "-") for name in names.split(", "))
+    flags = ("--" + name.replace("_", "-") for name in names)
     return f"{', '.join(flags)}:{rest}"
 
 

@@ -6,7 +6,9 @@ A file may hold anything, so kinds are checked too. Imports nothing heavy.
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -17,6 +19,8 @@ from ssvi_jax.core.errors import (
     check_fraction,
     check_positive,
 )
+
+_LATER = ContextVar("_LATER", default=False)
 
 Check = Callable[[str, Any], None]
 """(name of a setting, its value) → raises `InputError` unless it is allowed."""
@@ -63,11 +67,19 @@ class Settings:
     """
 
     def __post_init__(self):
+        if not _LATER.get():
+            self.check()
+
+    def check(self) -> None:
+        """Raises `InputError`, see the class; more is added where values depend."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            _check_kind(field.name, field.type, value)
-            if get_origin(field.type) is Literal:
-                check_choice(field.name, value, get_args(field.type))
+            kind: Any = field.type
+            if get_origin(kind) is Annotated:
+                kind = get_args(kind)[0]
+            _check_kind(field.name, kind, value)
+            if get_origin(kind) is Literal:
+                check_choice(field.name, value, get_args(kind))
             if "check" in field.metadata:
                 field.metadata["check"](field.name, value)
 
@@ -93,9 +105,20 @@ class Settings:
         return values
 
 
+@contextmanager
+def checked_later() -> Iterator[None]:
+    """Settings that are made inside are checked by their `check` only.
+
+    A parser of command lines makes them, and would tell of errors in its own words.
+    """
+    token = _LATER.set(True)
+    try:
+        yield
+    finally:
+        _LATER.reset(token)
+
+
 def _check_kind(name: str, kind: Any, got: object) -> None:
-    if get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
     if NoneType in get_args(kind):
         if got is None:
             return

@@ -85,6 +85,6 @@ def check_corruption(data: Dataset, name: str, severity: int) -> None:
     asked = name if name == "none" else f"{name}, severity {severity}"
     if got != asked:
         raise InputError(
-            f"--train-corruption: got {asked}, but the training images of this data "
+            f"train_corruption: got {asked}, but the training images of this data "
             f"set have {got}; make them with data.shifted.corrupt_training."
         )

@@ -66,7 +66,7 @@ def all_names() -> set[str]:
 
 def _method(argv: Sequence[str], values: dict[str, Any]) -> str:
     name = _given(argv, "method") or values.get("method", Run.method)
-    check_choice("method", name, METHODS)
+    check_choice("--method", name, METHODS)
     return name
 
 

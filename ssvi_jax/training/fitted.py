@@ -62,7 +62,7 @@ class Fitted:
         key: jax.Array | None = None,
         batch_size: int = 500,
         backend: str = "auto",
-    ) -> predictions.Predicted:
+    ) -> Any:  # its kind depends on the likelihood, which type checkers do not follow
         """Predicts with uncertainty, from draws of the weights.
 
         Args:

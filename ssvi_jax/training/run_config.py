@@ -103,8 +103,9 @@ class Training(Settings):
     devices: int = setting(1, not_negative)
     """Devices of each process that share a batch; 0: all that it has."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check(self) -> None:
+        """See `Settings.check`."""
+        super().check()
         if self.batch_size % self.accumulate:
             raise InputError(
                 f"accumulate: got {self.accumulate}, allowed: a number that divides "
@@ -165,8 +166,9 @@ class Data(Settings):
     train_severity: int = 3
     """Severity of that corruption, 1 to 5."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check(self) -> None:
+        """See `Settings.check`."""
+        super().check()
         severity = self.train_severity
         if not 1 <= severity <= 5:
             raise InputError(f"train_severity: got {severity}, allowed: 1 to 5.")
@@ -215,8 +217,9 @@ class Run(Settings):
     process_id: int = 0
     """Which of them this one is, from 0, with --coordinator."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check(self) -> None:
+        """See `Settings.check`."""
+        super().check()
         check_choice("method", self.method, METHODS)
         if self.seed >= 2**32:  # JAX would take it modulo 2^32
             raise InputError(f"seed: got {self.seed}, allowed: 0 to 2^32 - 1.")
@@ -246,10 +249,9 @@ _Group = tyro.conf.arg(help="")  # the title of a group of flags says enough
 
 @dataclasses.dataclass(frozen=True)
 class Config(Generic[M]):
-    """Trains a sparse Bayesian network, evaluates it, and writes a run folder.
+    """Trains a network by --method, and each has its settings; leaves a run folder.
 
-    --method chooses what is trained, and with it which settings there are. Defaults
-    are those of the laptop preset on CIFAR-10; every flag wins over its preset.
+    Defaults are those of the laptop preset on CIFAR-10; flags win over presets.
     """
 
     method: Annotated[M, _Group] = dataclasses.field(default_factory=_ssvi)

@@ -46,17 +46,23 @@ class Saving(Callback):
         notify: Callable[[str], None] = LOGGER.info,
     ):
         self.best: tuple[int, Progress] | None = None
+        self._folder = Path(folder) / "checkpoints"
         self._resume, self._notify = resume, notify
         self._saved_at, self._saved_step = time.perf_counter(), -1
         self._checkpoints: Checkpoints | None = None
-        if processes.is_first():
+        self._settings, self._ignore = settings, ignore
+
+    def _open(self) -> Checkpoints:
+        """Makes the folder, which a training that is refused leaves unmade."""
+        if self._checkpoints is None:
             self._checkpoints = Checkpoints(
-                Path(folder) / "checkpoints",
-                settings,
-                ignore=ignore,
+                self._folder,
+                self._settings,
+                ignore=self._ignore,
                 any_size=is_packed,
-                notify=notify,
+                notify=self._notify,
             )
+        return self._checkpoints
 
     def planned_steps(self) -> int | None:
         """Those of the training that is continued, in all processes."""
@@ -64,7 +70,7 @@ class Saving(Callback):
         return json.loads(processes.agreed(json.dumps(planned)))
 
     def _planned(self) -> int | None:
-        extra = self._checkpoints.newest_extra() if self._checkpoints else None
+        extra = self._open().newest_extra() if self._folder.is_dir() else None
         return None if extra is None else int(extra["total_steps"])
 
     @property
@@ -74,6 +80,8 @@ class Saving(Callback):
 
     def begin(self, session: Session, start: Progress) -> tuple[Progress, float] | None:
         """The newest checkpoint, in all processes."""
+        if processes.is_first():
+            self._open()
         found = processes.from_first(partial(self._find, start), start, is_packed)
         if found is None:
             return None
@@ -81,8 +89,7 @@ class Saving(Callback):
         return found.tree, float(found.extra["seconds"])
 
     def _find(self, start: Progress) -> Restored | None:
-        assert self._checkpoints is not None
-        return self._checkpoints.restore(start) if self._resume else None
+        return self._open().restore(start) if self._resume else None
 
     def __call__(self, phase: Phase) -> None:
         """Saves at the end of an epoch, or if the last checkpoint is old."""

@@ -4,22 +4,23 @@ import pytest
 
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.evaluation.comparison import options
-from ssvi_jax.training import presets
-from ssvi_jax.training.run_config import Config
+from ssvi_jax.methods import METHODS, SSVI
 
 
 def configure(*flags, method="ssvi", seed=0, preset="laptop", dataset="cifar10"):
-    return options.configure(
+    """The settings of one run by name, and what its method kept from the flags."""
+    config, kept = options.configure(
         flags, method=method, seed=seed, preset=preset, dataset=dataset, out=Path("o")
     )
+    return config.values(), kept
 
 
-def test_methods_are_those_of_the_configuration():
-    assert set(options.METHODS) == set(presets.METHODS)
+def test_methods_are_those_there_are():
     every = options.Comparison(methods="all", seeds=2).seeds_of
     assert every == dict.fromkeys(options.NAMES, 2)
     assert tuple(every) == options.NAMES
-    assert not set(options.METHODS) & options.VARIANTS.keys()
+    assert set(options.NAMES) == METHODS.keys() | options.VARIANTS.keys()
+    assert not METHODS.keys() & options.VARIANTS.keys()
 
 
 def test_names_are_each_there_once_in_the_order_given():
@@ -60,49 +61,55 @@ def test_flags_that_are_not_the_comparisons_are_left_for_the_runs():
     assert rest == ["--epochs", "3", "--nesterov", "--width", "1"]
 
 
-@pytest.mark.parametrize("method", options.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_gets_the_presets_network_and_epochs_and_its_own_rest(method):
     found, kept = configure(method=method, seed=2)
-    assert (found.width, found.epochs) == (1.0, 10)  # never the wide laptop preset
-    assert (found.method, found.seed, found.figures) == (method, 2, False)
-    assert found.out == Path("o") / "runs" / f"{method}-2"
+    assert (found["width"], found["epochs"]) == (1.0, 10)  # never the wide network
+    assert (found["method"], found["seed"], found["figures"]) == (method, 2, False)
+    assert found["out"] == Path("o") / "runs" / f"{method}-2"
     assert kept == []
-    for name, value in presets.METHODS.get(method, {}).items():
-        assert getattr(found, name) == value
+    assert found.items() >= METHODS[method].defining().items()
 
 
 def test_flags_win_but_for_what_defines_a_method():
     flags = ["--sparsity", "0.9", "--epochs", "3", "--width", "0.5"]
     sparse, kept = configure(*flags)
-    assert (sparse.sparsity, sparse.epochs, sparse.width, kept) == (0.9, 3, 0.5, [])
+    assert sparse.items() >= {"sparsity": 0.9, "epochs": 3, "width": 0.5}.items()
+    assert kept == []
     dense, kept = configure(*flags, method="deterministic")
-    assert (dense.sparsity, dense.epochs, dense.width) == (0.0, 3, 0.5)
+    assert (dense["epochs"], dense["width"]) == (3, 0.5)
+    assert "sparsity" not in dense
     assert kept == ["sparsity"]
+
+
+def test_what_defines_a_method_wins_over_flags():
+    found, kept = configure("--kl-scale", "0.5", method="rank1")
+    assert (found["kl_scale"], kept) == (1.0, ["kl_scale"])
+    found, kept = configure("--learning-rate", "0.7", method="ivon")
+    assert (found["learning_rate"], kept) == (0.2, ["learning_rate"])
+    found, kept = configure("--kl-scale", "0.5")
+    assert (found["kl_scale"], kept) == (0.5, [])
 
 
 @pytest.mark.parametrize("name", options.VARIANTS)
 def test_a_variant_is_a_method_with_other_values(name):
     method, changes = options.VARIANTS[name]
     found, kept = configure("--epochs", "3", method=name, seed=1)
-    assert (found.method, found.epochs, kept) == (method, 3, [])
-    assert found.out == Path("o") / "runs" / f"{name}-1"
+    assert (found["method"], found["epochs"], kept) == (method, 3, [])
+    assert found["out"] == Path("o") / "runs" / f"{name}-1"
     for field, value in changes.items():
-        assert getattr(found, field) == (
-            getattr(Config, field) if value is None else value
-        )
+        assert found[field] == (getattr(SSVI, field) if value is None else value)
     plain, _ = configure("--epochs", "3", method=method, seed=1)
-    assert {
-        field
-        for field, value in found.as_dict().items()
-        if value != plain.as_dict()[field]
-    } == {*changes, "out"}
+    assert found.keys() == plain.keys()
+    different = {field for field in found if found[field] != plain[field]}
+    assert different == {*changes, "out"}
 
 
 def test_a_variants_own_values_stay_and_others_follow_the_flags():
     found, kept = configure("--sparsity", "0.9", method="vi_flipout")
-    assert (found.sparsity, kept) == (0.0, ["sparsity"])
+    assert (found["sparsity"], kept) == (0.0, ["sparsity"])
     found, kept = configure("--sparsity", "0.9", method="rank1_sparse")
-    assert (found.sparsity, kept) == (0.9, [])
+    assert (found["sparsity"], kept) == (0.9, [])
 
 
 @pytest.mark.parametrize(

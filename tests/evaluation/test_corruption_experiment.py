@@ -12,6 +12,7 @@ import pytest
 import smoke_run
 
 from ssvi_jax import corruptions, data, metrics
+from ssvi_jax.evaluation.shift import kept_predictions
 from ssvi_jax.vi import predictive
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "corruptions.py"

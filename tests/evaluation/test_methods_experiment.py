@@ -16,9 +16,9 @@ from ssvi_jax import metrics
 from ssvi_jax.evaluation.comparison import runs
 from ssvi_jax.evaluation.shift import kept_predictions
 from ssvi_jax.io import run_log
-from ssvi_jax.methods import base
+from ssvi_jax.methods import SET
 from ssvi_jax.networks.network import ImageNetwork
-from ssvi_jax.training import loop
+from ssvi_jax.training import phases, train
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "methods.py"
 RUNS = [*smoke_run.TINY, "--epochs", "1", "--sparsity", "0.8", "--samples", "2"]
@@ -36,17 +36,18 @@ def command(*flags: str | Path) -> smoke_run.Outcome:
 def counted(monkeypatch):
     """Lists of what is trained and of what is predicted from here on."""
     trained, predicted = [], []
-    phase, predict = loop.Loop.phase, kept_predictions.predict
+    one, predict = phases.one, kept_predictions.predict
 
-    def a_phase(self, progress, step):
-        trained.append((self.log.folder.name, step))
-        return phase(self, progress, step)
+    def a_phase(session, progress, step, callbacks):
+        (logging,) = (c for c in callbacks if isinstance(c, train.Logging))
+        trained.append((logging._log.folder.name, step))
+        return one(session, progress, step, callbacks)
 
     def a_prediction(*args, **kwargs):
         predicted.append(1)
         return predict(*args, **kwargs)
 
-    monkeypatch.setattr(loop.Loop, "phase", a_phase)
+    monkeypatch.setattr(phases, "one", a_phase)
     monkeypatch.setattr(kept_predictions, "predict", a_prediction)
     return trained, predicted
 
@@ -188,14 +189,11 @@ def test_a_damaged_evaluation_is_a_failure_with_advice(finished, tmp_path):
 
 def test_a_broken_method_stops_no_other(finished, tmp_path, monkeypatch):
     out = smoke_run.copy_of(finished[0], tmp_path / "out")
-    build = base.build
 
-    def broken(name, config, problem):
-        if name == "set":
-            raise ZeroDivisionError("of the method")
-        return build(name, config, problem)
+    def broken(self, problem):
+        raise ZeroDivisionError("of the method")
 
-    monkeypatch.setattr(base, "build", broken)
+    monkeypatch.setattr(SET, "build", broken)
     outcome = command(
         "--methods", "set,deterministic", *FLAGS, "--out", out, "--seeds", "1"
     )

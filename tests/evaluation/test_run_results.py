@@ -206,7 +206,7 @@ def test_the_model_file_predicts_what_the_checkpoint_does(
     assert found["times_smaller"] == found["bytes_dense_vi"] / found["bytes"]
     net, weights, masks = network.load(path)
     config = smoke_run.tiny_config()
-    key = jax.random.fold_in(jax.random.key(config.seed), summary["step"])
+    key = jax.random.fold_in(jax.random.key(config.run.seed), summary["step"])
     again = predictive.predict(
         net,
         weights,
@@ -269,7 +269,7 @@ def test_a_point_estimate_has_no_samples(point):
     ],
 )
 def test_the_ledger_follows_the_configuration(smoke, changes, products, grows):
-    trained = smoke_run.tiny_trained(smoke.masks[0])
+    trained = smoke_run.tiny_trained(smoke.masks[0], **changes)
     found = results.costs(smoke_run.tiny_config(**changes), trained)
     forward = 2 * KEPT
     growth = 2 * (2 * forward + 2 * TOTAL) / 10 if grows else 0

@@ -118,7 +118,10 @@ def test_checkpoint_of_another_architecture(run, digits, tmp_path):
 
 def test_checkpoint_with_fields_of_another_version(run, digits, tmp_path):
     source = _altered(run, tmp_path / "run", flux=3)
-    with pytest.raises(InputError, match="does not know: flux"):
+    with pytest.raises(
+        InputError,
+        match=r"not one of this version .flux: no setting of the method ssvi",
+    ):
         subjects.load(source, digits)
 
 

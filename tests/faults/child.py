@@ -127,26 +127,27 @@ def poison(at: int) -> None:
     """Puts NaN into one image of the first batch of the phase that begins at a step."""
     from jax import numpy as jnp
 
-    from ssvi_jax.training import loop
+    from ssvi_jax.training import phases
 
-    phase = loop.Loop.phase
+    one = phases.one
 
-    def poisoned(self, progress, step):
+    def poisoned(session, progress, step, callbacks):
         if step == at:
-            (images, labels), rows = self.feed.batches(step, 1)
+            (images, labels), rows = session.feed.batches(step, 1)
             images = images.astype(jnp.float32).at[int(rows[0, 0])].set(jnp.nan)
-            self.feed = dataclasses.replace(self.feed, data=(images, labels))
-        return phase(self, progress, step)
+            feed = dataclasses.replace(session.feed, data=(images, labels))
+            session = dataclasses.replace(session, feed=feed)
+        return one(session, progress, step, callbacks)
 
-    loop.Loop.phase = poisoned
+    phases.one = poisoned
 
 
 def main(plan: Plan, script: list[str]) -> None:
     """Runs the script as if it had been called, with the plan's faults."""
     from ssvi_jax.io import checkpoint
-    from ssvi_jax.training import loop
+    from ssvi_jax.training import saving
 
-    loop.CHECKPOINT_SECONDS = 0.0
+    saving.CHECKPOINT_SECONDS = 0.0
     if plan.get("keep_all"):
         checkpoint._NUM_LATEST = 1000
     if "poison" in plan:
@@ -167,9 +168,9 @@ def serve() -> None:
     from ssvi_jax import data
     from ssvi_jax.data import digits, shifted
     from ssvi_jax.evaluation.run import figures, results, table
-    from ssvi_jax.training import loop
+    from ssvi_jax.training import train
 
-    del data, figures, table, results, loop, shifted
+    del data, figures, table, results, train, shifted
     digits.read()  # imports scikit-learn
     warnings.filterwarnings("ignore", message="os.fork")
     gc.collect()

@@ -5,6 +5,7 @@ Run by test_parallel.py, in a process where a CPU is several devices::
     python parallel_run.py OUT.npz
 """
 
+import dataclasses
 import sys
 from functools import partial
 
@@ -20,8 +21,9 @@ from ssvi_jax import data, vi
 from ssvi_jax.data.augment import crop_and_flip
 from ssvi_jax.networks import adapters
 from ssvi_jax.ops import custom_calls
-from ssvi_jax.training import parallel
 from ssvi_jax.vi import masks as masks_lib
+from ssvi_jax.vi.devices import Devices
+from ssvi_jax.vi.execution import Execution
 
 BATCH, STEPS = 32, 3
 
@@ -58,11 +60,15 @@ class NnxNet(nnx.Module):
 
 
 CASES: dict[str, dict] = {
-    "local_reparam": {},
-    "flipout": {"estimator": "flipout", "library": "nnx", "accumulate": 2},
+    "local_reparam": {"execution": Execution("xla")},
+    "flipout": {
+        "estimator": "flipout",
+        "library": "nnx",
+        "execution": Execution("xla", accumulate=2),
+    },
 }
 if custom_calls.available():
-    CASES["sparse"] = {"backend": "sparse", "accumulate": 2}
+    CASES["sparse"] = {"execution": Execution("sparse", accumulate=2)}
 
 
 def problem(images, labels, *, library="linen", **options):
@@ -98,10 +104,18 @@ def results(inference, init, masks, batches):
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def streamed(images, labels, rows, *, accumulate, **options):
+def spread(inference, number, *, streamed=False):
+    """The same on so many devices."""
+    execution = dataclasses.replace(
+        inference.execution, devices=number, streamed=streamed
+    )
+    return dataclasses.replace(inference, execution=execution)
+
+
+def streamed(images, labels, rows, **options):
     """The results of 2 devices, each of which gets its own examples only."""
-    inference, init, masks = problem(images, labels, accumulate=accumulate, **options)
-    devices = parallel.Devices(2)
+    inference, init, masks = problem(images, labels, **options)
+    devices, accumulate = Devices(2), inference.execution.accumulate
 
     def batches(number):
         taken = rows[:number, devices.columns(BATCH, accumulate)].ravel()
@@ -111,7 +125,7 @@ def streamed(images, labels, rows, *, accumulate, **options):
         assert parts == {number * BATCH // 2}
         return placed, order
 
-    run = parallel.ShardedVI.of(inference, devices, streamed=True)
+    run = spread(inference, 2, streamed=True)
     found = results(run, init, masks, batches)
     return {f"streamed|2|{path}": value for path, value in found.items()}
 
@@ -121,17 +135,17 @@ def bytes_of_a_step(**options):
     model = adapters.LinenModel(Net((128, 256)))
     x = jnp.zeros((1, 8, 8, 1))
     params, model_state = model.init(jax.random.key(0), x)
-    inference = vi.VI(model, optax.sgd(0.1), num_data=100)
+    execution = Execution("xla", devices=8)
+    sharded = vi.VI(model, optax.sgd(0.1), num_data=100, execution=execution)
     rng = np.random.default_rng(0)
-    shapes = inference.kernel_shapes(params)
+    shapes = sharded.kernel_shapes(params)
     masks = masks_lib.create(shapes, sparsity=0.95, rng=rng)
-    state = inference.init(jax.random.key(0), params, model_state, masks, **options)
-    sharded = parallel.ShardedVI.of(inference, parallel.Devices(8))
+    state = sharded.init(jax.random.key(0), params, model_state, masks, **options)
     dataset = jnp.zeros((BATCH, 8, 8, 1)), jnp.zeros(BATCH, jnp.int32)
     rows = np.zeros((2, BATCH), np.int32)
-    operands = sharded.placed(state, masks_lib.to_subspace(masks), dataset, rows)
+    operands = execution.placed(state, masks_lib.to_subspace(masks), dataset, rows)
     loop = sharded._scan.lower(sharded, *operands)
-    growth = sharded._dense_gradient.lower(sharded, *operands, inference.estimator)
+    growth = sharded._dense_gradient.lower(sharded, *operands, sharded.estimator)
     weights = sum(mask.size for mask in masks.values())
     texts = [f.compile().as_text() or "" for f in (loop, growth)]
     return np.array([*map(traffic.message_bytes, texts), weights])
@@ -148,8 +162,7 @@ def main(out):
     for name, options in CASES.items():
         inference, init, masks = problem(images, labels, **options)
         for number in (1, 2) if name == "flipout" else (1, 8):
-            devices = parallel.Devices(number)
-            run = parallel.ShardedVI.of(inference, devices) if number > 1 else inference
+            run = spread(inference, number)
             found = results(run, init, masks, lambda n: (dataset, rows[:n]))
             saved |= {f"{name}|{number}|{path}": v for path, v in found.items()}
     saved |= streamed(images, labels, rows, **CASES["flipout"])

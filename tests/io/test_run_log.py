@@ -181,7 +181,7 @@ def test_without_a_log_there_is_nothing_to_truncate(tmp_path):
 
 def test_a_run_is_seen(tmp_path):
     log = RunLog(tmp_path)
-    log.start(smoke_run.tiny_config(), "data")
+    log.start(smoke_run.tiny_config().as_dict(), "data")
     assert not log.has_run
     log.append({"step": 1})
     assert log.has_run
@@ -195,13 +195,12 @@ def test_a_start_says_what_runs_where(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", arguments)
     log = RunLog(tmp_path)
     log.metrics_path.write_text('{"step": 5}\n')
-    log.start(smoke_run.tiny_config(seed=4), "ten digits")
+    config = smoke_run.tiny_config(seed=4).as_dict()
+    log.start(config, "ten digits", {"total_steps": 80})
     assert not log.metrics_path.exists()
     got = json.loads((tmp_path / "config.json").read_text())
-    assert got["config"] == json.loads(
-        json.dumps(smoke_run.tiny_config(seed=4).as_dict())
-    )
-    assert got["data_source"] == "ten digits"
+    assert got["config"] == json.loads(json.dumps(config))
+    assert (got["data_source"], got["total_steps"]) == ("ten digits", 80)
     assert shlex.split(got["command"]) == ["python", *arguments]
     assert got["python"] == ".".join(map(str, sys.version_info[:3]))
     assert got["versions"].keys() == {"ssvi_jax", *run_log.PACKAGES}

@@ -21,7 +21,9 @@ def commands(script):
     return [
         pytest.param(shlex.split(match[2]), id=f"{page.stem}:{i}")
         for page in PAGES
-        for i, match in enumerate(COMMAND.finditer(page.read_text().replace("\\\n", " ")))
+        for i, match in enumerate(
+            COMMAND.finditer(page.read_text().replace("\\\n", " "))
+        )
         if match[1] == script and "…" not in match[2]
     ]
 

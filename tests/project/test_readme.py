@@ -32,7 +32,8 @@ def test_the_first_example_is_short():
     first = statements(README[0])
     assert sum((node.end_lineno or 0) - node.lineno + 1 for node in first) <= 8
     names = {"from_flax", "fit", "predict", "evaluate", "save", "load"}
-    called = {n.attr for n in ast.walk(ast.parse(README[0])) if hasattr(n, "attr")}
+    nodes = ast.walk(ast.parse(README[0]))
+    called = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     assert names <= called
 
 

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import math
 import os
 import re
 import subprocess
@@ -10,12 +12,15 @@ import pytest
 import smoke_run
 
 from ssvi_jax import data
-from ssvi_jax.core.command import run
+from ssvi_jax.core.command import parse_as, run
 from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.settings import Settings, positive, setting
 from ssvi_jax.data import download
 from ssvi_jax.io import orbax_folder, run_log
+from ssvi_jax.methods import METHODS
 from ssvi_jax.ops import backend
-from ssvi_jax.training import cli, loop, presets
+from ssvi_jax.training import cli, presets, train
+from ssvi_jax.training.run_config import names_of
 
 
 def python(*arguments, **environment):
@@ -51,6 +56,46 @@ def test_errors_are_one_line_and_a_code(error, code, err):
     assert (outcome.code, outcome.out) == (code, "")
     assert outcome.err.startswith(err)
     assert outcome.err.count("\n") == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Few(Settings):
+    """Settings of a command of two flags."""
+
+    sides: int = setting(6, positive)
+    colour_of_dice: str = "red"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dice:
+    """Throws dice."""
+
+    few: Few = Few()
+    name: str = ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("colour_of_dice: got 1.", "error: --colour-of-dice: got 1.\n"),
+        ("colour_of_dice, name: got 1.", "error: --colour-of-dice, --name: got 1.\n"),
+        ("dice_rolled: got 1.", "error: dice_rolled: got 1.\n"),  # is no flag
+        ("name, dice_rolled: got 1.", "error: name, dice_rolled: got 1.\n"),
+        ("it is empty", "error: it is empty\n"),
+    ],
+)
+def test_settings_are_told_by_their_flags(words, said):
+    def throw(argv):
+        assert parse_as(Dice, argv).few.sides == 3
+        raise InputError(words)
+
+    assert smoke_run.call(throw, "--sides", "3").err == said
+
+
+def test_a_value_that_is_refused_is_one_line_with_its_flag():
+    outcome = smoke_run.call(lambda argv: parse_as(Dice, argv) and None, "--sides", "0")
+    said = "error: --sides: got 0, allowed: a finite number above 0.\n"
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", said)
 
 
 @pytest.mark.parametrize(("got", "code"), [(None, 0), (0, 0), (130, 130)])
@@ -91,23 +136,61 @@ def test_a_reader_that_leaves():
 
 # Parsing ------------------------------------------------------------------------------
 
-HELP = """
-import runpy, sys
-sys.argv = [sys.argv[1], "--help"]
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-except SystemExit as stop:
-    heavy = {"jax", "flax", "numpy", "matplotlib", "sklearn"} & sys.modules.keys()
-    print("imported:", *sorted(heavy))
-    sys.exit(stop.code)
+HELPS = """
+import contextlib, io, json, runpy, sys
+from unittest import mock
+script, *methods = sys.argv[1:]
+found = {}
+for method in methods:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    with (
+        mock.patch.object(sys, "argv", [script, "--help", "--method", method]),
+        contextlib.redirect_stdout(out),
+        contextlib.suppress(SystemExit),
+    ):
+        runpy.run_path(script, run_name="__main__")
+    out.seek(0)
+    found[method] = out.read()
+heavy = {"jax", "flax", "numpy", "matplotlib", "sklearn"} & sys.modules.keys()
+print(json.dumps({"found": found, "imported": sorted(heavy)}))
 """
 
 
-def test_help_answers_without_importing_anything_heavy():
-    done = python("-c", HELP, smoke_run.SCRIPT, PYTHONIOENCODING="ascii")
+@pytest.fixture(scope="module")
+def helps():
+    """What --help prints of every method in 80 columns, and what was imported."""
+    done = python("-c", HELPS, smoke_run.SCRIPT, *METHODS, COLUMNS="80")
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+def test_help_answers_without_importing_anything_heavy(helps):
+    assert helps["imported"] == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_help_is_of_the_methods_own_settings_and_short(helps, method):
+    text = helps["found"][method]
+    flags = re.findall(r"[ │]--([a-z][\w-]+)", text)
+    named = {flag.replace("-", "_") for flag in flags} - {"help", "help_verbose"}
+    own = names_of(METHODS[method])
+    assert {name for name in named if name.removeprefix("no_") not in own} == set()
+    assert named >= own
+    lines = sum(max(1, math.ceil(len(line) / 80)) for line in text.splitlines())
+    assert 40 < lines <= 80
+
+
+def test_help_fits_a_terminal_without_boxes():
+    done = python(smoke_run.SCRIPT, "--help", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert "--sparsity" in done.stdout
-    assert done.stdout.splitlines()[-1] == "imported:"
+
+
+def test_help_in_full_describes_every_flag():
+    outcome = smoke_run.command("--help-verbose", "--method", "masked_bnn")
+    said = re.sub(r"[\s│]+", " ", outcome.out)
+    assert "--spike-std FLOAT" in said
+    assert "the first phases are timed, and the schedule gets the number of" in said
 
 
 def test_the_promised_flags_are_there():
@@ -124,17 +207,17 @@ def test_the_promised_flags_are_there():
 def test_flags_given_win_over_presets():
     flags = ["--width", "1.0", "--epochs", "7"]
     got = cli.resolve(flags, preset="smoke", dataset="digits")
-    assert (got.preset, got.dataset) == ("smoke", "digits")
+    assert (got.run.preset, got.data.dataset) == ("smoke", "digits")
     # 1.0 is also the plain default: given, it wins over the preset's 0.25 all the same.
-    assert (got.width, got.epochs) == (1.0, 7)
-    assert (got.inner_steps, got.batch_size) == (10, 64)
+    assert (got.training.width, got.training.epochs) == (1.0, 7)
+    assert (got.training.inner_steps, got.training.batch_size) == (10, 64)
 
 
 def test_resolved_names_replace_auto():
     asked = cli.parse(["--dataset", "auto"])
-    assert (asked.dataset, asked.preset) == ("auto", "auto")
+    assert (asked.data.dataset, asked.run.preset) == ("auto", "auto")
     got = cli.resolve(["--dataset", "auto"], preset="laptop", dataset="cifar10")
-    assert (got.dataset, got.preset) == ("cifar10", "laptop")
+    assert (got.data.dataset, got.run.preset) == ("cifar10", "laptop")
 
 
 WIDE_EPOCHS = presets.WIDE_LAPTOP["epochs"]
@@ -162,19 +245,53 @@ def test_the_laptop_network_is_wide_where_the_sparse_kernels_compute_it(
     monkeypatch.setattr(
         backend, "choose", lambda name, density: asked.append((name, density)) or runs
     )
-    got = cli.resolve(["--sparsity", "0.95", *flags], preset="laptop", dataset=dataset)
-    assert (got.width, got.epochs) == (width, epochs)
-    assert asked in ([], [("auto", 1 - got.sparsity)])
+    got = cli.resolve(flags, preset="laptop", dataset=dataset)
+    assert (got.training.width, got.training.epochs) == (width, epochs)
+    sparsity = got.values().get("sparsity", 0.0)
+    assert asked in ([], [("auto", 1 - sparsity)])
 
 
 def test_the_wide_network_is_of_the_laptop_preset_alone(monkeypatch):
     monkeypatch.setattr(backend, "choose", lambda name, density: "sparse")
-    assert cli.resolve([], preset="smoke", dataset="cifar10").width == 0.25
+    got = cli.resolve([], preset="smoke", dataset="cifar10")
+    assert got.training.width == 0.25
 
 
-def test_a_dense_method_is_dense_by_default():
-    got = cli.resolve(["--method", "deterministic"], preset="smoke", dataset="digits")
-    assert (got.method, got.sparsity, got.replacement_rate) == ("deterministic", 0, 0)
+def test_rank_1_is_dense_by_default():
+    got = cli.resolve(["--method", "rank1"], preset="smoke", dataset="digits")
+    assert (got.run.method, got.method.sparsity) == ("rank1", 0)  # type: ignore[attr-defined]
+
+
+# Settings of other methods ------------------------------------------------------------
+
+
+def foreign(method):
+    """Settings that other methods have."""
+    return sorted(cli.all_names() - names_of(METHODS[method]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_flag_of_another_method_is_refused(method):
+    first, *others = foreign(method)
+    flag = "--" + first.replace("_", "-")
+    words = smoke_run.refused(*smoke_run.TINY, "--method", method, flag, "1")
+    assert f"error: {flag}: no setting of the method {method}; leave it out" in words
+    for name in others:
+        for spelled in (f"--{name.replace('_', '-')}=1", f"--no-{name}", f"--{name}"):
+            with pytest.raises(InputError, match=f"^{name}: no setting of .* {method}"):
+                cli.parse([spelled, "--method", method, "--epochs", "1"])
+
+
+def test_what_follows_a_foreign_flag_goes_with_it():
+    argv = "--epochs 3 --members 8 --width 2 --no-fast-relative-sigma".split()
+    got = cli.parse(argv, strict=False)
+    assert (got.training.epochs, got.training.width) == (3, 2.0)
+    _, found = cli.parse_over(argv, got)
+    assert found == ["members", "fast_relative_sigma"]
+
+
+def test_a_flag_that_no_method_has_is_refused_by_name():
+    assert "--sparsty" in smoke_run.refused(*smoke_run.TINY, "--sparsty", "0.9")
 
 
 # The whole command, up to the training ------------------------------------------------
@@ -189,7 +306,7 @@ def asked(monkeypatch):
         seen.update(config=config, dataset=dataset, log=log)
         raise InputError("noted")
 
-    monkeypatch.setattr(loop, "train", note)
+    monkeypatch.setattr(train, "train", note)
     return seen
 
 
@@ -203,13 +320,13 @@ def test_the_preset_goes_by_the_device_and_says_so(
     outcome = smoke_run.command("--dataset", "digits", "--out", tmp_path)
     assert outcome.err == "error: noted\n"
     assert f"preset: {preset}, because JAX runs on {backend}" in outcome.out
-    assert asked["config"].preset == preset
+    assert asked["config"].run.preset == preset
 
 
 def test_a_preset_by_name_is_taken(asked, tmp_path):
     outcome = smoke_run.command(*smoke_run.TINY, "--out", tmp_path)
     assert "because JAX" not in outcome.out
-    assert asked["config"].preset == "smoke"
+    assert asked["config"].run.preset == "smoke"
     assert f"run folder: {tmp_path}" in outcome.out
 
 
@@ -224,7 +341,7 @@ def test_auto_falls_back_loudly_without_a_network(asked, offline, tmp_path):
     flags = ["--preset", "smoke", "--data-dir", offline, "--out", tmp_path / "run"]
     outcome = smoke_run.command(*flags)
     assert "*** CIFAR-10 is not available" in outcome.out
-    assert asked["config"].dataset == "digits"
+    assert asked["config"].data.dataset == "digits"
     assert "because CIFAR-10 was not available" in asked["dataset"].source
 
 
@@ -251,16 +368,16 @@ def test_a_set_asked_for_by_name_is_never_replaced(asked, offline, tmp_path):
         ("--model vgg", "'vgg' for argument '--model'. Expected one of ('convnet', 'l"),
         ("--dataset mnist", "'mnist' for argument '--dataset'"),
         ("--preset fast", "'fast' for argument '--preset'"),
-        ("--method x", "'x' for argument '--method'"),
+        ("--method x", "--method: got 'x', allowed: batch_ensemble, deterministic"),
         ("--removal x", "'x' for argument '--removal'"),
         ("--prior x", "'x' for argument '--prior'"),
         ("--sparsty 0.9", "--sparsity"),
-        ("--densities x", "densities: got 'x', allowed: er, erk, uniform"),
+        ("--densities x", "--densities: got 'x', allowed: er, erk, uniform"),
         ("--densities no.json", "--densities: cannot read no.json"),
         ("--sparsity 0.9999", "is left without a weight"),
         ("--batch-size 5000", "--batch-size: got 5000, allowed: 1 to 1294"),
         ("--train-size 10", "--batch-size: got 64, allowed: 1 to 10"),
-        ("--method deterministic --sparsity 0.5", "allowed with --method determ"),
+        ("--minutes -1", "--minutes: got -1.0, allowed: 0 or more"),
         ("--train-severity 0", "--train-severity: got 0, allowed: 1 to 5"),
         ("--train-severity 4", "--train-severity: got 4 without a corruption"),
         ("--train-corruption x", "'x' for argument '--train-corruption'"),

@@ -14,7 +14,9 @@ from ssvi_jax import data
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.data.batches import batch_indices
 from ssvi_jax.io import run_log
-from ssvi_jax.training import feeds, loop, parallel, presets
+from ssvi_jax.methods import METHODS
+from ssvi_jax.training import feeds, presets, saving, train
+from ssvi_jax.vi.devices import Devices
 
 BATCH_BYTES = 8 * small_imagenet.SIZE**2 * 3
 SMALL = {
@@ -45,11 +47,11 @@ def root(tmp_path_factory):
 def config(**changes):
     values = {**SMALL, **changes}
     base = presets.defaults("smoke", "imagenet2012", values["method"])
-    return dataclasses.replace(base, **values)
+    return base.with_values(**values)
 
 
 def run(folder, dataset, **changes):
-    return loop.train(config(**changes), dataset, run_log.RunLog(folder))
+    return train.train(config(**changes), dataset, run_log.RunLog(folder))
 
 
 def same(ours, theirs):
@@ -128,7 +130,7 @@ def test_a_damaged_record_ends_training_and_nothing_saved_is_lost(
     root, tmp_path, monkeypatch
 ):
     """The third phase needs it; the set is mended, and the run goes on."""
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(saving, "CHECKPOINT_SECONDS", 0.0)
     flags = ["--preset", "rank1-resnet50-imagenet", "--method", "deterministic"]
     flags += ["--model", "mlp", "--width", ".05", "--epochs", "2", "--no-figures"]
     flags += ["--train-size", "40", "--batch-size", "8", "--inner-steps", "2"]
@@ -155,10 +157,12 @@ def test_a_damaged_record_ends_training_and_nothing_saved_is_lost(
 
 def test_what_cannot_be_streamed_is_refused(root, tmp_path):
     dataset = data.load("imagenet2012", root)
-    for method in presets.ENSEMBLES:
-        with pytest.raises(InputError, match=rf"--method: got {method} with --dataset"):
+    copies = [name for name, method in METHODS.items() if method().structure.copies]
+    assert sorted(copies) == ["ensemble", "ssvi_ensemble", "ssvi_mixture"]
+    for method in copies:
+        with pytest.raises(InputError, match="method: got an ensemble with data that"):
             run(tmp_path / "run", dataset, method=method, members=2)
-    with pytest.raises(InputError, match="--batch-size: got 33, allowed: 1 to 32"):
+    with pytest.raises(InputError, match=r"^batch_size: got 33, allowed: 1 to 32"):
         run(tmp_path / "run", dataset, batch_size=33)
     with pytest.raises(InputError, match="no imagenet2012/; put the archives"):
         data.load("imagenet2012", tmp_path)
@@ -175,7 +179,7 @@ class Device:
 @pytest.mark.parametrize(("processes", "each"), [(1, 1), (1, 4), (4, 1), (2, 2)])
 def test_processes_share_a_batch(monkeypatch, processes, each, parts):
     """Every device has its part of each part of the batch."""
-    devices = parallel.Devices(1)
+    devices = Devices(1)
     line = [Device(process) for process in range(processes) for _ in range(each)]
     devices.mesh = SimpleNamespace(devices=line, size=len(line))  # type: ignore[assignment]
     found = []
@@ -186,5 +190,5 @@ def test_processes_share_a_batch(monkeypatch, processes, each, parts):
     expected = np.arange(24).reshape(parts, len(line), -1)
     np.testing.assert_array_equal(np.swapaxes(found, 0, 1), expected)
     if len(line) > 1:
-        with pytest.raises(InputError, match="--batch-size: got 25"):
+        with pytest.raises(InputError, match=r"^batch_size: got 25"):
             devices.columns(25)

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -137,7 +138,7 @@ def test_batches_in_the_same_order_give_the_same_bits_as_arrays():
             self.feed = session.feed
 
     recorded, method = Recorded(), ssvi_jax.SSVI(sparsity=0.9)
-    options = {"steps": steps, "inner_steps": inner}
+    options: dict[str, Any] = {"steps": steps, "inner_steps": inner}
     whole = ssvi_jax.fit(
         method,
         linen(mlp(), X),
@@ -389,6 +390,7 @@ def test_a_folder_of_another_training_is_refused(tmp_path):
 def test_fit_equals_the_loop_written_by_hand():
     from ssvi_jax import masks, subspace, vi
     from ssvi_jax.data.batches import batch_indices
+    from ssvi_jax.networks.describe import layers_of
     from ssvi_jax.training.phases import host_rng
     from ssvi_jax.vi import schedules
 
@@ -414,7 +416,8 @@ def test_fit_equals_the_loop_written_by_hand():
         num_data=len(X),
         kl_weight=schedules.kl_weight(0.01, steps, 0.5),
     )
-    shapes = {layer.path: layer.shape for layer in apply_fn.layers(*net[1:], X[:1])}
+    layers = layers_of(apply_fn, params, model_state, jnp.asarray(X[:1]))
+    shapes = {layer.path: layer.shape for layer in layers}
     kept = masks.create(shapes, 0.9, host_rng(seed, 0))
     state = bayes.init(
         jax.random.key(seed), params, model_state, kept, sigma_init=(6e-4, 5e-4)

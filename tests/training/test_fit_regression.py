@@ -1,5 +1,7 @@
 """Regression by `fit`: closed forms, honest intervals, doubt away from the data."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -7,10 +9,16 @@ import pytest
 
 import ssvi_jax
 from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.types import Gaussian
 from ssvi_jax.vi.predictions import Regression
 
 KEY = jax.random.key(0)
-BAYES = {"sparsity": 0.0, "prior_std": 1.0, "kl_scale": 1.0, "kl_warmup": 0.0}
+BAYES: dict[str, Any] = {
+    "sparsity": 0.0,
+    "prior_std": 1.0,
+    "kl_scale": 1.0,
+    "kl_warmup": 0.0,
+}
 """The exact ELBO of all weights, with a standard normal prior."""
 
 
@@ -44,6 +52,7 @@ def test_linear_regression_has_the_posterior_in_closed_form():
     mean = covariance @ x.T @ y / noise**2
     q = fit.weights.posterior["kernel"]
     np.testing.assert_allclose(q.mean, mean, atol=0.02)
+    assert isinstance(q, Gaussian)
     sigma = np.logaddexp(0.0, np.asarray(q.rho, np.float64))
     np.testing.assert_allclose(sigma, np.sqrt(np.diag(covariance)), rtol=0.05)
     new = (rng.normal(size=(200, 5)) * x.std(axis=0)).astype(np.float32)

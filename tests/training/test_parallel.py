@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +14,9 @@ from eight_devices import ENVIRONMENT
 
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.ops import custom_calls
-from ssvi_jax.training import parallel
-
-NO_METHOD: Any = None  # refused before it is looked at
+from ssvi_jax.vi import devices, execution
+from ssvi_jax.vi.devices import Devices
+from ssvi_jax.vi.execution import Execution
 
 
 @pytest.fixture(scope="module")
@@ -100,29 +99,50 @@ def test_messages_of_a_program(line, expected):
 
 
 def test_a_line_of_more_devices_than_there_are_is_refused():
-    with pytest.raises(InputError, match=r"--devices: got 2, allowed: 0 to 1, .* XLA_"):
-        parallel.Devices(2)
-    assert parallel.Devices(0).mesh.size == parallel.Devices(1).mesh.size == 1
+    words = r"^devices: got 2, allowed: 0 to 1, .* XLA_"
+    with pytest.raises(InputError, match=words):
+        Devices(2)
+    assert Devices(0).mesh.size == Devices(1).mesh.size == 1
+    with pytest.raises(InputError, match=words):
+        smoke_run.tiny_algorithm(devices=2)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_one_device_is_no_line(number):
+    assert Execution(devices=number).line is None
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"devices": -1}, "devices: got -1, allowed: 0 or more"),
+        ({"accumulate": 0}, "accumulate: got 0, allowed: a finite number above 0"),
+        ({"backend": "tpu"}, "backend: got 'tpu', allowed: auto, sparse, xla"),
+    ],
+)
+def test_an_execution_that_is_none_is_refused(values, words):
+    with pytest.raises(InputError, match=words):
+        Execution(**values)
 
 
 def of_size(monkeypatch, size):
-    monkeypatch.setattr(
-        parallel, "Mesh", lambda *args: SimpleNamespace(size=size, local_devices=[])
-    )
+    def mesh(*args):
+        return SimpleNamespace(size=size, local_devices=[])
+
+    monkeypatch.setattr(devices, "Mesh", mesh)
+    monkeypatch.setattr(execution, "_line", lambda number: Devices(1))
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(monkeypatch):
     of_size(monkeypatch, 3)
-    config = smoke_run.tiny_config(batch_size=64)
-    with pytest.raises(
-        InputError, match=r"--batch-size: got 64 for 3 .* multiple of 3"
-    ):
-        parallel.spread(NO_METHOD, config)
+    words = r"^batch_size: got 64 for 3 .* multiple of 3"
+    for method in ("ssvi", "deterministic", "magnitude"):
+        with pytest.raises(InputError, match=words):
+            smoke_run.tiny_algorithm(method=method, devices=3, batch_size=64)
 
 
 def test_parts_of_a_batch_that_devices_cannot_share_are_refused(monkeypatch):
     of_size(monkeypatch, 4)
-    config = smoke_run.tiny_config(batch_size=72, accumulate=8)
-    message = "--batch-size: got 72 for 4 devices and --accumulate 8, .* multiple of 32"
+    message = r"^batch_size: got 72 for 4 devices and 8 parts \(accumulate\), .* of 32"
     with pytest.raises(InputError, match=message):
-        parallel.spread(NO_METHOD, config)
+        smoke_run.tiny_algorithm(devices=4, batch_size=72, accumulate=8)

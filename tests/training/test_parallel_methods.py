@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from eight_devices import ENVIRONMENT
 
-from ssvi_jax.training import registry
+from ssvi_jax.methods import METHODS
 
 QUICK = ("masked_bnn", "rank1", "ssvi_ensemble", "mc_dropout")
 ALIKE = ("set", "static", "magnitude")  # steps of rigl and svd
-SLOW = tuple(name for name in registry.METHODS if name not in (*QUICK, *ALIKE))
+SLOW = tuple(name for name in METHODS if name not in (*QUICK, *ALIKE))
 
 
 def check(names, out):

@@ -159,7 +159,7 @@ from ssvi_jax.core import command
 from ssvi_jax.training import cli, processes
 
 def main(argv):
-    asked = cli.parse(argv)
+    asked = cli.parse(argv).run
     processes.start(asked.coordinator, asked.num_processes, asked.process_id)
     masks = {"a/kernel": np.arange(12).reshape(3, 4) % 5 == 0}
     assert processes.agreed(f"of {asked.process_id}") == "of 0"
@@ -187,7 +187,7 @@ from ssvi_jax.training import cli, processes
 from ssvi_jax.core.errors import InputError
 
 def main(argv):
-    asked = cli.parse(argv)
+    asked = cli.parse(argv).run
     processes.start(asked.coordinator, asked.num_processes, asked.process_id)
     processes.HURRY_SECONDS = 1.0
     with processes.together():

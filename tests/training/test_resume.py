@@ -11,7 +11,7 @@ from signals import signal_at
 
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.io import container
-from ssvi_jax.training import loop
+from ssvi_jax.training import phases, train
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,9 @@ def count(event, args):
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-from ssvi_jax.training import loop as train
+from ssvi_jax.training import saving
 
-train.CHECKPOINT_SECONDS = 0.0  # a checkpoint after every phase
+saving.CHECKPOINT_SECONDS = 0.0  # a checkpoint after every phase
 sys.argv = sys.argv[3:]
 sys.addaudithook(count)
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -153,11 +153,10 @@ def test_one_seed_one_run_another_seed_another(whole, tmp_path):
 def test_the_best_epoch_is_what_a_finished_training_returns(tmp_path, monkeypatch):
     nll = {20: 2.0, 40: 1.0, 60: 3.0, 80: 4.0}
 
-    def scores(self, progress, images, labels):
-        value = nll[int(progress.state.step)]
-        return {"nll": value, "accuracy": 0.5, "ece": 0.1}
+    def scores(self, phase):
+        return {"nll": nll[phase.step], "accuracy": 0.5, "ece": 0.1}
 
-    monkeypatch.setattr(loop.Loop, "_scores", scores)
+    monkeypatch.setattr(train.RunValidation, "scores", scores)
     trained = smoke_run.tiny_train(tmp_path, **DENSE)
     assert trained.step == int(trained.progress.state.step) == 40
     saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
@@ -263,7 +262,7 @@ def test_a_finished_run_is_only_evaluated_again(smoke, tmp_path, monkeypatch):
     # As if Ctrl-C had come during the evaluation at the end.
     for name in ("summary.json", "predictions.npz", "model.ssvi"):
         (out / name).unlink()
-    monkeypatch.setattr(loop.Loop, "phase", None)
+    monkeypatch.setattr(phases, "one", None)
     again = smoke_run.command(*smoke_run.TINY, "--no-figures", "--resume", "--out", out)
     assert again.code == 0, again.err
     assert "resumed at step 80 of 80" in again.out

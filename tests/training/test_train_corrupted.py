@@ -15,7 +15,7 @@ from ssvi_jax.data import shifted
 from ssvi_jax.data.dataset import Corruption
 from ssvi_jax.io import run_log
 from ssvi_jax.networks import network
-from ssvi_jax.training import loop
+from ssvi_jax.training import train
 from ssvi_jax.vi import predictive
 
 FLAGS = ["--train-corruption", "gaussian_noise", "--train-severity", "4"]
@@ -146,7 +146,7 @@ def test_a_run_trains_on_what_it_says(
     digits, noisy, tmp_path, changes, corrupted, words
 ):
     dataset = noisy if corrupted else digits
-    with pytest.raises(InputError, match=f"--train-corruption: {words}"):
+    with pytest.raises(InputError, match=f"^train_corruption: {words}"):
         smoke_run.tiny_train(tmp_path, dataset, **changes)
     assert list(tmp_path.iterdir()) == []
 
@@ -270,10 +270,11 @@ def test_a_resumed_run_repeats_an_uninterrupted_one(
 def test_the_default_folder_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen = []
-    monkeypatch.setattr(loop, "train", lambda *args: seen.append(args) or 1 / 0)
+    monkeypatch.setattr(train, "train", lambda *args: seen.append(args) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         smoke_run.command(*smoke_run.TINY, *FLAGS)
     ((config, dataset, log),) = seen
     assert str(log.folder) == "runs/digits-ssvi-s95-gaussian_noise-4"
-    assert dataset.corruption[:2] == (config.train_corruption, config.train_severity)
+    trained_on = config.data.train_corruption, config.data.train_severity
+    assert dataset.corruption[:2] == trained_on
     assert list(tmp_path.iterdir()) == []

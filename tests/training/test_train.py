@@ -11,9 +11,10 @@ import smoke_run
 
 from ssvi_jax import data
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.io import run_log
-from ssvi_jax.methods import deterministic, ssvi
-from ssvi_jax.training import loop
+from ssvi_jax.methods.algorithms.dense import Dense
+from ssvi_jax.methods.algorithms.swapping import Swapping
+from ssvi_jax.training import phases
+from ssvi_jax.training.run_config import default_folder
 from ssvi_jax.vi import densities, masks, posterior
 
 MLP_SHAPES = {
@@ -69,7 +70,7 @@ def idle(monkeypatch):
         traces = dict.fromkeys(names, jnp.zeros(len(rows)))
         return state._replace(step=state.step + len(rows)), traces
 
-    monkeypatch.setattr(ssvi.SSVI, "step", step)
+    monkeypatch.setattr(Swapping, "step", step)
 
 
 @pytest.mark.parametrize("rule", ["uniform", "er", "by hand"])
@@ -83,15 +84,15 @@ def test_the_other_density_rules_keep_theirs(rule, idle, tmp_path, monkeypatch):
     counts = densities.layer_counts(
         MLP_SHAPES, None if rule is by_hand else sparsity, rule
     )
-    seen, phase = [], loop.Loop.phase
+    seen, one = [], phases.one
 
-    def checked(self, progress, step):
-        progress, event = phase(self, progress, step)
+    def checked(session, progress, step, callbacks):
+        progress, event = one(session, progress, step, callbacks)
         check_selection(counts, progress.state.weights, progress.masks)
         seen.append(event.get("num_swapped", 0))
         return progress, event
 
-    monkeypatch.setattr(loop.Loop, "phase", checked)
+    monkeypatch.setattr(phases, "one", checked)
     smoke_run.tiny_train(
         tmp_path / "run",
         densities=name,
@@ -118,7 +119,7 @@ def test_one_compilation_serves_all_phases(smoke):
 # What is logged -----------------------------------------------------------------------
 
 
-def phases(folder):
+def logged(folder):
     return [event for event in smoke_run.events(folder) if event["event"] == "phase"]
 
 
@@ -130,8 +131,8 @@ def test_the_log_tells_of_every_phase_and_epoch(smoke):
         expected += [("phase", step), *([("epoch", step)] if step % 20 == 0 else [])]
     assert order == expected
     assert [e["epoch"] for e in events if e["event"] == "epoch"] == [1, 2, 3, 4]
-    assert [e["epoch"] for e in phases(smoke.folder)] == [s / 2 for s in range(1, 9)]
-    for event in phases(smoke.folder):
+    assert [e["epoch"] for e in logged(smoke.folder)] == [s / 2 for s in range(1, 9)]
+    for event in logged(smoke.folder):
         assert event["loss"] == pytest.approx(event["nll"], rel=1, abs=1)
         assert 0 <= event["accuracy"] <= 1
         assert event["kl"] > 0
@@ -141,9 +142,9 @@ def test_the_log_tells_of_every_phase_and_epoch(smoke):
 
 
 def test_schedules_reach_the_log(smoke):
-    config, events = smoke_run.tiny_config(), phases(smoke.folder)
+    config, events = smoke_run.tiny_config(), logged(smoke.folder)
     # β_t / N, averaged over a phase: linear from 0 over the first half of the steps.
-    ramp = config.kl_scale * np.minimum(np.arange(80) / 40, 1) / 1294
+    ramp = config.method.kl_scale * np.minimum(np.arange(80) / 40, 1) / 1294
     np.testing.assert_allclose(
         [event["kl_weight"] for event in events],
         ramp.reshape(8, 10).mean(axis=1),
@@ -156,7 +157,7 @@ def test_schedules_reach_the_log(smoke):
         else:
             assert "num_swapped" not in event
     # The rate at a phase's last step: up to step 24, then down to 0 at step 80.
-    peak = config.learning_rate
+    peak = config.training.learning_rate
     rates = [peak * (80 - step) / 56 for step in range(29, 80, 10)]
     np.testing.assert_allclose([e["learning_rate"] for e in events[2:]], rates, 1e-5)
 
@@ -167,7 +168,7 @@ def test_churn_is_counted_from_the_masks(smoke):
         return (a & b).sum() / (a | b).sum()
 
     first = smoke.masks[0]  # no swap comes before the first phase
-    events = phases(smoke.folder)
+    events = logged(smoke.folder)
     assert "iou_first" not in events[0]
     for (old, new), event in zip(
         itertools.pairwise(smoke.masks), events[1:], strict=True
@@ -184,7 +185,7 @@ def test_churn_is_counted_from_the_masks(smoke):
 
 def test_static_masks(idle, tmp_path):
     trained = smoke_run.tiny_train(tmp_path, epochs=1, replacement_rate=0.0)
-    events = phases(tmp_path)
+    events = logged(tmp_path)
     assert [e.get("iou_previous") for e in events] == [None, 1.0]
     assert not any("num_swapped" in event for event in events)
     assert trained.progress.masks.keys() == trained.progress.first_masks.keys()
@@ -224,16 +225,24 @@ def test_train_size_uses_the_first_images_only(tmp_path, digits):
         logs.append(smoke_run.events(tmp_path / name))
         assert trained.problem.num_data == 200
     assert logs[0] == logs[1]
-    assert logs[0][-1]["step"] == 10  # 200 images are 3 batches; whole phases of 10
+    assert logs[0][-1]["step"] == 3  # 200 images are 3 batches
 
 
-def test_a_plan_is_whole_phases_that_cover_the_epochs():
-    config = smoke_run.tiny_config(epochs=3, batch_size=32, inner_steps=7)
-    plan = loop.Plan.of(config, num_data=100)
-    assert plan == loop.Plan(steps_per_epoch=3, inner_steps=7, total_steps=14)
-    assert [plan.epochs_done(step) for step in (2, 3, 8, 9)] == [0, 1, 2, 3]
-    with pytest.raises(InputError, match=r"--batch-size: got 32, allowed: 1 to 31"):
-        loop.Plan.of(config, num_data=31)
+def test_epochs_are_counted_by_whole_batches(tmp_path):
+    flags = {"method": "deterministic", "epochs": 3, "inner_steps": 7}
+    trained = smoke_run.tiny_train(tmp_path, None, **flags)
+    assert trained.problem.total_steps == 63  # 3 epochs of 20 steps, whole phases of 7
+    epochs = [e for e in smoke_run.events(tmp_path) if e["event"] == "epoch"]
+    # The first phase ends at or after the end of an epoch: 20 → 21, 40 → 42, 60 → 63.
+    assert [(e["epoch"], e["step"]) for e in epochs] == [(1, 21), (2, 42), (3, 63)]
+
+
+def test_a_phase_is_never_longer_than_the_run(tmp_path):
+    trained = smoke_run.tiny_train(tmp_path, None, **DENSE, inner_steps=100_000)
+    assert (trained.problem.inner_steps, trained.problem.total_steps) == (20, 20)
+    events = smoke_run.events(tmp_path)
+    assert [(e["event"], e["step"]) for e in events] == [("phase", 20), ("epoch", 20)]
+    assert events[0]["epoch"] == events[1]["epoch"] == 1
 
 
 # When it goes wrong -------------------------------------------------------------------
@@ -244,13 +253,13 @@ def test_a_loss_that_is_not_finite_names_its_step(tmp_path):
     words = smoke_run.refused(
         *smoke_run.TINY, *flags, "--no-figures", "--out", tmp_path
     )
-    assert "not finite at step 2; no checkpoint yet" in words
+    assert "the loss is not finite at step 2. Lower the learning rate" in words
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
 @pytest.mark.parametrize("what", ["loss", "weight"])
 def test_the_last_good_checkpoint_is_kept(tmp_path, monkeypatch, what):
-    step = deterministic.Deterministic.step
+    step = Dense.step
 
     def poisoned(self, state, selection, arrays, rows):
         begin = int(state.step)
@@ -263,9 +272,12 @@ def test_the_last_good_checkpoint_is_kept(tmp_path, monkeypatch, what):
         return state, traces
 
     flags = {"method": "deterministic", "epochs": 3}
-    where = {"loss": "at step 35;", "weight": "at the weights after step 40;"}[what]
+    where = {
+        "loss": "the loss is not finite at step 35;",
+        "weight": "linear/bias is not finite after step 40;",
+    }[what]
     with monkeypatch.context() as patch:
-        patch.setattr(deterministic.Deterministic, "step", poisoned)
+        patch.setattr(Dense, "step", poisoned)
         with pytest.raises(InputError, match=f"{where} checkpoint 20 is kept"):
             smoke_run.tiny_train(tmp_path, **flags)
     assert [event["step"] for event in smoke_run.events(tmp_path)] == [10, 20, 20, 30]
@@ -276,12 +288,12 @@ def test_the_last_good_checkpoint_is_kept(tmp_path, monkeypatch, what):
 
 
 def test_bad_settings_leave_no_run_behind(tmp_path):
-    for field, value in (
-        ("batch_size", 5000),
-        ("densities", "no.json"),
-        ("sparsity", 0.9999),
+    for field, value, words in (
+        ("batch_size", 5000, "batch_size: got 5000, allowed: 1 to 1294"),
+        ("densities", "no.json", r"densities: cannot read no\.json"),
+        ("sparsity", 0.9999, "is left without a weight"),
     ):
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match=words):
             smoke_run.tiny_train(tmp_path, None, **{field: value})
         assert list(tmp_path.iterdir()) == []
 
@@ -293,12 +305,12 @@ def test_default_folders_are_free_or_the_newest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = smoke_run.tiny_config()
     folder = Path("runs/digits-ssvi-s95")
-    assert run_log.default_folder(config) == folder
-    assert run_log.default_folder(smoke_run.tiny_config(resume=True)) == folder
+    assert default_folder(config) == folder
+    assert default_folder(smoke_run.tiny_config(resume=True)) == folder
     for name in ("digits-ssvi-s95", "digits-ssvi-s95-2"):
         (Path("runs") / name).mkdir(parents=True)
-    assert run_log.default_folder(config) == Path("runs/digits-ssvi-s95-3")
-    resumed = run_log.default_folder(smoke_run.tiny_config(resume=True))
+    assert default_folder(config) == Path("runs/digits-ssvi-s95-3")
+    resumed = default_folder(smoke_run.tiny_config(resume=True))
     assert resumed == Path("runs/digits-ssvi-s95-2")
 
 
@@ -318,6 +330,4 @@ def test_default_folders_are_free_or_the_newest(tmp_path, monkeypatch):
 )
 def test_default_folders_say_what_ran(changes, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert (
-        run_log.default_folder(smoke_run.tiny_config(**changes)) == Path("runs") / name
-    )
+    assert default_folder(smoke_run.tiny_config(**changes)) == Path("runs") / name
