@@ -15,6 +15,7 @@ def test_there_is_an_example_of_each_flax_library():
     assert "nnx.Module" in EXAMPLES[1]
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("example", EXAMPLES, ids=["linen", "nnx"])
 def test_example_learns_and_is_short(example, capsys):
     assert len(example.splitlines()) <= 25
