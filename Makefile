@@ -20,7 +20,7 @@ run: $(VENV)/.installed ## install once, then train and evaluate at 95 % sparsit
 	$(BIN) experiments/cifar10.py --sparsity 0.95 $(ARGS)
 
 test: lint ## install once, then lint, check types and run the tests
-	$(BIN) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.installed-dev ## style, formatting and types only
 	$(BIN) -m ruff check

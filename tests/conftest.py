@@ -2,11 +2,15 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything imports JAX or matplotlib. A GPU session sets JAX_PLATFORMS itself.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["MPLBACKEND"] = "Agg"
+# Compiling is most of what the tests do; see `optimized`.
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # Compiled programs of this session, of all its processes. An older one's would let
     # a test of what compiles, or of a resumed run, pass on old results.
@@ -41,3 +45,12 @@ def cifar_dir() -> Path:
     if "TFDS_DATA_DIR" not in os.environ:
         pytest.skip("TFDS_DATA_DIR is not set: no prepared CIFAR-10")
     return Path(os.environ["TFDS_DATA_DIR"])
+
+
+@pytest.fixture
+def optimized() -> Iterator[None]:
+    """Programs are compiled as a user's are, not in the least time."""
+    name = "jax_disable_most_optimizations"
+    jax.config.update(name, False)
+    yield
+    jax.config.update(name, os.environ.get(name.upper(), "0") != "0")

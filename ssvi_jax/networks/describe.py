@@ -7,7 +7,7 @@ from typing import Any
 from ssvi_jax.core import trees
 from ssvi_jax.core.types import ApplyFn, Masks, ModelState, Params
 from ssvi_jax.networks.layers import Layer
-from ssvi_jax.networks.noise import WithNoise
+from ssvi_jax.networks.learned_noise import WithNoise
 from ssvi_jax.networks.structured import Structured
 
 

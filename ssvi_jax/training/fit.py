@@ -26,7 +26,7 @@ from ssvi_jax.core.types import (
 from ssvi_jax.methods.base import Method
 from ssvi_jax.methods.problem import OptimizerLike, Problem
 from ssvi_jax.networks.describe import layers_of
-from ssvi_jax.networks.noise import WithNoise
+from ssvi_jax.networks.learned_noise import WithNoise
 from ssvi_jax.networks.structured import Structured
 from ssvi_jax.training import feeds
 from ssvi_jax.training.callbacks import (

@@ -17,7 +17,7 @@ from ssvi_jax.io import artifact
 from ssvi_jax.metrics.scores import score
 from ssvi_jax.networks import adapters
 from ssvi_jax.networks import network as network_lib
-from ssvi_jax.networks.noise import WithNoise
+from ssvi_jax.networks.learned_noise import WithNoise
 from ssvi_jax.networks.structured import Structured
 from ssvi_jax.vi import likelihoods, predictions
 from ssvi_jax.vi import masks as masks_lib

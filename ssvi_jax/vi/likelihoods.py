@@ -92,9 +92,9 @@ class Normal:
 
     Attributes:
       noise: standard deviation, above 0; "learned": one number that is trained with
-        the network (see `networks.noise`); "output": the network returns a pair, or an
-        array whose last axis has twice the labels' length: means, then ρ, of which the
-        standard deviations are softplus(ρ).
+        the network (see `networks.learned_noise`); "output": the network returns a
+        pair, or an array whose last axis has twice the labels' length: means, then ρ,
+        of which the standard deviations are softplus(ρ).
     """
 
     noise: float | str = "learned"

@@ -1,6 +1,7 @@
 """Products, scatter and sampled layers against float64 loops in NumPy."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny import draw_epsilon
+from tiny import draw_epsilon, jit
 
 from ssvi_jax import ops
 from ssvi_jax.core.types import PackedKernel
@@ -100,6 +101,17 @@ def unpacked(kernel):
     return mean.reshape(kernel.shape), variance.reshape(kernel.shape)
 
 
+def pulled(f, g, *operands):
+    """f(operands) and the gradients along g, in one program: many take longer."""
+
+    @jit
+    def run(g, *operands):
+        y, pull = jax.vjp(f, *operands)
+        return y, pull(g)
+
+    return run(jnp.asarray(g, jnp.float32), *operands)
+
+
 def close(got, expected, scale=None):
     scale = np.abs(expected).max(initial=1e-3) if scale is None else scale
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-5 * scale)
@@ -112,11 +124,11 @@ def test_scatter_and_its_gradient(seed, density, rank):
     shape = tuple(rng.integers(1, 6, rank).tolist())
     kernel = packed(rng, shape, density)
     weight = rng.normal(size=shape).astype(np.float32)
-    full, pull = jax.vjp(lambda v: ops.scatter(v, kernel.index, shape), kernel.mean)
-    np.testing.assert_array_equal(full, unpacked(kernel)[0].astype(np.float32))
-    np.testing.assert_array_equal(
-        pull(jnp.asarray(weight))[0], weight.ravel()[kernel.index]
+    full, (gradient,) = pulled(
+        lambda v: ops.scatter(v, kernel.index, shape), weight, kernel.mean
     )
+    np.testing.assert_array_equal(full, unpacked(kernel)[0].astype(np.float32))
+    np.testing.assert_array_equal(gradient, weight.ravel()[kernel.index])
 
 
 # XLA's own transposed convolution aborts on such a window.
@@ -127,16 +139,16 @@ def test_conv_and_its_gradients_equal_loops(case, seed):
     x_shape, kernel_shape, strides, padding, dilation = case
     rng = np.random.default_rng(seed)
     x, kernel = (rng.normal(size=s).astype(np.float32) for s in (x_shape, kernel_shape))
-    y, pull = jax.vjp(
-        lambda x, k: ops.conv(
-            x, k, strides=strides, padding=padding, rhs_dilation=dilation
-        ),
-        *map(jnp.asarray, (x, kernel)),
-    )
-    close(y, conv_loops(x, kernel, strides, padding, dilation))
-    g = rng.normal(size=y.shape).astype(np.float32)
+    expected = conv_loops(x, kernel, strides, padding, dilation)
+    g = rng.normal(size=expected.shape).astype(np.float32)
+
+    def conv(x, k):
+        return ops.conv(x, k, strides=strides, padding=padding, rhs_dilation=dilation)
+
+    y, gradients = pulled(conv, g, *map(jnp.asarray, (x, kernel)))
+    close(y, expected)
     expected = conv_gradients(x, kernel, g, strides, padding, dilation)
-    for got, want in zip(pull(jnp.asarray(g)), expected, strict=True):
+    for got, want in zip(gradients, expected, strict=True):
         close(got, want)
 
 
@@ -154,7 +166,7 @@ def test_written_gradients_equal_those_of_jax(case, seed, num_powers):
     shape = jax.eval_shape(lambda: convolution.conv_powers(x, kernels, w))[0].shape
     gs = tuple(jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in kernels)
     both = [
-        fn((x, kernels), gs, window=w)
+        jit(partial(fn, window=w))((x, kernels), gs)
         for fn in (convolution._native_gradients, convolution._written_gradients)
     ]
     for a, b in zip(*map(jax.tree.leaves, both), strict=True):
@@ -181,23 +193,19 @@ def test_groups_and_three_dimensions(rank, groups):
     x = rng.normal(size=(2, *(5,) * rank, 4)).astype(np.float32)
     kernel = rng.normal(size=(*(2,) * rank, 4 // groups, 8)).astype(np.float32)
     window = ((2,) * rank, ((1, 0),) * rank, (2,) * rank)
-    y, pull = jax.vjp(
-        lambda x: ops.conv(
-            x,
-            jnp.asarray(kernel),
-            strides=window[0],
-            padding=window[1],
-            rhs_dilation=window[2],
-            groups=groups,
-        ),
-        jnp.asarray(x),
-    )
     expected = conv_loops(x, kernel, *window, groups)
+    g, u = rng.normal(size=expected.shape), rng.normal(size=x.shape)
+
+    def conv(x):
+        options = {"strides": window[0], "padding": window[1]}
+        options |= {"rhs_dilation": window[2], "groups": groups}
+        return ops.conv(x, jnp.asarray(kernel), **options)
+
+    y, (gradient,) = pulled(conv, g, jnp.asarray(x))
     close(y, expected)
     # Linear in x: the derivative along u is the convolution of u.
-    g, u = rng.normal(size=y.shape), rng.normal(size=x.shape)
     slope = np.sum(g * conv_loops(u, kernel, *window, groups))
-    got = np.sum(np.float64(pull(jnp.asarray(g, jnp.float32))[0]) * u)
+    got = np.sum(np.float64(gradient) * u)
     assert got == pytest.approx(slope, rel=1e-4, abs=1e-3)
 
 
@@ -233,17 +241,17 @@ def test_lrt_conv_and_gradients_equal_loops(case, seed, density):
             x, k, key, strides=strides, padding=padding, rhs_dilation=dilation
         )
 
-    inputs = (jnp.asarray(x), kernel.mean, kernel.sigma, kernel.probe)
-    y, pull = jax.vjp(layer, *inputs)
     mean, variance = unpacked(kernel)
-    epsilon = draw_epsilon(key, y.shape, (*range(1, y.ndim), 0))
+    out = conv_loops(x, mean, *window).shape
+    epsilon = draw_epsilon(key, out, (*range(1, len(out)), 0))
     expected, slope = lrt_value(
         np.float64(x), mean, variance, epsilon, lambda a, b: conv_loops(a, b, *window)
     )
+    g = rng.normal(size=out)
+    inputs = (jnp.asarray(x), kernel.mean, kernel.sigma, kernel.probe)
+    y, (dx, dmean, dsigma, dprobe) = pulled(layer, g, *inputs)
     close(y, expected)
 
-    g = rng.normal(size=y.shape)
-    dx, dmean, dsigma, dprobe = pull(jnp.asarray(g, jnp.float32))
     dx_m, dense_mean = conv_gradients(x, mean, g, *window)
     dx_v, dense_variance = conv_gradients(x**2, variance, g * slope, *window)
     close(dx, dx_m + 2 * x * dx_v, 1 + np.abs(2 * x * dx_v).max())
@@ -258,14 +266,15 @@ def test_lrt_dense_and_gradients_equal_float64(leading):
     rng = np.random.default_rng(5)
     x = rng.normal(size=(*leading, 6)).astype(np.float32)
     kernel, key = packed(rng, (6, 5), 0.5, probe=True), jax.random.key(1)
-    layer = jax.jit(lambda x, k: ops.lrt_dense(x, k, key))
-    y, pull = jax.vjp(lambda x, k: layer(x, k), jnp.asarray(x), kernel)
     mean, variance = unpacked(kernel)
-    epsilon = draw_epsilon(key, y.shape, (y.ndim - 1, *range(y.ndim - 1)))
+    rank = len(leading)
+    epsilon = draw_epsilon(key, (*leading, 5), (rank, *range(rank)))
     expected, slope = lrt_value(np.float64(x), mean, variance, epsilon, np.matmul)
+    g = rng.normal(size=expected.shape)
+    y, (dx, dk) = pulled(
+        lambda x, k: ops.lrt_dense(x, k, key), g, jnp.asarray(x), kernel
+    )
     close(y, expected)
-    g = rng.normal(size=y.shape)
-    dx, dk = pull(jnp.asarray(g, jnp.float32))
     gv = g * slope
     close(dx, g @ mean.T + 2 * x * (gv @ variance.T))
     rows = x.reshape(-1, 6)

@@ -17,7 +17,7 @@ COMMAND = re.compile(r"python experiments/(\w+)\.py((?: [^\n`#|]*)?)")
 
 
 def commands(script):
-    """(page, arguments) of every command of one script; … stands for a value left out."""
+    """Arguments of every command of one script, but those with a value left out (…)."""
     return [
         pytest.param(shlex.split(match[2]), id=f"{page.stem}:{i}")
         for page in PAGES

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,34 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from digits_fits import KEY, TEST_X, TEST_Y, X, Y, linen, mlp, same
 from flax import nnx
-from sklearn.datasets import load_digits
 
 import ssvi_jax
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.vi import predictions
-
-KEY = jax.random.key(0)
-DIGITS, LABELS = load_digits(return_X_y=True)
-X, Y = DIGITS[:1500] / 16, LABELS[:1500]
-TEST_X, TEST_Y = DIGITS[1500:] / 16, LABELS[1500:]
-
-
-def mlp(outputs=10, width=64):
-    """A model with nothing of ours in it."""
-    return nn.Sequential([nn.Dense(width), nn.relu, nn.Dense(outputs)])
-
-
-def linen(module, x):
-    return ssvi_jax.from_flax(module, x[:1], key=KEY)
-
-
-def same(a, b):
-    """Whether two trained networks are equal to the last bit."""
-    leaves = zip(jax.tree.leaves(a.weights), jax.tree.leaves(b.weights), strict=True)
-    masks = all((a.masks[path] == b.masks[path]).all() for path in a.masks)
-    return masks and all((np.asarray(u) == np.asarray(v)).all() for u, v in leaves)
-
 
 # Models and data ---------------------------------------------------------------------
 
@@ -110,153 +87,6 @@ def test_inputs_may_be_a_dictionary(tmp_path):
     fit.save(tmp_path / "model.ssvi", half=False)
     again = ssvi_jax.load(tmp_path / "model.ssvi", TwoInputs())
     assert again.evaluate(test, TEST_Y) == pytest.approx(scores)
-
-
-def batches(epoch=0, size=64):
-    """Batches from a generator, in an order of the epoch's own."""
-    order = np.random.default_rng(epoch).permutation(len(X))
-    for first in range(0, len(X), size):
-        rows = order[first : first + size]
-        yield X[rows], Y[rows]
-
-
-def test_batches_may_come_from_a_generator():
-    source = ssvi_jax.Batches(batches, num_data=len(X))
-    method = ssvi_jax.SSVI(sparsity=0.9)
-    fit = ssvi_jax.fit(method, linen(mlp(), X), source, epochs=20)
-    assert fit.about["batch_size"] == 64
-    assert fit.evaluate(TEST_X, TEST_Y)["accuracy"] > 0.85
-
-
-def test_batches_in_the_same_order_give_the_same_bits_as_arrays():
-    """Streamed examples are those of the same steps, before a swap too."""
-    inner, size, steps = 7, 50, 28
-    rows = np.random.default_rng(3).permutation(1400)
-
-    class Recorded(ssvi_jax.Callback):
-        def begin(self, session, start):
-            self.feed = session.feed
-
-    recorded, method = Recorded(), ssvi_jax.SSVI(sparsity=0.9)
-    options: dict[str, Any] = {"steps": steps, "inner_steps": inner}
-    whole = ssvi_jax.fit(
-        method,
-        linen(mlp(), X),
-        (X[rows], Y[rows]),
-        batch_size=size,
-        callbacks=[recorded],
-        **options,
-    )
-    _, order = recorded.feed.batches(0, steps)
-
-    def same_batches(epoch):
-        del epoch
-        for batch in order:
-            yield X[rows][batch], Y[rows][batch]
-
-    streamed = ssvi_jax.fit(
-        method,
-        linen(mlp(), X),
-        ssvi_jax.Batches(same_batches, num_data=1400),
-        **options,
-    )
-    assert same(whole, streamed)
-
-
-@pytest.mark.parametrize(
-    ("source", "match"),
-    [
-        (batches(), "source: got a generator, which ends after an epoch"),
-        ([(X[:10], Y[:10])] * 3, "data: got 3 whole batches of 10 in epoch 0"),
-        ([X[:10]], "data: got a ndarray, allowed: batches of"),
-        ([], "data: got nothing"),
-    ],
-    ids=["once", "few", "inputs only", "empty"],
-)
-def test_batches_that_are_none(source, match):
-    with pytest.raises(InputError, match=match):
-        ssvi_jax.fit(
-            ssvi_jax.SSVI(),
-            linen(mlp(), X),
-            ssvi_jax.Batches(source, num_data=1500),
-            steps=40,
-        )
-
-
-# Likelihoods -------------------------------------------------------------------------
-
-
-def test_labels_may_be_soft():
-    soft = 0.9 * np.eye(10)[Y] + 0.01
-    method = ssvi_jax.SSVI(sparsity=0.9)
-    fit = ssvi_jax.fit(method, linen(mlp(), X), (X, soft), epochs=20, batch_size=64)
-    hard, found = fit.evaluate(TEST_X, TEST_Y), fit.predict(TEST_X)
-    assert hard["accuracy"] > 0.85
-    assert isinstance(found, predictions.Classification)
-    # A label says 0.91 at most, so no prediction should be surer on average.
-    assert 0.6 < found.probs.max(axis=1).mean() < 0.93
-    scores = fit.evaluate(TEST_X, 0.9 * np.eye(10)[TEST_Y] + 0.01)
-    assert scores["accuracy"] == hard["accuracy"]
-
-
-def test_one_logit_for_two_classes():
-    even = (Y % 2).astype(np.float32)
-    fit = ssvi_jax.fit(
-        ssvi_jax.SSVI(sparsity=0.9),
-        linen(mlp(1), X),
-        (X, even),
-        epochs=20,
-        batch_size=64,
-        likelihood=ssvi_jax.Bernoulli(),
-    )
-    found = fit.predict(TEST_X)
-    assert isinstance(found, predictions.Binary)
-    assert found.probs.shape == TEST_Y.shape
-    assert (found.labels == TEST_Y % 2).mean() > 0.85
-    scores = fit.evaluate(TEST_X, TEST_Y % 2)
-    assert scores["accuracy"] == (found.labels == TEST_Y % 2).mean()
-
-
-def test_counts():
-    rng = np.random.default_rng(0)
-    x = rng.uniform(-1, 1, (1000, 2)).astype(np.float32)
-    y = rng.poisson(np.exp(1 + x[:, 0]))
-    fit = ssvi_jax.fit(
-        ssvi_jax.SSVI(sparsity=0.0),
-        linen(mlp(1, 32), x),
-        (x[:800], y[:800]),
-        epochs=60,
-        batch_size=100,
-        likelihood=ssvi_jax.Poisson(),
-    )
-    found = fit.predict(x[800:])
-    assert isinstance(found, predictions.Counts)
-    truth = np.exp(1 + x[800:, 0])
-    assert np.abs(found.mean / truth - 1).mean() < 0.2
-    assert 0.88 < fit.evaluate(x[800:], y[800:])["coverage"] <= 1.0
-
-
-def test_any_function_is_a_likelihood():
-    def laplace(output, y):
-        return -jnp.abs(output[:, 0] - y) - jnp.log(2.0)
-
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(500, 3)).astype(np.float32)
-    fit = ssvi_jax.fit(
-        ssvi_jax.SSVI(sparsity=0.0),
-        linen(nn.Dense(1), x),
-        (x, x @ np.array([1.0, -2.0, 0.5])),
-        epochs=60,
-        batch_size=25,
-        likelihood=laplace,
-    )
-    found = fit.predict(np.eye(3, dtype=np.float32))
-    assert isinstance(found, predictions.Outputs)
-    np.testing.assert_allclose(found.mean[:, 0], [1, -2, 0.5], atol=0.1)
-    with pytest.raises(InputError, match="evaluate: got a prediction of Outputs"):
-        fit.evaluate(x, x[:, 0])
-    with pytest.raises(InputError, match="likelihood: got a function, which a file"):
-        fit.save("model.ssvi")
 
 
 # Length ------------------------------------------------------------------------------

@@ -1,0 +1,84 @@
+"""`fit` by the likelihood of the labels: soft, binary, counts, any function."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from digits_fits import TEST_X, TEST_Y, X, Y, linen, mlp
+
+import ssvi_jax
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.vi import predictions
+
+
+def test_labels_may_be_soft():
+    soft = 0.9 * np.eye(10)[Y] + 0.01
+    method = ssvi_jax.SSVI(sparsity=0.9)
+    fit = ssvi_jax.fit(method, linen(mlp(), X), (X, soft), epochs=20, batch_size=64)
+    hard, found = fit.evaluate(TEST_X, TEST_Y), fit.predict(TEST_X)
+    assert hard["accuracy"] > 0.85
+    assert isinstance(found, predictions.Classification)
+    # A label says 0.91 at most, so no prediction should be surer on average.
+    assert 0.6 < found.probs.max(axis=1).mean() < 0.93
+    scores = fit.evaluate(TEST_X, 0.9 * np.eye(10)[TEST_Y] + 0.01)
+    assert scores["accuracy"] == hard["accuracy"]
+
+
+def test_one_logit_for_two_classes():
+    even = (Y % 2).astype(np.float32)
+    fit = ssvi_jax.fit(
+        ssvi_jax.SSVI(sparsity=0.9),
+        linen(mlp(1), X),
+        (X, even),
+        epochs=20,
+        batch_size=64,
+        likelihood=ssvi_jax.Bernoulli(),
+    )
+    found = fit.predict(TEST_X)
+    assert isinstance(found, predictions.Binary)
+    assert found.probs.shape == TEST_Y.shape
+    assert (found.labels == TEST_Y % 2).mean() > 0.85
+    scores = fit.evaluate(TEST_X, TEST_Y % 2)
+    assert scores["accuracy"] == (found.labels == TEST_Y % 2).mean()
+
+
+def test_counts():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (1000, 2)).astype(np.float32)
+    y = rng.poisson(np.exp(1 + x[:, 0]))
+    fit = ssvi_jax.fit(
+        ssvi_jax.SSVI(sparsity=0.0),
+        linen(mlp(1, 32), x),
+        (x[:800], y[:800]),
+        epochs=60,
+        batch_size=100,
+        likelihood=ssvi_jax.Poisson(),
+    )
+    found = fit.predict(x[800:])
+    assert isinstance(found, predictions.Counts)
+    truth = np.exp(1 + x[800:, 0])
+    assert np.abs(found.mean / truth - 1).mean() < 0.2
+    assert 0.88 < fit.evaluate(x[800:], y[800:])["coverage"] <= 1.0
+
+
+def test_any_function_is_a_likelihood():
+    def laplace(output, y):
+        return -jnp.abs(output[:, 0] - y) - jnp.log(2.0)
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 3)).astype(np.float32)
+    fit = ssvi_jax.fit(
+        ssvi_jax.SSVI(sparsity=0.0),
+        linen(nn.Dense(1), x),
+        (x, x @ np.array([1.0, -2.0, 0.5])),
+        epochs=60,
+        batch_size=25,
+        likelihood=laplace,
+    )
+    found = fit.predict(np.eye(3, dtype=np.float32))
+    assert isinstance(found, predictions.Outputs)
+    np.testing.assert_allclose(found.mean[:, 0], [1, -2, 0.5], atol=0.1)
+    with pytest.raises(InputError, match="evaluate: got a prediction of Outputs"):
+        fit.evaluate(x, x[:, 0])
+    with pytest.raises(InputError, match="likelihood: got a function, which a file"):
+        fit.save("model.ssvi")
