@@ -37,7 +37,7 @@ from ssvi_jax.core.types import (
     Weights,
 )
 from ssvi_jax.ops import accumulate, shard
-from ssvi_jax.vi import likelihoods, priors
+from ssvi_jax.vi import likelihoods, optimizer_state, priors
 from ssvi_jax.vi import masks as masks_lib
 from ssvi_jax.vi import posterior as posterior_lib
 from ssvi_jax.vi.forward import forward
@@ -121,7 +121,8 @@ class VI:
           sigma_init: see `posterior.init`.
 
         Raises:
-          InputError: the masks are not those of the model's kernels.
+          InputError: the masks are not those of the model's kernels, or the optimizer
+            cannot train them (see `optimizer_state.traits`).
         """
         shapes = self.kernel_shapes(params)
         got = {path: tuple(mask.shape) for path, mask in masks.items()}
@@ -141,10 +142,11 @@ class VI:
         # Copies, because the inner loop donates its state and with it these buffers.
         _, rest = trees.split(params, self.is_bayesian)
         rest, model_state = jax.tree.map(jnp.array, (rest, dict(model_state)))
-        opt_state = jax.tree.map(jnp.array, self.tx.init(Trainable(posterior, rest)))
-        return State(
-            posterior, rest, model_state, opt_state, jnp.zeros((), jnp.int32), key_run
-        )
+        trainable = Trainable(posterior, rest)
+        traits = optimizer_state.traits(self.tx, trainable)
+        opt_state = jax.tree.map(jnp.array, self.tx.init(trainable))
+        step = jnp.zeros((), jnp.int32)
+        return State(*trainable, model_state, opt_state, step, key_run, traits)
 
     def negative_elbo(
         self,
@@ -235,7 +237,12 @@ class VI:
         )
         updates, opt_state = self.tx.update(grads, state.opt_state, trainable)
         trainable = cast(Trainable, optax.apply_updates(trainable, updates))
-        state = State(*trainable, model_state, opt_state, state.step + 1, state.key)
+        state = state._replace(
+            **trainable._asdict(),
+            model_state=model_state,
+            opt_state=opt_state,
+            step=state.step + 1,
+        )
         return state, metrics
 
     def inner_loop(
