@@ -37,7 +37,7 @@ from ssvi_jax.core.types import (
     Weights,
 )
 from ssvi_jax.ops import accumulate, shard
-from ssvi_jax.vi import likelihoods, optimizer_state, priors
+from ssvi_jax.vi import likelihoods, optimizer_state, priors, weight_decay
 from ssvi_jax.vi import masks as masks_lib
 from ssvi_jax.vi import posterior as posterior_lib
 from ssvi_jax.vi.forward import forward
@@ -72,6 +72,7 @@ class VI:
       params_kl: added to the KL, where the network's parameters are those of
         distributions that it draws from itself (see `rank1`).
       accumulate: parts that a batch is computed in (see `accumulate`); 1: at once.
+      decay_sigma: let the optimizer's weight decay pull rho too (see `weight_decay`).
 
     Raises:
       InputError: an unknown estimator, or N or a number of parts that is not positive.
@@ -89,6 +90,7 @@ class VI:
     is_bayesian: trees.Predicate = trees.is_kernel
     params_kl: ParamsKL | None = None
     accumulate: int = 1
+    decay_sigma: bool = False
 
     def __post_init__(self):
         check_choice("estimator", self.estimator, ESTIMATORS)
@@ -143,7 +145,9 @@ class VI:
         _, rest = trees.split(params, self.is_bayesian)
         rest, model_state = jax.tree.map(jnp.array, (rest, dict(model_state)))
         trainable = Trainable(posterior, rest)
-        traits = optimizer_state.traits(self.tx, trainable)
+        traits = optimizer_state.traits(
+            self.tx, trainable, decay_sigma=self.decay_sigma
+        )
         opt_state = jax.tree.map(jnp.array, self.tx.init(trainable))
         step = jnp.zeros((), jnp.int32)
         return State(*trainable, model_state, opt_state, step, key_run, traits)
@@ -235,7 +239,9 @@ class VI:
         grads, (metrics, model_state) = shard.mean(
             accumulate.mean(found, batch, self.accumulate)
         )
-        updates, opt_state = self.tx.update(grads, state.opt_state, trainable)
+        hides = state.traits.hides_rho
+        seen = weight_decay.without_rho(trainable) if hides else trainable
+        updates, opt_state = self.tx.update(grads, state.opt_state, seen)
         trainable = cast(Trainable, optax.apply_updates(trainable, updates))
         state = state._replace(
             **trainable._asdict(),

@@ -18,6 +18,7 @@ from jax.tree_util import DictKey, GetAttrKey, keystr, tree_flatten_with_path
 
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian, Point, Posterior
+from ssvi_jax.vi import weight_decay
 from ssvi_jax.vi.state import Trainable, Traits
 
 COPY = "copy"
@@ -26,15 +27,19 @@ COPY = "copy"
 _SIZES = (7, 5)
 
 
-def traits(tx: optax.GradientTransformation, trainable: Trainable) -> Traits:
+def traits(
+    tx: optax.GradientTransformation, trainable: Trainable, *, decay_sigma: bool
+) -> Traits:
     """What has to be known of an optimizer.
 
     Args:
       tx: the optimizer.
       trainable: what it optimizes; of the posterior only the structure is used.
+      decay_sigma: whether its weight decay may pull rho too.
 
     Raises:
-      InputError: it cannot make a step on such a tree.
+      InputError: it cannot make a step on such a tree, or its weight decay pulls rho,
+        which was not asked for and cannot be left out (see `weight_decay`).
     """
     _check_step(tx, trainable)
     probes = [_probe(trainable, size) for size in _SIZES]
@@ -52,7 +57,10 @@ def traits(tx: optax.GradientTransformation, trainable: Trainable) -> Traits:
                 if start is None and not lost:
                     lost = f"{_owner(states[0], path)} (at {keystr(path)})"
             starts.append(start)
-    return Traits(structure, tuple(starts), lost)
+    hides_rho = not decay_sigma and weight_decay.hides_rho(
+        tx, probes[0], keeps_values=COPY in starts
+    )
+    return Traits(structure, tuple(starts), lost, hides_rho)
 
 
 def check_movable(opt_state: optax.OptState, traits: Traits) -> None:

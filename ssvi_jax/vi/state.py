@@ -27,11 +27,13 @@ class Traits:
       starts: what each leaf of the state begins with where a coordinate is new: a
         number, or `optimizer_state.COPY`; None: the leaf holds no coordinates.
       lost: what holds coordinates in a way that cannot be moved; "": nothing does.
+      hides_rho: whether it is given 0 for every rho; see `weight_decay`.
     """
 
     structure: Hashable
     starts: tuple[float | str | None, ...]
     lost: str
+    hides_rho: bool
 
 
 class State(NamedTuple):

@@ -11,7 +11,7 @@ from tiny import host, mlp_problem
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian
 from ssvi_jax.methods import optimizers
-from ssvi_jax.vi import Trainable, subspace
+from ssvi_jax.vi import Trainable, means_only, subspace
 
 BATCHES = np.arange(12, dtype=np.int32).reshape(3, 4)
 
@@ -44,6 +44,7 @@ OPTIMIZERS = {  # and how many leaves of a kernel it has, of mean and rho togeth
     "moments": (optax.adam(0.1), 4),
     "moments in half": (optax.adam(0.1, mu_dtype=jnp.bfloat16), 4),
     "partition": (optimizers.sgd(0.1, sigma_learning_rate=0.01), 2),
+    "masked": (optax.masked(optax.adam(0.1), means_only), 2),
     "wrapped": (optax.MultiSteps(optax.adam(0.1), 2), 6),
     "accumulator from 0.1": (optax.adagrad(0.1), 2),
     "accumulator from 1e-6": (optax.yogi(0.1), 4),
