@@ -83,10 +83,11 @@ class Display:
         """Prints the line of an epoch."""
         val = event["val"]
         kl = f"  KL {phase['kl']:.3g} nats" if phase["kl"] else ""
+        train = f"  train acc {phase['accuracy']:.3f}" if "accuracy" in phase else ""
         churn = f"  IoU {phase['iou_first']:.2f}" if "iou_first" in phase else ""
         self.say(
             f"epoch {event['epoch']:>3}/{self._epochs}  loss {phase['loss']:.3f}{kl}"
-            f"  train acc {phase['accuracy']:.3f}  val acc {val['accuracy']:.3f}"
+            f"{train}  val acc {val['accuracy']:.3f}"
             f"  NLL {val['nll']:.3f}  ECE {val['ece']:.3f}{churn}"
             f"  {event['elapsed_seconds'] / 60:.1f} min"
         )

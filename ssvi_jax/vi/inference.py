@@ -14,7 +14,7 @@ Only jax, optax and numpy are imported here; a model is any `types.ApplyFn`.
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeVar, cast
 
 import jax
@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 from ssvi_jax.core import trees
-from ssvi_jax.core.errors import InputError, check_choice, check_positive, check_rows
+from ssvi_jax.core.errors import check_choice, check_positive
 from ssvi_jax.core.types import (
     ApplyFn,
     Augment,
@@ -37,10 +37,10 @@ from ssvi_jax.core.types import (
     Weights,
 )
 from ssvi_jax.ops import accumulate, shard
-from ssvi_jax.vi import likelihoods, optimizer_state, priors, weight_decay
+from ssvi_jax.vi import checks, likelihoods, optimizer_state, priors, weight_decay
 from ssvi_jax.vi import masks as masks_lib
 from ssvi_jax.vi import posterior as posterior_lib
-from ssvi_jax.vi.forward import forward
+from ssvi_jax.vi.forward import forward, output_shape
 from ssvi_jax.vi.state import State, Trainable
 
 T = TypeVar("T")
@@ -126,14 +126,7 @@ class VI:
           InputError: the masks are not those of the model's kernels, or the optimizer
             cannot train them (see `optimizer_state.traits`).
         """
-        shapes = self.kernel_shapes(params)
-        got = {path: tuple(mask.shape) for path, mask in masks.items()}
-        if got != shapes:
-            wrong = sorted(set(got.items()) ^ set(shapes.items()))
-            raise InputError(
-                f"masks: differ from the model's kernels at {wrong[:4]}; needed: one "
-                "boolean array of the full shape for each path of kernel_shapes()."
-            )
+        checks.check_masks(masks, self.kernel_shapes(params))
         key_posterior, key_run = jax.random.split(key)
         posterior = posterior_lib.init(
             key_posterior,
@@ -165,8 +158,8 @@ class VI:
 
         Returns:
           (loss, (metrics, new running statistics)); metrics are scalars: loss, nll
-          (nats per example), kl (nats, total), kl_weight (β_t / N), accuracy (fraction;
-          of integer labels, else NaN).
+          (nats per example), kl (nats, total), kl_weight (β_t / N), and of whole labels
+          accuracy (fraction).
         """
         x, labels = batch
         weights = Weights(*trainable, model_state)
@@ -181,17 +174,14 @@ class VI:
             train=True,
             backend=self.backend,
         )
-        nll = -jnp.mean(self.log_likelihood(output, labels))
+        nll = -jnp.mean(checks.per_example(self.log_likelihood(output, labels), labels))
         kl = self._kl(trainable, key_prior)
         kl_weight = jnp.asarray(self.kl_weight(step)) / self.num_data
         loss = nll + kl_weight * kl
-        metrics = {
-            "loss": loss,
-            "nll": nll,
-            "kl": kl,
-            "kl_weight": kl_weight,
-            "accuracy": likelihoods.accuracy(output, labels),
-        }
+        metrics = {"loss": loss, "nll": nll, "kl": kl, "kl_weight": kl_weight}
+        accuracy = likelihoods.accuracy(output, labels)
+        if accuracy is not None:
+            metrics["accuracy"] = accuracy
         return loss, (metrics, model_state)
 
     def _kl(self, trainable: Trainable, key: jax.Array) -> jax.Array:
@@ -239,17 +229,11 @@ class VI:
         grads, (metrics, model_state) = shard.mean(
             accumulate.mean(found, batch, self.accumulate)
         )
-        hides = state.traits.hides_rho
-        seen = weight_decay.without_rho(trainable) if hides else trainable
+        seen = weight_decay.seen(trainable, hides_rho=state.traits.hides_rho)
         updates, opt_state = self.tx.update(grads, state.opt_state, seen)
         trainable = cast(Trainable, optax.apply_updates(trainable, updates))
-        state = state._replace(
-            **trainable._asdict(),
-            model_state=model_state,
-            opt_state=opt_state,
-            step=state.step + 1,
-        )
-        return state, metrics
+        rest = model_state, opt_state, state.step + 1, state.key, state.traits
+        return State(*trainable, *rest), metrics
 
     def inner_loop(
         self, state: State, masks: Masks, data: Data, batch_index: np.ndarray
@@ -267,9 +251,12 @@ class VI:
 
         Returns:
           The new state and metrics of shape ``[M]`` (see `negative_elbo`).
+
+        Raises:
+          InputError: masks, data, rows or labels that do not fit (see `checks`).
         """
-        check_rows("batch_index", batch_index, len(data[1]))
         subspace = masks_lib.to_subspace(masks, state.posterior)
+        self._check(state, subspace, data, batch_index)
         operands = self.placed(state, subspace, data, batch_index)
         return self.local(self._scan(*operands))
 
@@ -308,10 +295,13 @@ class VI:
 
         Returns:
           Path → float32 array of the kernel's full shape.
+
+        Raises:
+          InputError: see `inner_loop`.
         """
         estimator = "mean" if at_mean else self.estimator
-        check_rows("batch_index", batch_index, len(data[1]))
         subspace = masks_lib.to_subspace(masks, state.posterior)
+        self._check(state, subspace, data, batch_index)
         operands = self.placed(state, subspace, data, batch_index)
         return self.local(self._dense_gradient(*operands, estimator))
 
@@ -349,7 +339,9 @@ class VI:
                 probes=probes,
                 backend=self.backend,
             )
-            return -jnp.mean(self.log_likelihood(output, data[1][rows]))
+            labels = data[1][rows]
+            values = self.log_likelihood(output, labels)
+            return -jnp.mean(checks.per_example(values, labels))
 
         number, size = batch_index.shape
         parts = accumulate.cut(size, self.accumulate)
@@ -367,11 +359,26 @@ class VI:
         total, _ = jax.lax.scan(body, zeros, (rows, jnp.arange(number)))
         return jax.tree.map(lambda g: jnp.abs(g) / number, shard.mean(total))
 
+    def _check(self, state, subspace, data, batch_index) -> None:
+        checks.check_batches(data, batch_index)
+        if self.log_likelihood is likelihoods.categorical_log_likelihood:
+            outputs = partial(
+                output_shape,
+                *(self.apply_fn, state.weights, subspace, data[0]),
+                *(batch_index.shape[1], self.augment, self.estimator, self.backend),
+            )
+            self._labels.check(data[1], outputs)
+
+    @cached_property
+    def _labels(self) -> checks.Labels:
+        return checks.Labels()
+
     def placed(
         self, state: T, subspace: Subspace, data: Data, batch_index: np.ndarray
     ) -> tuple[T, Subspace, Data, jax.typing.ArrayLike]:
         """The operands where `over_devices` wants them; here, where they are."""
-        return state, subspace, data, batch_index
+        # Of JAX, as jax_debug_nans runs what is jitted without jit.
+        return state, subspace, jax.tree.map(jnp.asarray, data), batch_index
 
     def over_devices(self, function: Callable[..., T]) -> Callable[..., T]:
         """A function of such operands on what it runs on; inside jit. Here, itself.

@@ -39,8 +39,13 @@ def means_only(trainable: Trainable) -> Trainable:
 
 
 def without_rho(trainable: Trainable) -> Trainable:
-    """The same with 0 for every rho: what an optimizer sees that decays."""
+    """The same with 0 for every rho."""
     return _with_rhos(trainable, jax.tree.map(jnp.zeros_like, _rhos(trainable)))
+
+
+def seen(trainable: Trainable, *, hides_rho: bool) -> Trainable:
+    """What an optimizer is given as the parameters."""
+    return without_rho(trainable) if hides_rho else trainable
 
 
 def hides_rho(

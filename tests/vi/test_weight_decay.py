@@ -13,7 +13,7 @@ from ssvi_jax.core.types import Point
 from ssvi_jax.methods import ivon
 from ssvi_jax.vi import Trainable, means_only
 from ssvi_jax.vi import masks as masks_lib
-from ssvi_jax.vi.weight_decay import without_rho
+from ssvi_jax.vi.weight_decay import seen
 
 WARMUP = optax.warmup_cosine_decay_schedule(0.0, 0.1, 2, 10)
 
@@ -27,8 +27,8 @@ def stepped(tx, **options):
         grads = jax.tree.map(
             lambda a: jnp.array(rng.normal(size=a.shape), a.dtype), trainable
         )
-        seen = without_rho(trainable) if state.traits.hides_rho else trainable
-        updates, opt_state = update(grads, opt_state, seen)
+        given = seen(trainable, hides_rho=state.traits.hides_rho)
+        updates, opt_state = update(grads, opt_state, given)
         trainable = jax.tree.map(jnp.add, trainable, updates)
     return host(trainable).posterior
 
