@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ssvi_jax.core.errors import check_choice, check_positive
@@ -91,7 +92,8 @@ class Execution:
           InputError: the rows ``[..., batch]`` cannot be divided evenly.
         """
         if self.line is None:
-            return state, subspace, data, batch_index
+            # Of JAX, as jax_debug_nans runs what is jitted without jit.
+            return state, subspace, jax.tree.map(jnp.asarray, data), batch_index
         rows = self.line.cut(batch_index, self.accumulate)
         state, subspace = self.line.replicate((state, subspace))
         return state, subspace, self.keep(data), rows

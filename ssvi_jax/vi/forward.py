@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import jax
 
 from ssvi_jax.core import trees
-from ssvi_jax.core.types import ApplyFn, ModelState, Subspace, Weights
+from ssvi_jax.core.types import ApplyFn, Augment, ModelState, Subspace, Weights
 from ssvi_jax.ops import fuse_training
 from ssvi_jax.vi import posterior as posterior_lib
 
@@ -70,3 +71,43 @@ def forward(
         **extra,
     )
     return fuse_training.evaluate(apply) if train and backend == "sparse" else apply()
+
+
+def output_shape(
+    apply_fn: ApplyFn,
+    weights: Weights,
+    subspace: Subspace,
+    inputs: Any,
+    size: int,
+    augment: Augment | None,
+    estimator: str,
+    backend: str,
+) -> tuple[int, ...]:
+    """The shape of what a network returns in training; nothing is run.
+
+    Args:
+      apply_fn: the network.
+      weights: see `forward`, as is the rest.
+      subspace: likewise.
+      inputs: pytree of arrays ``[n, ...]``, of which only shape and type are read.
+      size: how many of them make a batch.
+      augment: random transformation of a batch.
+      estimator: likewise.
+      backend: likewise.
+    """
+    batch = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), inputs
+    )
+
+    def output(x):
+        key = jax.random.key(0)
+        x = x if augment is None else augment(x, key)
+        return forward(
+            *(apply_fn, weights, subspace, x),
+            key=key,
+            estimator=estimator,
+            train=True,
+            backend=backend,
+        )[0]
+
+    return jax.eval_shape(output, batch).shape

@@ -14,7 +14,7 @@ Only jax, optax and numpy are imported here; a model is any `types.ApplyFn`.
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import jax
@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 from ssvi_jax.core import trees
-from ssvi_jax.core.errors import InputError, check_choice, check_positive, check_rows
+from ssvi_jax.core.errors import check_choice, check_positive
 from ssvi_jax.core.types import (
     ApplyFn,
     Augment,
@@ -36,11 +36,11 @@ from ssvi_jax.core.types import (
     Weights,
 )
 from ssvi_jax.ops import accumulate, shard
-from ssvi_jax.vi import likelihoods, priors
+from ssvi_jax.vi import checks, likelihoods, optimizer_state, priors, weight_decay
 from ssvi_jax.vi import masks as masks_lib
 from ssvi_jax.vi import posterior as posterior_lib
 from ssvi_jax.vi.execution import Execution
-from ssvi_jax.vi.forward import forward
+from ssvi_jax.vi.forward import forward, output_shape
 from ssvi_jax.vi.state import State, Trainable
 
 ESTIMATORS = ("local_reparam", "flipout", "weight_sample")
@@ -69,6 +69,7 @@ class VI:
       params_kl: added to the KL, where the network's parameters are those of
         distributions that it draws from itself (see `rank1`).
       execution: what multiplies, on which devices, in how many parts.
+      decay_sigma: let the optimizer's weight decay pull rho too (see `weight_decay`).
 
     Raises:
       InputError: an unknown estimator, or N that is not positive.
@@ -85,6 +86,7 @@ class VI:
     is_bayesian: trees.Predicate = trees.is_kernel
     params_kl: ParamsKL | None = None
     execution: Execution = Execution()  # noqa: RUF009 (immutable)
+    decay_sigma: bool = False
 
     def __post_init__(self):
         check_choice("estimator", self.estimator, ESTIMATORS)
@@ -92,7 +94,8 @@ class VI:
 
     def log_prob(self, output: Any, labels: Any) -> jax.Array:
         """Log p(y | output) of each example ``[batch]``, in nats."""
-        return likelihoods.as_likelihood(self.likelihood).log_prob(output, labels)
+        values = likelihoods.as_likelihood(self.likelihood).log_prob(output, labels)
+        return checks.per_example(values, labels)
 
     def kernel_shapes(self, params: Params) -> dict[str, tuple[int, ...]]:
         """Path → full shape of every kernel that gets a posterior."""
@@ -120,16 +123,10 @@ class VI:
           sigma_init: see `posterior.init`.
 
         Raises:
-          InputError: the masks are not those of the model's kernels.
+          InputError: the masks are not those of the model's kernels, or the optimizer
+            cannot train them (see `optimizer_state.traits`).
         """
-        shapes = self.kernel_shapes(params)
-        got = {path: tuple(mask.shape) for path, mask in masks.items()}
-        if got != shapes:
-            wrong = sorted(set(got.items()) ^ set(shapes.items()))
-            raise InputError(
-                f"masks: differ from the model's kernels at {wrong[:4]}; needed: one "
-                "boolean array of the full shape for each path of kernel_shapes()."
-            )
+        checks.check_masks(masks, self.kernel_shapes(params))
         key_posterior, key_run = jax.random.split(key)
         posterior = posterior_lib.init(
             key_posterior,
@@ -140,10 +137,13 @@ class VI:
         # Copies, because the inner loop donates its state and with it these buffers.
         _, rest = trees.split(params, self.is_bayesian)
         rest, model_state = jax.tree.map(jnp.array, (rest, dict(model_state)))
-        opt_state = jax.tree.map(jnp.array, self.tx.init(Trainable(posterior, rest)))
-        return State(
-            posterior, rest, model_state, opt_state, jnp.zeros((), jnp.int32), key_run
+        trainable = Trainable(posterior, rest)
+        traits = optimizer_state.traits(
+            self.tx, trainable, decay_sigma=self.decay_sigma
         )
+        opt_state = jax.tree.map(jnp.array, self.tx.init(trainable))
+        step = jnp.zeros((), jnp.int32)
+        return State(*trainable, model_state, opt_state, step, key_run, traits)
 
     def negative_elbo(
         self,
@@ -232,10 +232,11 @@ class VI:
         grads, (metrics, model_state) = shard.mean(
             accumulate.mean(found, batch, self.execution.accumulate)
         )
-        updates, opt_state = self.tx.update(grads, state.opt_state, trainable)
+        seen = weight_decay.seen(trainable, hides_rho=state.traits.hides_rho)
+        updates, opt_state = self.tx.update(grads, state.opt_state, seen)
         trainable = cast(Trainable, optax.apply_updates(trainable, updates))
-        state = State(*trainable, model_state, opt_state, state.step + 1, state.key)
-        return state, metrics
+        rest = model_state, opt_state, state.step + 1, state.key, state.traits
+        return State(*trainable, *rest), metrics
 
     def inner_loop(
         self, state: State, masks: Masks, data: Data, batch_index: np.ndarray
@@ -253,9 +254,12 @@ class VI:
 
         Returns:
           The new state and metrics of shape ``[M]`` (see `negative_elbo`).
+
+        Raises:
+          InputError: masks, data, rows or labels that do not fit (see `checks`).
         """
-        check_rows("batch_index", batch_index, num_rows(data))
         subspace = masks_lib.to_subspace(masks, state.posterior)
+        self._check(state, subspace, data, batch_index)
         operands = self.execution.placed(state, subspace, data, batch_index)
         return self.execution.local(self._scan(*operands))
 
@@ -294,10 +298,13 @@ class VI:
 
         Returns:
           Path → float32 array of the kernel's full shape.
+
+        Raises:
+          InputError: see `inner_loop`.
         """
         estimator = "mean" if at_mean else self.estimator
-        check_rows("batch_index", batch_index, num_rows(data))
         subspace = masks_lib.to_subspace(masks, state.posterior)
+        self._check(state, subspace, data, batch_index)
         operands = self.execution.placed(state, subspace, data, batch_index)
         return self.execution.local(self._dense_gradient(*operands, estimator))
 
@@ -353,6 +360,21 @@ class VI:
         rows = batch_index.reshape(number, parts[1])
         total, _ = jax.lax.scan(body, zeros, (rows, jnp.arange(number)))
         return jax.tree.map(lambda g: jnp.abs(g) / number, shard.mean(total))
+
+    def _check(self, state, subspace, data, batch_index) -> None:
+        checks.check_batches(data, batch_index)
+        if isinstance(self.likelihood, likelihoods.Categorical):
+            outputs = partial(
+                output_shape,
+                *(self.apply_fn, state.weights, subspace, data[0]),
+                *(batch_index.shape[1], self.augment, self.estimator),
+                self.execution.multiplies(self.apply_fn, subspace),
+            )
+            self._labels.check(data[1], outputs)
+
+    @cached_property
+    def _labels(self) -> checks.Labels:
+        return checks.Labels()
 
     def sample(self, state: State, masks: Masks, key: jax.Array) -> Params:
         """Full parameters with one draw of the posterior; pruned weights are 0."""

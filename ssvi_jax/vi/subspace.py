@@ -15,9 +15,9 @@ from jax.typing import ArrayLike
 
 from ssvi_jax.core.errors import InputError, check_choice, check_fraction
 from ssvi_jax.core.types import Gaussian, Masks, Point, Posterior
-from ssvi_jax.vi import criteria
+from ssvi_jax.vi import criteria, optimizer_state
 from ssvi_jax.vi import posterior as posterior_lib
-from ssvi_jax.vi.state import State, Trainable
+from ssvi_jax.vi.state import State
 
 GROWTH_INITS = ("mean", "eps")
 
@@ -131,12 +131,13 @@ def removal_addition(
       rule: criteria and growth.
 
     Returns:
-      The new state (moments of new coordinates are 0), new masks, coordinates swapped.
+      The new state (what the optimizer keeps of new coordinates is as it starts), new
+      masks, coordinates swapped.
 
     Raises:
       InputError: a rate outside [0, 1], a removal score that points do not have, or
         gradients that are missing, not of the kernel's shape, or not finite (a mean or
-        sigma likewise).
+        sigma likewise); or an optimizer whose state cannot follow.
     """
     posterior = jax.device_get(state.posterior)
     new_masks, sources, swapped = choose(
@@ -187,7 +188,12 @@ def choose(
 
 
 def move(state: State, sources: dict[str, jax.Array], rule: Rule) -> State:
-    """The state (donated) on the masks that came with `sources`; see `choose`."""
+    """The state (donated) on the masks that came with `sources`; see `choose`.
+
+    Raises:
+      InputError: see `optimizer_state.check_movable`.
+    """
+    optimizer_state.check_movable(state.opt_state, state.traits)
     return _move(state, sources, rule.growth_init)
 
 
@@ -200,8 +206,10 @@ def prune(state: State, masks: Masks, kept: Masks) -> State:
       kept: the selection to keep, a part of `masks`.
 
     Raises:
-      InputError: `kept` has other kernels, or selects what `masks` does not.
+      InputError: `kept` has other kernels, or selects what `masks` does not; or see
+        `optimizer_state.check_movable`.
     """
+    optimizer_state.check_movable(state.opt_state, state.traits)
     sources = {}
     for path in masks.keys() | kept.keys():
         new, old = kept.get(path), masks.get(path)
@@ -247,8 +255,6 @@ def _moved(state: State, sources: dict[str, jax.Array], growth_init: str) -> Sta
     """Carries packed values to their new places and starts the new ones."""
 
     def move(path, values, fill: ArrayLike = 0.0):
-        if values.shape != state.posterior[path].mean.shape:
-            return values  # a placeholder, as adafactor has
         source = sources[path]
         moved = values[jnp.maximum(source, 0)]
         return jnp.where(source == NEW, jnp.asarray(fill, values.dtype), moved)
@@ -262,20 +268,7 @@ def _moved(state: State, sources: dict[str, jax.Array], growth_init: str) -> Sta
             posterior[path] = Gaussian(mean, move(path, packed.rho, fill))
         else:
             posterior[path] = Point(mean)
-
-    def move_moments(node):
-        if not isinstance(node, Trainable):
-            return node
-        moments = {
-            path: jax.tree.map(partial(move, path), packed)
-            for path, packed in node.posterior.items()
-        }
-        return node._replace(posterior=moments)
-
-    # Optimizers keep their moments in trees shaped like what they optimize.
-    opt_state = jax.tree.map(
-        move_moments, state.opt_state, is_leaf=lambda n: isinstance(n, Trainable)
-    )
+    opt_state = optimizer_state.moved(state.opt_state, state.traits, posterior, move)
     return state._replace(posterior=posterior, opt_state=opt_state)
 
 

@@ -1,9 +1,6 @@
 """Bad input to the training command: refused in words, with nothing lost."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,17 +8,6 @@ import smoke_run
 
 from ssvi_jax import data
 from ssvi_jax.io import orbax_folder, run_log
-
-
-def python(*arguments, **environment):
-    """A Python process that finds the package."""
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(smoke_run.ROOT), **environment},
-        capture_output=True,
-        text=True,
-    )
-
 
 # Bad input ----------------------------------------------------------------------------
 

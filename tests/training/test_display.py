@@ -58,6 +58,13 @@ def test_a_network_without_a_posterior_has_no_kl_and_no_churn(capsys):
     assert "IoU" not in line
 
 
+def test_a_phase_without_accuracy_shows_none(capsys):
+    phase = {name: value for name, value in PHASE.items() if name != "accuracy"}
+    with shown() as display:
+        display.epoch(phase, EPOCH)
+    assert "KL 1.23e+04 nats  val acc" in capsys.readouterr().out
+
+
 def test_square_brackets_are_words(capsys):
     with shown() as display:
         display.say("steps [20, 40] of [bold]")
