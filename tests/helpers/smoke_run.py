@@ -27,9 +27,10 @@ from ssvi_jax.core.command import run as run_command
 from ssvi_jax.core.types import Masks, Weights
 from ssvi_jax.io import run_log
 from ssvi_jax.io.checkpoint import Checkpoints
-from ssvi_jax.methods import ssvi
+from ssvi_jax.methods.problem import Algorithm, Problem
 from ssvi_jax.networks.network import ImageNetwork, NetworkSpec
-from ssvi_jax.training import loop, presets
+from ssvi_jax.training import budget, phases, presets, train
+from ssvi_jax.training.callbacks import Progress
 from ssvi_jax.training.run_config import Config
 from ssvi_jax.vi import subspace
 
@@ -100,10 +101,10 @@ def smoke() -> Smoke:
     atexit.register(shutil.rmtree, parent, ignore_errors=True)
     folder = Path(parent) / "run"
     weights, masks, compiled = [], [], []
-    phase = loop.Loop.phase
+    one = phases.one
 
-    def recorded(self, progress, step):
-        progress, event = phase(self, progress, step)
+    def recorded(session, progress, step, callbacks):
+        progress, event = one(session, progress, step, callbacks)
         weights.append(jax.device_get(progress.state.weights))
         masks.append(progress.masks)
         return progress, event
@@ -117,7 +118,7 @@ def smoke() -> Smoke:
     getattr(subspace._move, "clear_cache")()  # noqa: B009 (unknown to pyright)
     logger, handler = logging.getLogger("jax._src.interpreters.pxla"), Compilations()
     with (
-        mock.patch.object(loop.Loop, "phase", recorded),
+        mock.patch.object(phases, "one", recorded),
         mock.patch.object(logger, "handlers", [handler]),
         mock.patch.object(logger, "propagate", False),
         jax.log_compiles(),
@@ -135,17 +136,41 @@ def tiny_config(**changes: Any) -> Config:
     """`TINY` as a configuration, with changes."""
     method = changes.get("method", "ssvi")
     values = {"model": "mlp", "width": 0.25, "figures": False, **changes}
-    return dataclasses.replace(presets.defaults("smoke", "digits", method), **values)
+    return presets.defaults("smoke", "digits", method).with_values(**values)
+
+
+def tiny_problem(dataset: data.Dataset | None = None, **changes: Any) -> Problem:
+    """What a method is built on by `tiny_train`, with the length of that training."""
+    return problem_of(tiny_config(**changes), dataset)[1]
+
+
+def problem_of(
+    config: Config, dataset: data.Dataset | None = None
+) -> tuple[ImageNetwork, Problem]:
+    """Of a configuration whose length is in epochs, on the digits (or `dataset`)."""
+    with mock.patch.object(ImageNetwork, "init", _initial):
+        network, problem = train.build_problem(config, dataset or data.load("digits"))
+    asked = train.asked(config)
+    per_epoch = problem.num_data // problem.batch_size
+    steps = budget.steps_of(asked.steps, asked.epochs, asked.minutes, per_epoch)
+    assert steps is not None
+    length = budget.whole_phases(steps, asked.inner_steps)
+    return network, dataclasses.replace(problem, **length._asdict())
+
+
+def tiny_algorithm(dataset: data.Dataset | None = None, **changes: Any) -> Algorithm:
+    """The method, built on `tiny_problem`."""
+    return tiny_config(**changes).method.build(tiny_problem(dataset, **changes))
 
 
 def tiny_train(
     folder: Path, dataset: data.Dataset | None = None, **changes: Any
-) -> loop.Trained:
+) -> train.Trained:
     """Trains on the digits (or `dataset`), without the command around it."""
     log = run_log.RunLog(folder)
     dataset = dataset or data.load("digits")
     with mock.patch.object(ImageNetwork, "init", _initial):
-        return loop.train(tiny_config(**changes), dataset, log)
+        return train.train(tiny_config(**changes), dataset, log)
 
 
 _init = ImageNetwork.init
@@ -177,13 +202,11 @@ def checkpoint_bytes(folder: Path, step: int | None = None) -> np.ndarray:
         return saved._read(saved.steps[-1] if step is None else step)[1]
 
 
-def tiny_trained(masks: Masks) -> loop.Trained:
+def tiny_trained(masks: Masks) -> train.Trained:
     """A training that stopped before its first step, with these masks."""
-    settings = tiny_config()
-    with mock.patch.object(ImageNetwork, "init", _initial):
-        built = loop.build_problem(settings, data.load("digits"))
-    network, problem, _ = built
-    inference = ssvi.build(settings, problem).inference
+    network, problem = problem_of(tiny_config())
+    algorithm = tiny_config().method.build(problem)
     key = jax.random.key(0)
+    inference = algorithm.inference  # type: ignore[attr-defined]
     state = inference.init(key, problem.params, problem.model_state, masks)
-    return loop.Trained(network, problem, loop.Progress(state, masks, masks), 0, 0, 0)
+    return train.Trained(network, algorithm, Progress(state, masks, masks), 0, 0, 0)
