@@ -9,13 +9,12 @@ import sys
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import smoke_run
+import tiny_methods
 
-from ssvi_jax import data
-from ssvi_jax.methods import base, masked_bnn
-from ssvi_jax.training import loop, parallel
+from ssvi_jax.methods import METHODS
+from ssvi_jax.methods.algorithms import mask_moves
+from ssvi_jax.methods.algorithms.copies import Ensemble
 
 BATCH = 32
 SPARSE = {"sparsity": 0.5, "replacement_rate": 0.3, "sigma_init": 0.1}
@@ -35,14 +34,12 @@ CHANGES: dict[str, dict] = {
 def results(method_name, **changes):
     """By path: state, masks and metrics after two steps, a swap and a step."""
     settings = {"width": 0.03, "batch_size": BATCH, "inner_steps": 2}
-    settings |= {"prune_at": 0.1} if method_name in base.PRUNING else {}
+    if "prune_at" in METHODS[method_name].names():
+        settings["prune_at"] = 0.1
     settings |= {**CHANGES.get(method_name, {}), **changes}
-    config = smoke_run.tiny_config(method=method_name, **settings)
-    digits = data.load("digits")
-    problem = loop.build_problem(config, digits)[1]
-    method = parallel.spread(base.build(method_name, config, problem), config)
-    check_inferences(method, config)
-    inputs = jnp.asarray(digits.train_images), jnp.asarray(digits.train_labels)
+    method = tiny_methods.build(method_name, **settings)
+    check_execution(method, changes)
+    inputs = tiny_methods.arrays()
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 500, (6, BATCH)).astype(np.int32)
     state, masks = method.init(jax.random.key(3), rng)
@@ -53,9 +50,9 @@ def results(method_name, **changes):
         batches = rows[2 : 2 + number]
         state, masks, event = method.swap(state, masks, inputs, batches, rng)
         events |= event
-        if isinstance(method, masked_bnn.MaskedBNN):  # whose moves may be refused
+        if isinstance(method, mask_moves.MaskMoves):  # whose moves may be refused
             operands = (state, masks, inputs, (rows[2], rows[3]))
-            chain = masked_bnn.start(state, masks)
+            chain = mask_moves.start(state, masks)
             events["evaluated"] = method.evaluate(*operands, chain, "linear/kernel")
         else:
             assert any((masks[path] != first[path]).any() for path in masks)
@@ -66,18 +63,13 @@ def results(method_name, **changes):
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def check_inferences(method, config):
-    """Raises unless its training steps are in parts and spread as they should be."""
-
-    def check(inference):
-        assert inference.accumulate == config.accumulate
-        assert isinstance(inference, parallel.ShardedVI) == (config.devices != 1)
-        checked.append(inference)
-        return inference
-
-    checked = []
-    method.with_inference(check)
-    assert checked
+def check_execution(method, changes):
+    """Raises unless its training step is in parts and spread as it should be."""
+    inference = (method.base if isinstance(method, Ensemble) else method).inference
+    execution = inference.execution
+    assert execution.accumulate == changes.get("accumulate", 1)
+    number = execution.line.mesh.size if execution.line else 1
+    assert number == changes.get("devices", 1)
 
 
 def main(out, *names):

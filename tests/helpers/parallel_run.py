@@ -20,8 +20,9 @@ from ssvi_jax import data, vi
 from ssvi_jax.data.augment import crop_and_flip
 from ssvi_jax.networks import adapters
 from ssvi_jax.ops import custom_calls
-from ssvi_jax.training import parallel
 from ssvi_jax.vi import masks as masks_lib
+from ssvi_jax.vi.devices import Devices
+from ssvi_jax.vi.execution import Execution
 
 BATCH, STEPS = 32, 3
 
@@ -65,8 +66,16 @@ if custom_calls.available():
     CASES["sparse"] = {"backend": "sparse", "accumulate": 2}
 
 
-def problem(images, labels, *, library="linen", **options):
-    """A VI of one device, a function that makes its state, and its masks."""
+def problem(
+    images,
+    labels,
+    *,
+    library="linen",
+    estimator="local_reparam",
+    backend="xla",
+    **execution,
+):
+    """A VI, a function that makes its state, and its masks."""
     module = NnxNet(nnx.Rngs(0)) if library == "nnx" else Net()
     x = jnp.asarray(images[:1])
     model, params, model_state = adapters.from_flax(module, x, key=jax.random.key(0))
@@ -76,7 +85,8 @@ def problem(images, labels, *, library="linen", **options):
         num_data=len(labels),
         augment=partial(crop_and_flip, pad=1, flip=True),
         kl_weight=lambda step: 0.1,
-        **options,
+        estimator=estimator,
+        execution=Execution(backend, **execution),
     )
     rng = np.random.default_rng(0)
     shapes = inference.kernel_shapes(params)
@@ -100,8 +110,9 @@ def results(inference, init, masks, batches):
 
 def streamed(images, labels, rows, *, accumulate, **options):
     """The results of 2 devices, each of which gets its own examples only."""
-    inference, init, masks = problem(images, labels, accumulate=accumulate, **options)
-    devices = parallel.Devices(2)
+    options |= {"accumulate": accumulate, "devices": 2, "streamed": True}
+    inference, init, masks = problem(images, labels, **options)
+    devices = Devices(2)
 
     def batches(number):
         taken = rows[:number, devices.columns(BATCH, accumulate)].ravel()
@@ -111,8 +122,7 @@ def streamed(images, labels, rows, *, accumulate, **options):
         assert parts == {number * BATCH // 2}
         return placed, order
 
-    run = parallel.ShardedVI.of(inference, devices, streamed=True)
-    found = results(run, init, masks, batches)
+    found = results(inference, init, masks, batches)
     return {f"streamed|2|{path}": value for path, value in found.items()}
 
 
@@ -121,17 +131,17 @@ def bytes_of_a_step(**options):
     model = adapters.LinenModel(Net((128, 256)))
     x = jnp.zeros((1, 8, 8, 1))
     params, model_state = model.init(jax.random.key(0), x)
-    inference = vi.VI(model, optax.sgd(0.1), num_data=100)
+    tx, execution = optax.sgd(0.1), Execution("xla", devices=8)
+    sharded = vi.VI(model, tx, num_data=100, execution=execution)
     rng = np.random.default_rng(0)
-    shapes = inference.kernel_shapes(params)
+    shapes = sharded.kernel_shapes(params)
     masks = masks_lib.create(shapes, sparsity=0.95, rng=rng)
-    state = inference.init(jax.random.key(0), params, model_state, masks, **options)
-    sharded = parallel.ShardedVI.of(inference, parallel.Devices(8))
+    state = sharded.init(jax.random.key(0), params, model_state, masks, **options)
     dataset = jnp.zeros((BATCH, 8, 8, 1)), jnp.zeros(BATCH, jnp.int32)
     rows = np.zeros((2, BATCH), np.int32)
-    operands = sharded.placed(state, masks_lib.to_subspace(masks), dataset, rows)
+    operands = execution.placed(state, masks_lib.to_subspace(masks), dataset, rows)
     loop = sharded._scan.lower(sharded, *operands)
-    growth = sharded._dense_gradient.lower(sharded, *operands, inference.estimator)
+    growth = sharded._dense_gradient.lower(sharded, *operands, sharded.estimator)
     weights = sum(mask.size for mask in masks.values())
     texts = [f.compile().as_text() or "" for f in (loop, growth)]
     return np.array([*map(traffic.message_bytes, texts), weights])
@@ -146,11 +156,9 @@ def main(out):
     rows = rng.permutation(256)[: STEPS * BATCH].reshape(STEPS, BATCH)
     saved = {}
     for name, options in CASES.items():
-        inference, init, masks = problem(images, labels, **options)
         for number in (1, 2) if name == "flipout" else (1, 8):
-            devices = parallel.Devices(number)
-            run = parallel.ShardedVI.of(inference, devices) if number > 1 else inference
-            found = results(run, init, masks, lambda n: (dataset, rows[:n]))
+            several = problem(images, labels, devices=number, **options)
+            found = results(*several, lambda n: (dataset, rows[:n]))
             saved |= {f"{name}|{number}|{path}": v for path, v in found.items()}
     saved |= streamed(images, labels, rows, **CASES["flipout"])
     saved["bytes ssvi"] = bytes_of_a_step()
