@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from ssvi_jax.methods.optimizers import sgd
 
 from ssvi_jax import vi
 from ssvi_jax.core.types import Masks, Subspace
+from ssvi_jax.methods.algorithms.sgd import sgd
 from ssvi_jax.networks.network import ImageNetwork, NetworkSpec
 from ssvi_jax.vi import masks as masks_lib
+from ssvi_jax.vi.execution import Execution
 
 
 class Training(NamedTuple):
@@ -22,11 +23,12 @@ class Training(NamedTuple):
     state: vi.State
 
 
-def training(spec: NetworkSpec, sparsity: float) -> Training:
-    """A training of the network at its start."""
+def training(spec: NetworkSpec, sparsity: float, devices: int = 1) -> Training:
+    """A training of the network at its start, on so many devices that run XLA."""
     network = ImageNetwork(spec)
     params, model_state = jax.eval_shape(network.init, jax.random.key(0))
-    inference = vi.VI(network, sgd(0.1), num_data=50_000)
+    execution = Execution("xla", devices=devices)
+    inference = vi.VI(network, sgd(0.1), num_data=50_000, execution=execution)
     shapes = inference.kernel_shapes(params)
     masks = masks_lib.create(shapes, sparsity, np.random.default_rng(0))
 

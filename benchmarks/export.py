@@ -20,6 +20,7 @@ from ssvi_jax.core import trees
 from ssvi_jax.io import run_log
 from ssvi_jax.networks.network import NetworkSpec
 from ssvi_jax.vi import posterior, predictive
+from ssvi_jax.vi.likelihoods import Categorical
 
 PLATFORMS = ("cuda", "tpu")
 SPEC = NetworkSpec("resnet18", 1.0, 10, (32, 32, 3), (0.5,) * 3, (0.25,) * 3)
@@ -33,7 +34,9 @@ def programs() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     def prediction(weights, subspace, x, key):
         draws = posterior.sample(weights.posterior, subspace, key)
         full = trees.merge(weights.params, draws)
-        return predictive._batch_log_probs(network, full, None, weights.model_state, x)
+        return predictive._batch_features(
+            network, Categorical(), full, None, weights.model_state, x
+        )
 
     images = jax.ShapeDtypeStruct((50_000, *SPEC.input_shape), np.uint8)
     labels = jax.ShapeDtypeStruct((50_000,), np.int32)

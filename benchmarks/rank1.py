@@ -25,12 +25,13 @@ from train_step import Contestant, measure, summarize, timed
 
 from ssvi_jax import vi
 from ssvi_jax.io import run_log
-from ssvi_jax.methods import optimizers
-from ssvi_jax.methods.rank1 import Tiled, average_log_likelihood
+from ssvi_jax.methods.algorithms.member_batches import MemberBound, Tiled
+from ssvi_jax.methods.algorithms.sgd import sgd
 from ssvi_jax.networks import adapters, models
 from ssvi_jax.networks.rank1_factors import Rank1, Rank1Spec
 from ssvi_jax.networks.rank1_priors import FastPrior
 from ssvi_jax.vi import predictive
+from ssvi_jax.vi.likelihoods import Categorical
 
 REFERENCE = "deterministic"
 
@@ -71,11 +72,11 @@ class Training:
             params = network.add(params, model_state, example, jax.random.key(1))
             options["params_kl"] = partial(network.kl, FastPrior())
         if tile:
-            options["log_likelihood"] = average_log_likelihood
+            options["likelihood"] = MemberBound(Categorical(), "average")
         self.network = network
         self._inference = vi.VI(
             Tiled(network, members) if tile else network,
-            optimizers.sgd(1e-3, fast_learning_rate=1e-3),
+            sgd(1e-3, fast_learning_rate=1e-3),
             num_data=50_000,
             is_bayesian=lambda path, leaf: False,
             **options,

@@ -26,7 +26,6 @@ from ssvi_jax.core import trees  # noqa: E402
 from ssvi_jax.io import run_log  # noqa: E402
 from ssvi_jax.metrics import cost  # noqa: E402
 from ssvi_jax.networks.network import NetworkSpec  # noqa: E402
-from ssvi_jax.training import parallel  # noqa: E402
 
 NETWORKS = {
     "ResNet-50": NetworkSpec(
@@ -49,10 +48,9 @@ class Counted:
     """One network: weights, FLOPs and messages of a step and of a swap."""
 
     def __init__(self, spec: NetworkSpec):
-        training = abstract.training(spec, SPARSITY)
-        network, inference, masks, subspace, state = training
+        training = abstract.training(spec, SPARSITY, devices=8)
+        network, sharded, masks, subspace, state = training
         layers = network.layers(*jax.eval_shape(network.init, jax.random.key(0)))
-        sharded = parallel.ShardedVI.of(inference, parallel.Devices(8))
         images = jax.ShapeDtypeStruct((BATCH * 8, *spec.input_shape), np.uint8)
         labels = jax.ShapeDtypeStruct((BATCH * 8,), np.int32)
         rows = jax.ShapeDtypeStruct((2, BATCH * 8), np.int32)

@@ -19,6 +19,7 @@ from train_step import Library
 
 from ssvi_jax import vi
 from ssvi_jax.vi import masks as masks_lib
+from ssvi_jax.vi.execution import Execution
 
 BATCH, BATCHES = 2, 12
 
@@ -61,7 +62,8 @@ def _gradients(
     def cast(x: jax.Array) -> jax.Array:
         return x.astype(dtype) if x.dtype == jnp.float32 else x
 
-    inference = dataclasses.replace(library.inference, backend=backend)
+    execution = Execution(backend)
+    inference = dataclasses.replace(library.inference, execution=execution)
     gradient = jax.jit(jax.grad(inference.negative_elbo, has_aux=True))
     state, subspace = library.state, masks_lib.to_subspace(library.masks)
     trainable = vi.Trainable(state.posterior, state.params)

@@ -36,18 +36,19 @@ def contestants(
     weights = library.state.weights
     subspace = masks.to_subspace(library.masks)
     common = (library.inference.apply_fn, weights, subspace, images)
+    backend = library.inference.execution.backend
 
     def draw(num_samples: int) -> np.ndarray:
         mc_probs, _ = predictive.predict_samples(
             *common,
             key=jax.random.key(0),
             num_samples=num_samples,
-            backend=library.inference.backend,
+            backend=backend,
         )
         return mc_probs
 
     def mean() -> np.ndarray:
-        return predictive.predict_mean(*common, backend=library.inference.backend)
+        return predictive.predict_mean(*common, backend=backend)
 
     found = {sampled(number): timed(partial(draw, number), 1) for number in SAMPLES}
     # Several calls a turn, so that all contestants' turns are of similar length.

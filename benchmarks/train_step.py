@@ -29,10 +29,11 @@ from ssvi_jax import vi
 from ssvi_jax.core import trees
 from ssvi_jax.core.types import ApplyFn, ModelState, Params
 from ssvi_jax.io import run_log
-from ssvi_jax.methods import optimizers
+from ssvi_jax.methods.algorithms.sgd import sgd
 from ssvi_jax.networks import adapters, models
 from ssvi_jax.vi import masks as masks_lib
 from ssvi_jax.vi import priors, subspace
+from ssvi_jax.vi.execution import Execution
 
 DENSITY = 0.05
 
@@ -82,10 +83,10 @@ class Library:
         apply_fn, params, model_state = _network()
         self.inference = vi.VI(
             apply_fn,
-            optimizers.sgd(1e-3, momentum=0.9),
+            sgd(1e-3, momentum=0.9),
             num_data=50_000,
             prior=priors.GaussianPrior(std=1.0),
-            backend=backend,
+            execution=Execution(backend),
             is_bayesian=trees.is_kernel if density else lambda path, leaf: False,
         )
         shapes = self.inference.kernel_shapes(params)

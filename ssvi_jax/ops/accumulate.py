@@ -84,7 +84,7 @@ def cut(size: int, number: int, rest: tuple[int, ...] = ()) -> tuple[int, ...]:
     """
     if size % number:
         raise InputError(
-            f"--accumulate: got {number} parts of a batch of {size}, allowed: a number "
+            f"accumulate: got {number} parts of a batch of {size}, allowed: a number "
             "that divides it (on several devices, the batch of each)."
         )
     return number, size // number, *rest

@@ -30,11 +30,11 @@ def choose(asked: str, density: float) -> str:
     Raises:
       InputError: an unknown name, or "sparse" where the kernels cannot run.
     """
-    check_choice("--backend", asked, BACKENDS)
+    check_choice("backend", asked, BACKENDS)
     platform = jax.default_backend()
     if asked == "sparse" and (platform != "cpu" or not custom_calls.available()):
         why = custom_calls.why_not() if platform == "cpu" else f"JAX runs on {platform}"
-        raise InputError(f"--backend: got sparse, but {why}. Use xla, or auto.")
+        raise InputError(f"backend: got sparse, but {why}. Use xla, or auto.")
     if asked != "auto":
         return asked
     fast = platform == "cpu" and custom_calls.available() and density <= CROSSOVER

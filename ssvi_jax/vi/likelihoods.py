@@ -50,13 +50,19 @@ class Categorical:
         if jnp.issubdtype(y.dtype, jnp.floating):
             _check_same_shape("logits", output, y)
             return -optax.softmax_cross_entropy(output, y)
+        if y.shape != output.shape[:-1]:
+            raise InputError(
+                f"labels: got whole numbers {list(y.shape)} for logits "
+                f"{list(output.shape)}, allowed: one each, [batch]; or probabilities "
+                "in the logits' shape, as floats."
+            )
         return -optax.softmax_cross_entropy_with_integer_labels(output, y)
 
     def metrics(self, output: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
         """Accuracy, a fraction; of soft labels that of the likeliest class."""
         if jnp.issubdtype(y.dtype, jnp.floating):
             y = jnp.argmax(y, axis=-1)
-        return {"accuracy": accuracy(output, y)}
+        return {"accuracy": jnp.mean(jnp.argmax(output, axis=-1) == y)}
 
     def features(self, output: jax.Array) -> jax.Array:
         """Log-probabilities ``[batch, C]``."""
@@ -193,17 +199,6 @@ def as_likelihood(given: LikelihoodLike) -> Likelihood:
     if hasattr(given, "log_prob"):
         return given  # type: ignore[return-value]
     return Custom(given)  # type: ignore[arg-type]
-
-
-def accuracy(output: jax.Array, labels: jax.Array) -> jax.Array:
-    """A fraction: of one output an example, or the mean over K members.
-
-    Args:
-      output: logits ``[batch, classes]`` or ``[batch, K, classes]``.
-      labels: whole numbers ``[batch]``.
-    """
-    labels = labels.reshape(*labels.shape, *(1,) * (output.ndim - labels.ndim - 1))
-    return jnp.mean(jnp.argmax(output, axis=-1) == labels)
 
 
 def _squeezed(output: jax.Array) -> jax.Array:

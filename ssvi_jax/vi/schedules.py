@@ -71,7 +71,7 @@ def prune_step(fraction: float, total_steps: int, phase_steps: int) -> int:
         return 0
     if phases < 2:
         raise InputError(
-            f"--inner-steps: got {phase_steps} for {total_steps} steps in all, allowed "
+            f"inner_steps: got {phase_steps} for {total_steps} steps in all, allowed "
             "with pruning: at most half of them (it comes between two phases)."
         )
     return phase_steps * min(math.ceil(fraction * phases), phases - 1)

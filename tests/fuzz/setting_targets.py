@@ -5,19 +5,22 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ssvi_jax.core.command import parse_as
+from ssvi_jax.evaluation.comparison import options as comparison_options
 from ssvi_jax.evaluation.comparison import runs
-from ssvi_jax.evaluation.comparison.options import Comparison
 from ssvi_jax.evaluation.shift import subjects
 from ssvi_jax.evaluation.shift.options import ShiftConfig
 from ssvi_jax.evaluation.shift.report import data as report_data
 from ssvi_jax.io import run_files, run_log
+from ssvi_jax.methods.algorithms.swapping import read_densities
+from ssvi_jax.training import cli
 from ssvi_jax.training.run_config import Config
-from ssvi_jax.vi.densities import layer_counts, read_densities
+from ssvi_jax.vi.densities import layer_counts
 
 from . import mutate
 from .mutate import Edit
@@ -36,10 +39,12 @@ def check_finite(values: Any) -> None:
 
 
 def check_config(config: Any) -> None:
-    """Every field of a dataclass has its type, and every number is finite."""
+    """Every field of a dataclass, and of groups in it, has its type and is finite."""
     kinds = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            check_config(value)
         if isinstance(field.type, type) and field.type in kinds:
             assert type(value) in kinds[field.type], f"{field.name}: {value!r}"
         if isinstance(value, float):
@@ -63,7 +68,7 @@ def densities(folder: Path) -> Target:
 def run_folder(run: Path) -> list[Target]:
     """The files of a run folder."""
     (run / "checkpoints").mkdir(parents=True)
-    config = dataclasses.replace(Config(), out=run)
+    config = Config().with_values(out=run)
     saved = {"config": config.as_dict(), "command": "python", "versions": {"jax": "1"}}
     events = [
         {"event": "phase", "step": 10, "loss": 1.5},
@@ -114,18 +119,26 @@ def report(folder: Path) -> Target:
     )
 
 
-COMMANDS = {
+def _training(argv: list[str]) -> Config:
+    return cli.parse(argv)
+
+
+def _comparison(argv: list[str]) -> comparison_options.Comparison:
+    return comparison_options.parse(argv)[0]
+
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], Any], str]] = {
     "experiments/cifar10.py": (
-        Config,
+        _training,
         "--sparsity 0.95 --dataset digits --preset smoke --seed 3 --epochs 2 "
         "--width 0.5 --removal snr --no-figures --learning-rate 0.1 --data-dir data",
     ),
     "experiments/corruptions.py": (
-        ShiftConfig,
+        partial(parse_as, ShiftConfig),
         "--run a --run b --model c --ood photos --ood noise --images 10 --samples 3",
     ),
     "experiments/methods.py": (
-        Comparison,
+        _comparison,
         "--methods ssvi,rigl --seeds 3 --out folder --ood photos --images 20 --verify",
     ),
 }
@@ -133,20 +146,20 @@ COMMANDS = {
 
 def command(name: str) -> Target:
     """A command line."""
-    options, line = COMMANDS[name]
+    parse, line = COMMANDS[name]
 
     def make(edits: Sequence[Edit]) -> Input:
         words = mutate.of_words(line.split(), edits)
         argv = [word.replace("\0", "") for word in words]  # no shell can pass it on
-        return Input(lambda: check_config(_parsed(options, argv)), len(str(argv)))
+        return Input(lambda: check_config(_quietly(parse, argv)), len(str(argv)))
 
     return Target(f"command line of {name}", 500, make)
 
 
-def _parsed(options: type, argv: list[str]) -> Any:
+def _quietly(parse: Callable[[list[str]], Any], argv: list[str]) -> Any:
     quiet = io.StringIO()
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
-        return parse_as(options, argv)
+        return parse(argv)
 
 
 def targets(folder: Path) -> list[Target]:

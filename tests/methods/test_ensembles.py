@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import signal
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import pytest
 import smoke_run
 from signals import signal_at
 from tiny import assert_close, assert_equal
+from tiny_methods import arrays, build
 
 from ssvi_jax import data
 from ssvi_jax.core.errors import InputError
@@ -19,27 +19,16 @@ from ssvi_jax.core.types import Gaussian, Weights
 from ssvi_jax.evaluation.shift import subjects
 from ssvi_jax.evaluation.shift.kept_predictions import ImageSet, Predictions
 from ssvi_jax.io import artifact
-from ssvi_jax.methods import base
+from ssvi_jax.methods import DeepEnsemble
 from ssvi_jax.networks import members, network
-from ssvi_jax.training import loop
 from ssvi_jax.vi import criteria
 from ssvi_jax.vi import masks as masks_lib
+from ssvi_jax.vi.execution import Execution
 
 ROWS = np.random.default_rng(7).integers(0, 500, (2, 10, 16)).astype(np.int32)
 SSVI = {"sparsity": 0.9, "replacement_rate": 0.3, "sigma_init": 0.05}
 PAIRS = [("ensemble", "deterministic", {}), ("ssvi_ensemble", "ssvi", SSVI)]
 KEY = jax.random.key(0)
-
-
-def build(method, **changes) -> Any:
-    settings = smoke_run.tiny_config(method=method, **changes)
-    problem = loop.build_problem(settings, data.load("digits"))[1]
-    return base.build(method, settings, problem)
-
-
-def arrays():
-    digits = data.load("digits")
-    return jnp.asarray(digits.train_images), jnp.asarray(digits.train_labels)
 
 
 def rngs(number=1):
@@ -86,7 +75,7 @@ def test_a_member_is_the_method_with_its_own_start_and_order(several, single, ch
         np.testing.assert_array_equal(np.sort(order), np.arange(len(y)))
         assert (order == np.arange(len(y))).all() == (k == 0)
         params, model_state = alone.problem.apply_fn.init(keys[k])
-        own = alone.problem._replace(params=params, model_state=model_state)
+        own = dataclasses.replace(alone.problem, params=params, model_state=model_state)
         member = dataclasses.replace(alone, problem=own)
         expected = trained(member, (k, 3), keys[k], (x[order], y[order]))
         assert_member(ensemble, got, k, expected)
@@ -257,17 +246,24 @@ def test_members_of_a_model_file_must_be_even(finished, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"members_at_once": 5}, "--members-at-once: got 5, allowed: 0 to 4, the num"),
-        ({"members_at_once": -1}, "--members-at-once: got -1, allowed: 0 or more"),
-        ({"members": 0}, "--members: got 0, allowed"),
-        ({"sparsity": 0.5}, r"--sparsity: got 0\.5, allowed with --method ensemble: 0"),
-        ({"prior_std": 0.3}, "its members are point estimates"),
-        ({"replacement_rate": 0.5}, "its members are dense"),
-        ({"bound": "mixture"}, "its kernels have no rank-1 factors"),
-        ({"method": "ssvi", "members_at_once": 2}, "it is one network"),
+        ({"members_at_once": 5}, "^members_at_once: got 5, allowed: 0 to 4, the num"),
+        ({"members_at_once": -1}, "^members_at_once: got -1, allowed: 0 or more"),
+        ({"members": 0}, "^members: got 0, allowed"),
+        ({"sparsity": 0.5}, "^sparsity: no setting of the method ensemble"),
+        ({"prior_std": 0.3}, "^prior_std: no setting of the method ensemble"),
+        ({"replacement_rate": 0.5}, "^replacement_rate: no setting of the method ens"),
+        ({"bound": "mixture"}, "^bound: no setting of the method ensemble"),
+        ({"method": "ssvi", "members_at_once": 2}, "^members_at_once: no setting of "),
         ({"method": "ssvi_mixture", "sparsity": 0.9999}, "densities: "),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, message):
     with pytest.raises(InputError, match=message):
         build(**{"method": "ensemble", **changes})
+
+
+def test_data_that_is_streamed_is_refused():
+    problem = smoke_run.tiny_problem(method="ensemble")
+    streamed = dataclasses.replace(problem, execution=Execution(streamed=True))
+    with pytest.raises(InputError, match="got an ensemble with data that is streamed"):
+        DeepEnsemble().build(streamed)

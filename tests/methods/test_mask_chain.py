@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
-from ssvi_jax.methods.mask_chain import Chain, Layer
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.methods import mask_chain
+from ssvi_jax.methods.algorithms import mask_chain
+from ssvi_jax.methods.algorithms.mask_chain import Chain, Layer
 from ssvi_jax.vi import subspace
 
 # The chain against brute force --------------------------------------------------------

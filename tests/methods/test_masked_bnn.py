@@ -6,37 +6,28 @@ import jax
 import numpy as np
 import pytest
 import smoke_run
+import tiny_methods
 
-from ssvi_jax import data
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian
-from ssvi_jax.methods import base, masked_bnn
-from ssvi_jax.training import loop
-from ssvi_jax.training.run_config import Config
+from ssvi_jax.methods.algorithms import mask_moves
+from ssvi_jax.methods.algorithms.mask_moves import MaskMoves
+from ssvi_jax.methods.masked_bnn import MaskedBNN
 from ssvi_jax.vi import Trainable, masks, posterior
 
 
 @pytest.fixture(scope="module")
-def digits():
-    return data.load("digits")
+def problem():
+    return smoke_run.tiny_problem(method="masked_bnn")
 
 
 @pytest.fixture(scope="module")
-def problem(digits):
-    return loop.build_problem(smoke_run.tiny_config(), digits)[1]
+def arrays():
+    return tiny_methods.arrays()
 
 
-def build(problem, **changes):
-    settings = smoke_run.tiny_config(method="masked_bnn", **changes)
-    method = base.build("masked_bnn", settings, problem)
-    assert isinstance(method, masked_bnn.MaskedBNN)
-    return method
-
-
-def arrays(digits):
-    return jax.numpy.asarray(digits.train_images), jax.numpy.asarray(
-        digits.train_labels
-    )
+def build(problem, **changes) -> MaskMoves:
+    return MaskedBNN(**changes).build(problem)
 
 
 def started(method, seed=0):
@@ -53,14 +44,14 @@ def method(problem):
 ROWS = np.arange(8 * 64, dtype=np.int32).reshape(8, 64)
 
 
-def test_a_move_sees_the_likelihood_and_gradient_of_the_mean_network(method, digits):
+def test_a_move_sees_the_likelihood_and_gradient_of_the_mean_network(method, arrays):
     state, kept = started(method)
-    layers, inference = masked_bnn.start(state, kept), method.inference
+    layers, inference = mask_moves.start(state, kept), method.inference
     plain = dataclasses.replace(inference, augment=None)
-    want = plain.dense_gradient(state, kept, arrays(digits), ROWS[:1], at_mean=True)
+    want = plain.dense_gradient(state, kept, arrays, ROWS[:1], at_mean=True)
     for path in kept:
         nll, score = method.evaluate(
-            state, kept, arrays(digits), (ROWS[0], ROWS[0]), layers, path
+            state, kept, arrays, (ROWS[0], ROWS[0]), layers, path
         )
         np.testing.assert_allclose(
             np.abs(score) / method.problem.num_data,
@@ -71,7 +62,7 @@ def test_a_move_sees_the_likelihood_and_gradient_of_the_mean_network(method, dig
     # One batch guides, the other judges.
     path = "dense1/kernel"
     found = [
-        method.evaluate(state, kept, arrays(digits), (ROWS[i], ROWS[j]), layers, path)
+        method.evaluate(state, kept, arrays, (ROWS[i], ROWS[j]), layers, path)
         for i, j in ((0, 0), (0, 1), (1, 1))
     ]
     np.testing.assert_array_equal(found[0][1], found[1][1])
@@ -81,13 +72,11 @@ def test_a_move_sees_the_likelihood_and_gradient_of_the_mean_network(method, dig
     # A small step along the score raises the likelihood of the batch as it says.
     step = 1e-3
     layer = layers[path]
-    nll, score = method.evaluate(
-        state, kept, arrays(digits), (ROWS[0], ROWS[0]), layers, path
-    )
+    nll, score = method.evaluate(state, kept, arrays, (ROWS[0], ROWS[0]), layers, path)
     along = score[layer.index] / np.linalg.norm(score[layer.index])
     moved = layer._replace(mean=np.float32(layer.mean + step * along))
     new, _ = method.evaluate(
-        state, kept, arrays(digits), (ROWS[0], ROWS[0]), {**layers, path: moved}, path
+        state, kept, arrays, (ROWS[0], ROWS[0]), {**layers, path: moved}, path
     )
     gain = method.problem.num_data * np.mean(nll - new)
     slope = np.linalg.norm(score[layer.index])
@@ -95,12 +84,12 @@ def test_a_move_sees_the_likelihood_and_gradient_of_the_mean_network(method, dig
     assert nll.shape == (64,)
 
 
-def test_a_swap_keeps_counts_and_moves_values_and_moments_along(method, digits):
+def test_a_swap_keeps_counts_and_moves_values_and_moments_along(method, arrays):
     state, old = started(method)
     means = {path: np.array(q.mean) for path, q in state.posterior.items()}
     ones = jax.tree.map(jax.numpy.ones_like, state.opt_state)
     state, new, event = method.swap(
-        state._replace(opt_state=ones), old, arrays(digits), ROWS, rng(1)
+        state._replace(opt_state=ones), old, arrays, ROWS, rng(1)
     )
     assert masks.counts(new) == masks.counts(old)
     assert event["replacement_rate"] == 0.02
@@ -134,11 +123,11 @@ def rng(seed):
     return np.random.default_rng(seed)
 
 
-def test_a_swap_is_a_function_of_its_rng(method, digits):
+def test_a_swap_is_a_function_of_its_rng(method, arrays):
     found = []
     for seed in (1, 1, 2):
         state, old = started(method)
-        state, new, _ = method.swap(state, old, arrays(digits), ROWS, rng(seed))
+        state, new, _ = method.swap(state, old, arrays, ROWS, rng(seed))
         found.append((new, jax.device_get(state.posterior)))
     jax.tree.map(np.testing.assert_array_equal, found[0], found[1])
     assert any((found[0][0][path] != found[2][0][path]).any() for path in old)
@@ -151,34 +140,26 @@ def test_when_masks_change(problem, method):
     assert build(problem, replacement_rate=0.0).num_growth_batches(10) == 0
 
 
-def test_what_is_not_finite_stops_a_move(method, digits):
+def test_what_is_not_finite_stops_a_move(method, arrays):
     state, kept = started(method)
     params = jax.tree.map(lambda leaf: leaf * np.nan, state.params)
     state = state._replace(params=params)
     with pytest.raises(InputError, match="likelihood of a move, or its gradient at"):
-        method.swap(state, kept, arrays(digits), ROWS, rng(0))
+        method.swap(state, kept, arrays, ROWS, rng(0))
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"removal": "snr"}, "a chain decides what leaves and enters"),
-        ({"addition": "random"}, "a chain decides what leaves and enters"),
-        ({"grow_at_mean": False}, "its chain is at the means"),
-        ({"prior": "laplace"}, "its slab is Gaussian"),
-        ({"batch_size": 1}, "--batch-size: got 1, allowed with --method masked_bnn: 2"),
-        ({"members": 2}, "it has one member"),
-        ({"prune_at": 0.5}, "it does not prune"),
-        ({"sparsity": 0.9999}, "densities: "),
-    ],
-)
-def test_settings_that_do_not_fit_are_refused(problem, changes, words):
+@pytest.mark.parametrize("field", ["removal", "addition", "grow_at_mean", "prior"])
+def test_its_chain_decides_what_leaves_and_enters_at_the_means(field):
+    assert field not in MaskedBNN.names()
+
+
+def test_settings_that_do_not_fit_are_refused(problem):
+    with pytest.raises(InputError, match="densities: "):
+        build(problem, sparsity=0.9999)
+    with pytest.raises(InputError, match=r"^spike_std: got 0\.0, allowed"):
+        MaskedBNN(spike_std=0.0)
+    words = "batch_size: got 1, allowed with masked_bnn: 2 or more"
     with pytest.raises(InputError, match=words):
-        build(problem, **changes)
-
-
-def test_its_settings_are_no_other_methods(method):
-    with pytest.raises(InputError, match=r"--spike-std: got 0\.5, .*no masks"):
-        base.build("ssvi", Config(spike_std=0.5), method.problem)
-    with pytest.raises(InputError, match=r"--spike-std: got 0\.0, allowed"):
-        Config(spike_std=0.0)
+        build(dataclasses.replace(problem, batch_size=1))
+    # One example alone needs no variance.
+    build(dataclasses.replace(problem, batch_size=1, num_data=1))

@@ -1,6 +1,8 @@
 """RigL, SET, static masks, pruning by magnitude and sparse variational dropout."""
 
+import dataclasses
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ssvi_jax import data, vi
+from ssvi_jax import vi
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian, Point
-from ssvi_jax.methods import base, magnitude, svd
-from ssvi_jax.training import loop, presets
-from ssvi_jax.training.run_config import Config
+from ssvi_jax.methods import METHODS
+from ssvi_jax.methods.algorithms import pruning
+from ssvi_jax.ops import custom_calls
 from ssvi_jax.vi import densities, masks, posterior
 from ssvi_jax.vi.priors import LogUniformPrior
 
@@ -26,16 +28,11 @@ POINTS = (*SPARSE, "magnitude")
 
 @pytest.fixture(scope="module")
 def problem():
-    return loop.build_problem(smoke_run.tiny_config(), data.load("digits"))[1]
+    return smoke_run.tiny_problem()
 
 
-def build(problem, method, **changes):
-    settings = smoke_run.tiny_config(method=method, **changes)
-    return base.build(method, settings, problem)
-
-
-def shapes(problem):
-    return {layer.path: layer.shape for layer in problem.layers}
+def build(problem, method, **changes) -> Any:
+    return smoke_run.tiny_config(method=method, **changes).method.build(problem)
 
 
 # Sparse from the first step on ------------------------------------------------------
@@ -46,12 +43,12 @@ def test_points_on_masks_of_the_density_rule(problem, name):
     state, kept = build(problem, name, sparsity=0.8).init(
         jax.random.key(0), np.random.default_rng(0)
     )
-    counts = densities.layer_counts(shapes(problem), 0.8, "erk")
+    counts = densities.layer_counts(problem.shapes, 0.8, "erk")
     assert masks.counts(kept) == counts
     for path, packed in state.posterior.items():
         assert isinstance(packed, Point)
         # He's scale for the average number of selected inputs; 5 standard errors.
-        std = math.sqrt(2 * shapes(problem)[path][-1] / counts[path])
+        std = math.sqrt(2 * problem.shapes[path][-1] / counts[path])
         error = 5 / math.sqrt(2 * counts[path])
         assert np.std(packed.mean) == pytest.approx(std, rel=error)
 
@@ -106,7 +103,7 @@ arrays = st.lists(hnp.arrays(np.float32, st.integers(1, 6), elements=few), min_s
 @given(arrays, st.data())
 def test_the_largest_of_each_kernel_are_kept(values, draw):
     counts = {str(i): draw.draw(st.integers(0, v.size)) for i, v in enumerate(values)}
-    kept = magnitude.keep_counts(counts)(packed(values))
+    kept = pruning.keep_counts(counts)(packed(values))
     for i, v in enumerate(values):
         order = np.argsort(np.abs(v), kind="stable")  # of ties the later ones stay
         assert set(np.flatnonzero(kept[str(i)])) == {*order[v.size - counts[str(i)] :]}
@@ -116,7 +113,7 @@ def test_the_largest_of_each_kernel_are_kept(values, draw):
 def test_the_largest_of_all_are_kept_and_one_of_each(values, draw):
     total = sum(v.size for v in values)
     count = draw.draw(st.integers(len(values), total))
-    kept = list(magnitude.keep_largest(count)(packed(values)).values())
+    kept = list(pruning.keep_largest(count)(packed(values)).values())
     assert sum(int(k.sum()) for k in kept) == count
     sizes = [np.abs(v) for v in values]
     for k, v in zip(kept, sizes, strict=True):
@@ -151,7 +148,7 @@ def test_the_pruning_reaches_the_sparsity(problem, rule):
     slack = 1.5 if rule == "uniform" else 0
     assert sum(counts.values()) == pytest.approx(round(0.1 * total), abs=slack)
     if rule != "global":
-        assert counts == densities.layer_counts(shapes(problem), 0.9, rule)
+        assert counts == densities.layer_counts(problem.shapes, 0.9, rule)
     for path, mask in kept.items():
         np.testing.assert_array_equal(
             state.posterior[path].mean, before[path][mask.reshape(-1)]
@@ -164,7 +161,7 @@ def test_certain_weights_stay_and_one_of_a_kernel_that_is_noise():
     mean[0] = 0.0
     mixed = Gaussian(np.float32(mean), np.float32(np.log(np.expm1(sigma))))  # type: ignore[arg-type]
     noise = Gaussian(np.float32([0, 1e-3, -2e-3]), np.float32([0, 0, 0]))  # type: ignore[arg-type]
-    kept = svd.keep_certain({"mixed": mixed, "noise": noise})
+    kept = pruning.keep_certain({"mixed": mixed, "noise": noise})
     with np.errstate(divide="ignore"):
         np.testing.assert_array_equal(kept["mixed"], np.log(sigma**2 / mean**2) <= 3)
     assert 0 < kept["mixed"].sum() < 200
@@ -172,89 +169,73 @@ def test_certain_weights_stay_and_one_of_a_kernel_that_is_noise():
 
 
 def test_the_prior_of_sparse_variational_dropout_is_log_uniform(problem):
-    method = build(problem, "svd")
-    assert isinstance(method, magnitude.DenseToSparse)
-    for name, inference in method.inferences.items():
-        assert inference.prior == LogUniformPrior()
-        assert inference.backend == name
-        weight = inference.kl_weight(jax.numpy.asarray(problem.total_steps))
-        assert np.asarray(weight) == 1
+    inference = build(problem, "svd").inference
+    assert inference.prior == LogUniformPrior()
+    weight = inference.kl_weight(jax.numpy.asarray(problem.total_steps))
+    assert np.asarray(weight) == 1
+
+
+@pytest.mark.parametrize("name", ["magnitude", "svd"])
+def test_what_multiplies_is_chosen_anew_when_it_is_pruned(problem, name):
+    """XLA while it is dense; then the sparse kernels, where there are any."""
+    method = build(problem, name)
+    _, full = method.init(jax.random.key(0), np.random.default_rng(0))
+    few = {
+        path: np.arange(mask.size).reshape(mask.shape) < 40
+        for path, mask in full.items()
+    }
+    inference, chosen = method.inference, []
+    for kept in (full, few):
+        subspace = masks.to_subspace(kept)
+        chosen.append(inference.execution.multiplies(inference.apply_fn, subspace))
+    assert chosen == ["xla", "sparse" if custom_calls.available() else "xla"]
 
 
 # Settings that make no sense --------------------------------------------------------
 
-NOT_OF_POINTS = {
-    "estimator": "weight_sample",
-    "prior": "laplace",
-    "prior_std": 0.7,
-    "kl_scale": 1.0,
-    "kl_warmup": 0.1,
-    "sigma_init": 0.1,
-    "sigma_learning_rate": 0.9,
-    "growth_init": "eps",
-    "grow_at_mean": True,
-}
-NOT_OF_STATIC = {
-    "replacement_rate": 0.2,
-    "replacement_schedule": "linear",
-    "replacement_end": 0.5,
-    "removal": "snr",
-    "removal_lambda": 2.0,
-    "addition": "random",
-    "grow_batches": 2,
-}
-SENSELESS = [
-    *((name, field) for name in POINTS for field in NOT_OF_POINTS),
-    *(
-        (name, field)
-        for name in ("static", "magnitude", "svd")
-        for field in NOT_OF_STATIC
+NOT_OF_POINTS = (
+    *("estimator", "prior", "prior_std", "kl_scale", "kl_warmup"),
+    *("sigma_init", "sigma_learning_rate", "growth_init", "grow_at_mean"),
+)
+NOT_OF_STATIC = (
+    *("replacement_rate", "replacement_schedule", "replacement_end"),
+    *("removal", "removal_lambda", "addition", "grow_batches"),
+)
+SENSELESS = {
+    "rigl": (*NOT_OF_POINTS, "removal", "removal_lambda", "addition", "prune_at"),
+    "set": (
+        *NOT_OF_POINTS,
+        *("removal", "removal_lambda", "addition", "grow_batches", "prune_at"),
     ),
-    *((name, "removal") for name in ("rigl", "set")),
-    *((name, "removal_lambda") for name in ("rigl", "set")),
-    ("set", "grow_batches"),
-    *(
-        ("svd", field)
-        for field in ("prior", "prior_std", "growth_init", "grow_at_mean")
+    "static": (*NOT_OF_POINTS, *NOT_OF_STATIC, "prune_at"),
+    "magnitude": (*NOT_OF_POINTS, *NOT_OF_STATIC),
+    "svd": (
+        *NOT_OF_STATIC,
+        *("prior", "prior_std", "growth_init", "grow_at_mean"),
+        *("sparsity", "densities"),
     ),
-    *((name, "prune_at") for name in ("ssvi", "deterministic", *SPARSE)),
-    ("rigl", "addition"),
-    ("svd", "sparsity"),
-    ("svd", "densities"),
-]
+    "ssvi": ("prune_at",),
+    "deterministic": ("prune_at", "sparsity", *NOT_OF_POINTS, *NOT_OF_STATIC),
+}
 
 
-@pytest.mark.parametrize(("name", "field"), SENSELESS)
-def test_settings_that_would_be_ignored_are_refused(problem, name, field):
-    others = {"prune_at": 0.5, "sparsity": 0.5, "densities": "uniform"}
-    value = (NOT_OF_POINTS | NOT_OF_STATIC | others)[field]
-    default = getattr(presets.defaults("smoke", "digits", name), field)
-    flag = "--" + field.replace("_", "-")
-    words = f"{flag}: got {value}, allowed with --method {name}: {default} \\("
-    with pytest.raises(InputError, match=words):
-        build(problem, name, **{field: value})
-
-
-def test_what_is_refused_is_what_the_lists_say():
-    assert set(NOT_OF_POINTS) == set(base.POSTERIOR)
-    assert set(NOT_OF_STATIC) == set(base.SWAPS)
-
-
-def test_a_configuration_without_a_preset_counts_as_the_laptops(problem):
-    settings = Config(method="static", replacement_rate=0.0)
-    assert base.build("static", settings, problem).num_growth_batches(10) == 0
-    settings = Config(method="static", replacement_rate=0.0, kl_scale=0.5)
-    with pytest.raises(InputError, match=r"--kl-scale: got 0\.5, allowed .*: 0\.01"):
-        base.build("static", settings, problem)
+@pytest.mark.parametrize("name", SENSELESS)
+def test_settings_that_would_be_ignored_do_not_exist(name):
+    assert not {*SENSELESS[name]} & {*METHODS[name].names()}
+    assert {*SENSELESS[name]} <= {*METHODS["ssvi"].names(), "prune_at"}
+    field = SENSELESS[name][0]
+    with pytest.raises(InputError, match=f"^{field}: no setting of the method {name},"):
+        smoke_run.tiny_config(method=name, **{field: 0.5})
 
 
 @pytest.mark.parametrize("name", ["magnitude", "svd"])
 def test_pruning_needs_a_time(problem, name):
-    words = f"--prune-at: got 0.0, allowed with --method {name}: a number above 0 and"
+    words = "^prune_at: got 0, allowed: a number above 0 and"
     with pytest.raises(InputError, match=words):
         build(problem, name, prune_at=0.0)
-    with pytest.raises(InputError, match="--inner-steps: got 80 for 80 steps"):
-        build(problem, name, inner_steps=80)
+    one_phase = dataclasses.replace(problem, inner_steps=80)
+    with pytest.raises(InputError, match=r"^inner_steps: got 80 for 80 steps"):
+        build(one_phase, name)
 
 
 def test_every_kernel_keeps_a_weight(problem):

@@ -4,13 +4,13 @@ import dataclasses
 import json
 import signal
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import smoke_run
+import tiny_methods
 from signals import signal_at
 from tiny import jit
 
@@ -20,16 +20,16 @@ from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Point
 from ssvi_jax.evaluation.shift import subjects
 from ssvi_jax.evaluation.shift.kept_predictions import ImageSet, Predictions
-from ssvi_jax.methods import base, rank1
+from ssvi_jax.methods import Rank1
+from ssvi_jax.methods.algorithms.member_batches import MemberBound
 from ssvi_jax.networks import network
-from ssvi_jax.training import loop
+from ssvi_jax.networks.rank1_priors import FastPrior
 from ssvi_jax.vi import Trainable
+from ssvi_jax.vi.likelihoods import Categorical
 
 
-def build(**changes) -> Any:
-    settings = smoke_run.tiny_config(**{"method": "rank1", **changes})
-    problem = loop.build_problem(settings, data.load("digits"))[1]
-    return base.build(settings.method, settings, problem)
+def build(**changes):
+    return tiny_methods.build(**{"method": "rank1", **changes})
 
 
 # The likelihood of K members ----------------------------------------------------------
@@ -44,12 +44,19 @@ def test_bounds_are_those_of_loops():
         average.append(np.mean(np.log(p)))
         mixture.append(np.log(np.mean(p)))
     got = [
-        rank1.BOUNDS[name](jnp.asarray(logits), jnp.asarray(labels))
+        MemberBound(Categorical(), name).log_prob(
+            jnp.asarray(logits), jnp.asarray(labels)
+        )
         for name in ("average", "mixture")
     ]
     np.testing.assert_allclose(got[0], average, rtol=1e-5)
     np.testing.assert_allclose(got[1], mixture, rtol=1e-5)
     assert (got[1] >= got[0]).all()
+    found = MemberBound(Categorical(), "average").metrics(
+        jnp.asarray(logits), jnp.asarray(labels)
+    )
+    right = logits.argmax(axis=-1) == labels[:, None]
+    np.testing.assert_allclose(found["accuracy"], right.mean())
 
 
 def test_tiling_gives_every_example_to_every_member():
@@ -74,9 +81,8 @@ def test_the_loss_has_the_kl_of_the_factors_once():
     """(Not divided by K), weighted by β_t / N, on top of the likelihood."""
     method = build(kl_scale=0.5, kl_warmup=0.0)
     state, masks = method.init(jax.random.key(0), np.random.default_rng(0))
-    digits = data.load("digits")
-    arrays = jnp.asarray(digits.train_images), jnp.asarray(digits.train_labels)
-    prior = rank1.FastPrior()
+    arrays = tiny_methods.arrays()
+    prior = FastPrior()
     total = jit(partial(method.problem.apply_fn.kl, prior))(
         state.params, jax.random.key(0)
     )
@@ -110,18 +116,35 @@ def test_factors_have_a_rate_of_their_own_and_no_decay():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"members": 3}, "--batch-size: got 64 for --members 3, allowed: a multiple"),
-        ({"bound": "mixture"}, "--bound: got mixture with --member-batch split, allo"),
+        ({"members": 3}, "^batch_size: got 64 for 3 members, allowed: a multiple of"),
+        ({"bound": "mixture"}, "^bound: got mixture with member_batch split, allowed"),
         ({"fast_posterior": "cauchy"}, "got gaussian with a cauchy posterior"),
-        ({"backend": "sparse"}, "--backend: got sparse, allowed with --method rank1"),
-        ({"prior_std": 0.3}, "--prior-std: got 0.3, allowed with --method rank1: 0.1"),
-        ({"method": "batch_ensemble", "kl_scale": 1.0}, "its factors are point est"),
-        ({"method": "deterministic", "members": 2}, "it has one member"),
+        ({"backend": "sparse"}, "^backend: got sparse for a dense network, allowed: "),
+        ({"prior_std": 0.3}, "^prior_std: no setting of the method rank1"),
+        (
+            {"method": "batch_ensemble", "kl_scale": 1.0},
+            "^kl_scale: no setting of the method batch_ensemble",
+        ),
+        (
+            {"method": "batch_ensemble", "fast_prior": "cauchy"},
+            "^fast_prior: no setting of the method batch_ensemble",
+        ),
+        (
+            {"method": "deterministic", "members": 2},
+            "^members: no setting of the method deterministic",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, words):
     with pytest.raises(InputError, match=words):
         build(**changes)
+
+
+def test_a_network_without_factors_is_refused():
+    plain = smoke_run.tiny_problem(method="deterministic")
+    plain = dataclasses.replace(plain, apply_fn=lambda *args, **options: None)
+    with pytest.raises(InputError, match=r"^network: got one without rank-1 factors"):
+        Rank1().build(plain)
 
 
 # Whole runs ---------------------------------------------------------------------------

@@ -12,10 +12,8 @@ from tiny import KEY, from_flax
 from ssvi_jax import data
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Weights
-from ssvi_jax.methods import base
 from ssvi_jax.networks import network
 from ssvi_jax.networks.dropout import Dropout
-from ssvi_jax.training import loop
 from ssvi_jax.vi import predictive
 
 
@@ -101,7 +99,7 @@ def test_rate_0_drops_nothing():
 
 def image_network(rate):
     settings = smoke_run.tiny_config(method="mc_dropout", dropout_rate=rate)
-    net, problem, _ = loop.build_problem(settings, data.load("digits"))
+    net, problem = smoke_run.problem_of(settings)
     return net, Weights({}, problem.params, problem.model_state)
 
 
@@ -137,23 +135,21 @@ def test_rate_0_is_deterministic_training(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dropout_rate": 1.0}, r"--dropout-rate: got 1\.0, allowed: .*\[0, 1\)"),
-        ({"sparsity": 0.5}, r"--sparsity: got 0\.5, allowed with --method mc_dropout"),
-        ({"prior_std": 0.3}, "its kernels are point estimates"),
-        ({"replacement_rate": 0.5}, "it is dense"),
-        ({"members": 2}, "it has one member"),
-        ({"method": "ssvi", "dropout_rate": 0.2}, "it drops nothing"),
+        ({"dropout_rate": 1.0}, r"^dropout_rate: got 1\.0, allowed: .*\[0, 1\)"),
+        ({"sparsity": 0.5}, r"^sparsity: no setting of the method mc_dropout"),
+        ({"prior_std": 0.3}, r"^prior_std: no setting of the method mc_dropout"),
+        ({"replacement_rate": 0.5}, r"^replacement_rate: no setting of the method mc"),
+        ({"members": 2}, r"^members: no setting of the method mc_dropout"),
+        ({"backend": "sparse"}, r"^backend: got sparse for a dense network"),
+        (
+            {"method": "ssvi", "dropout_rate": 0.2},
+            r"^dropout_rate: no setting of the method ssvi",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, message):
     with pytest.raises(InputError, match=message):
-        build(**{"method": "mc_dropout", **changes})
-
-
-def build(**changes):
-    settings = smoke_run.tiny_config(**changes)
-    problem = loop.build_problem(settings, data.load("digits"))[1]
-    base.build(settings.method, settings, problem)
+        smoke_run.tiny_algorithm(**{"method": "mc_dropout", **changes})
 
 
 def test_a_model_file_names_a_rate():

@@ -13,7 +13,7 @@ from ssvi_jax.io import artifact
 from ssvi_jax.networks import models, network
 from ssvi_jax.networks.adapters import LinenModel
 from ssvi_jax.networks.network import ImageNetwork, NetworkSpec
-from ssvi_jax.training import loop
+from ssvi_jax.training import train
 
 SPEC = NetworkSpec("mlp", 0.25, 10, (8, 8, 1), (0.3,), (0.4,))
 
@@ -96,7 +96,7 @@ def test_layers_are_in_the_order_they_run():
 
 def test_the_network_of_a_configuration_knows_its_data():
     digits = data.load("digits")
-    spec = loop.build_problem(smoke_run.tiny_config(), digits)[0].spec
+    spec = train.build_problem(smoke_run.tiny_config(), digits)[0].spec
     assert spec.input_shape == (8, 8, 1)
     assert spec.num_classes == 10
     np.testing.assert_allclose(spec.mean, digits.train_images.mean() / 255, rtol=1e-5)

@@ -6,28 +6,23 @@ import numpy as np
 import pytest
 import smoke_run
 import tiny
+import tiny_methods
 from jax.extend import core
 
 from ssvi_jax import data as data_lib
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.methods import base
 from ssvi_jax.networks import precision
-from ssvi_jax.training import loop
-from ssvi_jax.training.run_config import Config
+from ssvi_jax.training.run_config import Training
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
 def problem(name, **changes):
     """A method on the digits, its state and masks, and a phase of two steps."""
-    config = smoke_run.tiny_config(method=name, **changes)
-    data = data_lib.load("digits")
-    _, given, _ = loop.build_problem(config, data)
-    method = base.build(name, config, given)
+    method = tiny_methods.build(name, **changes)
     state, masks = method.init(tiny.KEY, np.random.default_rng(0))
-    rows = np.arange(2 * config.batch_size, dtype=np.int32).reshape(2, -1)
-    images = jnp.asarray(data.train_images), jnp.asarray(data.train_labels)
-    return method, state, masks, images, rows
+    rows = np.arange(2 * method.problem.batch_size, dtype=np.int32).reshape(2, -1)
+    return method, state, masks, tiny_methods.arrays(), rows
 
 
 def equations(jaxpr):
@@ -79,22 +74,19 @@ def test_a_state_stays_in_float32_and_a_step_is_nearly_the_same(method):
 
 
 def test_predictions_are_in_float32():
-    networks = [
-        loop.build_problem(
-            smoke_run.tiny_config(method="deterministic", precision=name),
-            data_lib.load("digits"),
-        )
+    problems = [
+        smoke_run.tiny_problem(method="deterministic", precision=name)
         for name in precision.PRECISIONS
     ]
     logits = [
-        network(
+        given.apply_fn(
             given.params,
             given.model_state,
             jnp.asarray(data_lib.load("digits").test_images[:8]),
             train=False,
             key=tiny.KEY,
         )[0]
-        for network, given, _ in networks
+        for given in problems
     ]
     np.testing.assert_array_equal(logits[0], logits[1])
 
@@ -120,7 +112,8 @@ def test_float32_is_the_network_itself():
 
 
 def test_the_sparse_kernels_are_refused_and_not_chosen():
-    with pytest.raises(InputError, match="--precision: got bfloat16 with --backend sp"):
-        Config(precision="bfloat16", backend="sparse")
-    assert Config(precision="bfloat16").training_backend == "xla"
-    assert Config().training_backend == "auto"
+    with pytest.raises(InputError, match="precision: got bfloat16 with backend sparse"):
+        Training(precision="bfloat16", backend="sparse")
+    rounded = Training(precision="bfloat16")
+    assert rounded.training_backend == rounded.execution().backend == "xla"
+    assert Training().training_backend == Training().execution().backend == "auto"

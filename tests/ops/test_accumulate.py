@@ -17,11 +17,13 @@ from tiny import assert_close, jit
 from ssvi_jax import vi
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.data.augment import crop_and_flip
-from ssvi_jax.methods.rank1 import Tiled, mixture_log_likelihood
+from ssvi_jax.methods.algorithms.member_batches import MemberBound, Tiled
 from ssvi_jax.networks import adapters, rank1_factors
 from ssvi_jax.networks.rank1_priors import FastPrior
 from ssvi_jax.ops import accumulate, custom_calls, shard
 from ssvi_jax.vi import masks as masks_lib
+from ssvi_jax.vi.execution import Execution
+from ssvi_jax.vi.likelihoods import Categorical
 
 BATCH, PARTS = 12, 3
 KEY = jax.random.key(5)
@@ -48,7 +50,9 @@ def initial(norm):
     return model, *model.init(KEY, jnp.zeros((1, 6, 6, 1)))
 
 
-def problem(*, wrap=None, norm=False, points=False, **options):
+def problem(
+    *, wrap=None, norm=False, points=False, backend="xla", accumulate=1, **options
+):
     """Inference, a function that makes its state, masks, and data."""
     x = jax.random.normal(KEY, (40, 6, 6, 1))
     labels = jax.random.randint(KEY, (40,), 0, 3)
@@ -60,12 +64,13 @@ def problem(*, wrap=None, norm=False, points=False, **options):
         options["params_kl"] = lambda params, key: network.kl(prior, params, key)
     if options.pop("tile", False):
         apply_fn = Tiled(network, 3)
-        options["log_likelihood"] = mixture_log_likelihood
+        options["likelihood"] = MemberBound(Categorical(), "mixture")
     inference = vi.VI(
         apply_fn,
         optax.sgd(0.3, momentum=0.9),
         num_data=40,
         augment=partial(crop_and_flip, pad=1, flip=True),
+        execution=Execution(backend, accumulate=accumulate),
         **options,
     )
     shapes = inference.kernel_shapes(params)
@@ -75,6 +80,12 @@ def problem(*, wrap=None, norm=False, points=False, **options):
         sigma_init=None if points else (0.3, 0.1),
     )
     return inference, init, masks, (x, labels)
+
+
+def in_parts_of(inference, number):
+    """The same training step, computed in so many parts."""
+    execution = dataclasses.replace(inference.execution, accumulate=number)
+    return dataclasses.replace(inference, execution=execution)
 
 
 def outcome(inference, init, masks, data):
@@ -122,7 +133,7 @@ if custom_calls.available():
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_in_parts_is_that_at_once(case):
     inference, *operands = problem(**CASES[case])
-    in_parts = dataclasses.replace(inference, accumulate=PARTS)
+    in_parts = in_parts_of(inference, PARTS)
     assert_close(outcome(in_parts, *operands), outcome(inference, *operands), 2e-6)
 
 
@@ -131,7 +142,7 @@ def test_a_dense_gradient_in_parts_is_that_at_once():
     rows = np.arange(2 * BATCH).reshape(2, BATCH)
     state, subspace = init(), masks_lib.to_subspace(masks)
     found = [
-        jit(dataclasses.replace(inference, accumulate=number).growth, static_argnums=4)(
+        jit(in_parts_of(inference, number).growth, static_argnums=4)(
             state, subspace, data, rows, "local_reparam"
         )
         for number in (1, PARTS)
@@ -191,7 +202,7 @@ def test_batch_norm_is_that_of_parts():
         one((x[i : i + BATCH // PARTS], labels[i : i + BATCH // PARTS]))
         for i in range(0, BATCH, BATCH // PARTS)
     ]
-    in_parts = dataclasses.replace(plain, accumulate=PARTS)
+    in_parts = in_parts_of(plain, PARTS)
     new, metrics = jit(in_parts.update)(state, subspace, batch)
     loss, aux = jax.tree.map(lambda *v: np.mean(v, axis=0), *parts)
     assert_close((metrics, new.model_state), aux, 1e-6)
@@ -202,7 +213,8 @@ def test_it_needs_less_memory():
     def temporaries(number):
         model = adapters.LinenModel(Net())
         params, model_state = model.init(KEY, jnp.zeros((1, 16, 16, 1)))
-        inference = vi.VI(model, optax.sgd(0.1), 99, accumulate=number)
+        execution = Execution("xla", accumulate=number)
+        inference = vi.VI(model, optax.sgd(0.1), 99, execution=execution)
         masks = masks_lib.create(
             inference.kernel_shapes(params), 0.5, np.random.default_rng(0)
         )
@@ -243,9 +255,9 @@ def test_what_each_example_gets_stays_in_order(number):
 def test_parts_that_do_not_divide_a_batch_are_refused():
     inference, init, masks, data = problem(accumulate=5)
     rows = np.zeros((1, BATCH), np.int32)
-    message = r"--accumulate: got 5 parts of a batch of 12, allowed: .* divides"
+    message = r"^accumulate: got 5 parts of a batch of 12, allowed: .* divides"
     for function in (inference.inner_loop, inference.dense_gradient):
         with pytest.raises(InputError, match=message):
             function(init(), masks, data, rows)
     with pytest.raises(InputError, match="accumulate: got 0"):
-        dataclasses.replace(inference, accumulate=0)
+        in_parts_of(inference, 0)

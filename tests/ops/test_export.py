@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import smoke_run
 
-from ssvi_jax import data
 from ssvi_jax.core import trees
-from ssvi_jax.methods import base, ssvi
+from ssvi_jax.methods.algorithms.swapping import Swapping
 from ssvi_jax.networks.network import ImageNetwork
-from ssvi_jax.training import loop
 from ssvi_jax.vi import masks as masks_lib
 from ssvi_jax.vi import posterior, predictive
+from ssvi_jax.vi.likelihoods import Categorical
 
 PLATFORMS = ["cuda", "tpu"]
 
@@ -30,12 +29,10 @@ def zeros(network, key):
 @pytest.fixture(scope="module")
 def parts():
     """SSVI on a convolutional network, its state, subspace, data and rows, abstract."""
-    config = smoke_run.tiny_config(model="convnet", width=0.1, backend="xla")
-    with mock.patch.object(ImageNetwork, "init", zeros):
-        network, problem, _ = loop.build_problem(config, data.load("digits"))
-    method = base.build("ssvi", config, problem)
-    assert isinstance(method, ssvi.SSVI)
-    assert isinstance(network, ImageNetwork)
+    with mock.patch.object(smoke_run, "_init", zeros):
+        method = smoke_run.tiny_algorithm(model="convnet", width=0.1, backend="xla")
+    assert isinstance(method, Swapping)
+    network = method.problem.apply_fn
     state, masks = method.init(jax.random.key(0), np.random.default_rng(0))
     images = jax.ShapeDtypeStruct((100, 8, 8, 1), np.uint8)
     labels = jax.ShapeDtypeStruct((100,), np.int32)
@@ -70,8 +67,8 @@ def test_a_prediction(parts):
     def prediction(weights, subspace, x, key):
         draws = posterior.sample(weights.posterior, subspace, key)
         params = trees.merge(weights.params, draws)
-        return predictive._batch_log_probs(
-            network, params, None, weights.model_state, x
+        return predictive._batch_features(
+            network, Categorical(), params, None, weights.model_state, x
         )
 
     exported(prediction, state.weights, subspace, images, jax.random.key(0))

@@ -1,6 +1,7 @@
 """Elementwise operations done by the sparse kernels, against XLA doing them."""
 
 import re
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -15,6 +16,7 @@ from ssvi_jax.networks import models
 from ssvi_jax.ops import custom_calls, fuse_prediction, sparse
 from ssvi_jax.vi import posterior as posterior_lib
 from ssvi_jax.vi import predictive
+from ssvi_jax.vi.likelihoods import Categorical
 
 pytestmark = pytest.mark.skipif(
     not custom_calls.available() or jax.default_backend() != "cpu",
@@ -261,7 +263,7 @@ NETWORKS = {
 
 
 def problem(name, num=3):
-    """A network with random parameters, as `predict._batch_log_probs` takes it."""
+    """A network with random parameters, as `predictive._batch_features` takes it."""
     rng = np.random.default_rng(2)
     x = jnp.asarray(rng.normal(size=(num, 16, 16, 3)), jnp.float32)
     net, params, model_state = tiny.from_flax(NETWORKS[name](), x[:1])
@@ -291,13 +293,13 @@ def test_logits_of_a_network(name):
 
 def test_no_pass_over_images_is_left_of_a_residual_network(monkeypatch):
     net, *args = problem("resnet18")
-    lower = predictive._batch_log_probs.lower
-    text = lower(net, *args).as_text()
+    lower = predictive._batch_features.lower
+    text = lower(net, Categorical(), *args).as_text()
     assert calls(text) == 20 + 1
     assert passes(text) == 0
     monkeypatch.setattr(fuse_prediction, "evaluate", lambda fn, *args: fn(*args))
     jax.clear_caches()
-    plain = lower(net, *args).as_text()
+    plain = lower(net, Categorical(), *args).as_text()
     assert calls(plain) == 20 + 1
     assert passes(plain) >= 20 * 3 + 8
 
@@ -305,8 +307,8 @@ def test_no_pass_over_images_is_left_of_a_residual_network(monkeypatch):
 @pytest.mark.parametrize("num", [64, 81])
 def test_a_batch_is_predicted_in_parts_with_one_list_a_layer(num):
     net, params, kernels, model_state, x = problem("nnx", num)
-    compiled = predictive._batch_log_probs.lower(net, params, kernels, model_state, x)
-    compiled = compiled.compile()
+    probs = partial(predictive._batch_features, net, Categorical())
+    compiled = probs.func.lower(*probs.args, params, kernels, model_state, x).compile()
     text = compiled.as_text()
     assert text is not None
     inside = [part for part in text.split("\n\n") if "ssvi_mean" in part]
@@ -316,8 +318,7 @@ def test_a_batch_is_predicted_in_parts_with_one_list_a_layer(num):
         assert "ssvi_list_mean" not in part
     got = compiled(params, kernels, model_state, x)
     want = [
-        predictive._batch_log_probs(net, params, kernels, model_state, x[i : i + 20])
-        for i in range(0, num, 20)
+        probs(params, kernels, model_state, x[i : i + 20]) for i in range(0, num, 20)
     ]
     assert_near(got, jnp.concatenate(want))
 
@@ -327,5 +328,6 @@ def test_other_predictions_are_left_alone(monkeypatch):
     net, params, kernels, model_state, x = problem("nnx")
     full = posterior_lib.full_kernels(kernels)
     merged = trees.merge(params, full)
-    text = predictive._batch_log_probs.lower(net, merged, None, model_state, x)
+    operands = net, Categorical(), merged, None, model_state, x
+    text = predictive._batch_features.lower(*operands)
     assert calls(text.as_text()) == 0

@@ -49,7 +49,7 @@ def _regression_losses(estimator, theta, beta, data, sub):
         prior=priors.GaussianPrior(PRIOR_STD),
         estimator=estimator,
         kl_weight=lambda step: beta,
-        log_likelihood=gaussian_log_likelihood,
+        likelihood=gaussian_log_likelihood,
     )
 
     def loss(theta, key):

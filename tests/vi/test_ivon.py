@@ -1,23 +1,28 @@
 """IVON against its algorithm in float64, a known curvature, and its own run."""
 
+import dataclasses
 import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import smoke_run
 from hypothesis import given
 from hypothesis import strategies as st
 from method_runs import run, summary_of
 
-from ssvi_jax import data, vi
+from ssvi_jax import vi
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian
-from ssvi_jax.methods import base, ivon, ssvi
+from ssvi_jax.methods import IVON, METHODS
+from ssvi_jax.methods.algorithms.ivon_step import Ivon, IvonState
+from ssvi_jax.methods.algorithms.sgd import Sgd
+from ssvi_jax.methods.algorithms.swapping import Swapping
 from ssvi_jax.networks import network
-from ssvi_jax.training import loop, presets, registry
+from ssvi_jax.training import presets
 from ssvi_jax.vi import priors
 
 N, H0, DELTA = 40, 0.5, 0.01
@@ -34,7 +39,7 @@ def gaussian(posterior, path="kernel"):
 
 
 def hessian(opt_state):
-    assert isinstance(opt_state, ivon.IvonState)
+    assert isinstance(opt_state, IvonState)
     return np.float64(gaussian(opt_state.moments.posterior).rho)
 
 
@@ -78,7 +83,7 @@ def rate(step):
 
 
 def make(**constants):
-    return ivon.Ivon(rate, ess=N, hess_init=H0, weight_decay=DELTA, **constants)
+    return Ivon(rate, ess=N, hess_init=H0, weight_decay=DELTA, **constants)
 
 
 def regression(params, model_state, x, *, train, key, kernels=None):
@@ -99,7 +104,7 @@ def start(optimizer, apply_fn, log_likelihood, mean):
         num_data=N,
         estimator="weight_sample",
         kl_weight=lambda step: 0.0,
-        log_likelihood=log_likelihood,
+        likelihood=log_likelihood,
     )
     shape = (mean.size, 1)
     params = {"kernel": jnp.zeros(shape), "bias": jnp.full(1, 0.5)}
@@ -206,21 +211,15 @@ def test_precisions_stay_positive(gradient, hess, beta2):
 )
 def test_bad_constants_are_named(name, value, allowed):
     with pytest.raises(InputError, match=f"{name}: got {value}, allowed: .*{allowed}"):
-        ivon.Ivon(**({"learning_rate": rate, "ess": N} | {name: value}))
+        Ivon(**({"learning_rate": rate, "ess": N} | {name: value}))
 
 
 # The method -------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def problem():
-    return loop.build_problem(smoke_run.tiny_config(), data.load("digits"))[1]
-
-
-def build(problem, **changes):
-    settings = smoke_run.tiny_config(method="ivon", **changes)
-    method = base.build("ivon", settings, problem)
-    assert isinstance(method, ssvi.SSVI)
+def build(**changes):
+    method = smoke_run.tiny_algorithm(method="ivon", **changes)
+    assert isinstance(method, Swapping)
     return method
 
 
@@ -234,28 +233,33 @@ def test_it_is_the_authors_recipe():
         "weight_decay": 2e-4,
         "clip_radius": 0.0,
     }
-    assert {name: getattr(got, name) for name in recipe} == recipe
+    assert {name: got.values()[name] for name in recipe} == recipe
+    # `fit` takes the same, with what `Sgd` has.
+    assert IVON() == got.method
+    assert IVON().optimizer() == Sgd(
+        0.2, momentum=0.9, nesterov=False, weight_decay=2e-4
+    )
 
 
-def test_it_starts_dense_at_the_initial_hessian(problem):
-    method = build(problem, hess_init=2.0, weight_decay=0.1)
+def test_it_starts_dense_at_the_initial_hessian():
+    method = build(hess_init=2.0, weight_decay=0.1)
     state, masks = method.init(jax.random.key(0), np.random.default_rng(0))
     assert all(mask.all() for mask in masks.values())
     assert method.num_growth_batches(10) == 0
     for path in state.posterior:
         rho = gaussian(state.posterior, path).rho
-        want = 1 / math.sqrt(problem.num_data * 2.1)
+        want = 1 / math.sqrt(1294 * 2.1)
         np.testing.assert_allclose(softplus(rho), want, rtol=1e-5)
     prior = method.inference.prior
     assert isinstance(prior, priors.GaussianPrior)
-    assert prior.std == pytest.approx(1 / math.sqrt(problem.num_data * 0.1))
+    assert prior.std == pytest.approx(1 / math.sqrt(1294 * 0.1))
 
 
-def test_settings_reach_the_step(problem):
+def test_settings_reach_the_step():
     """The first step of a bias: -α (g + δ m), at most α (h₀ + δ) the clip radius."""
     changes = {"schedule": "constant", "learning_rate": 0.3, "weight_decay": 0.25}
     changes |= {"hess_init": 0.75, "clip_radius": 2.0, "beta2": 0.5, "momentum": 0.0}
-    tx = build(problem, **changes).inference.tx
+    tx = build(**changes).inference.tx
     packed = {"kernel": Gaussian(jnp.zeros(1), jnp.zeros(1))}
     trainable = vi.Trainable(packed, {"bias": jnp.array([1.0, 1.0])})
     grads = vi.Trainable(
@@ -269,46 +273,42 @@ def test_settings_reach_the_step(problem):
     np.testing.assert_allclose(hessian(state), 0.75 + 1 / 8 + 1 / 128, rtol=1e-5)
 
 
-SENSELESS = {
-    "sparsity": 0.5,
-    "densities": "uniform",
-    "replacement_rate": 0.2,
-    "addition": "random",
-    "estimator": "local_reparam",
-    "prior": "laplace",
-    "prior_std": 0.7,
-    "kl_scale": 0.5,
-    "kl_warmup": 0.1,
-    "sigma_init": 0.1,
-    "sigma_learning_rate": 0.9,
-    "growth_init": "eps",
-    "grow_at_mean": True,
-    "nesterov": True,
-    "prune_at": 0.5,
-}
+def test_it_has_no_settings_of_sparse_or_trained_posteriors():
+    senseless = {
+        *("sparsity", "densities", "replacement_rate", "addition", "estimator"),
+        *("prior", "prior_std", "kl_scale", "kl_warmup", "sigma_init"),
+        *("sigma_learning_rate", "growth_init", "grow_at_mean", "prune_at"),
+    }
+    assert not senseless & {*IVON.names()}
+    assert senseless <= {*METHODS["ssvi"].names(), "prune_at"}
 
 
-@pytest.mark.parametrize("field", SENSELESS)
-def test_settings_that_would_be_ignored_are_refused(problem, field):
-    flag = "--" + field.replace("_", "-")
-    with pytest.raises(InputError, match=f"{flag}: got .*, allowed with --method ivon"):
-        build(problem, **{field: SENSELESS[field]})
+@pytest.mark.parametrize("field", ["hess_init", "beta2", "clip_radius"])
+def test_its_settings_are_no_other_methods(field):
+    assert field in IVON.names()
+    for name, method in METHODS.items():
+        assert (field in method.names()) == (name == "ivon")
 
 
-def test_it_needs_a_prior(problem):
+def test_it_needs_a_prior():
     with pytest.raises(
-        InputError, match=r"--weight-decay: got 0\.0, allowed: .*above 0"
+        InputError, match=r"^weight_decay: got 0\.0, allowed: .*above 0"
     ):
-        build(problem, weight_decay=0.0)
+        build(weight_decay=0.0)
 
 
-@pytest.mark.parametrize("field", registry.SETTINGS["hessian"][0])
-def test_its_settings_are_no_other_methods(problem, field):
-    settings = smoke_run.tiny_config(**{field: 0.25})
+def test_its_momentum_is_an_average():
     with pytest.raises(
-        InputError, match=r"got 0\.25, allowed with --method ssvi: .*Hess"
+        InputError, match=r"^nesterov: got True, allowed with ivon: False"
     ):
-        base.build("ssvi", settings, problem)
+        build(nesterov=True)
+
+
+def test_it_is_an_optimizer_itself():
+    problem = smoke_run.tiny_problem(method="ivon")
+    own = dataclasses.replace(problem, optimizer=optax.adam(0.1))
+    with pytest.raises(InputError, match=r"^optimizer: got one of your own, allowed"):
+        IVON().build(own)
 
 
 def test_what_a_run_leaves():

@@ -10,7 +10,7 @@ from tiny import host, mlp_problem
 
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian
-from ssvi_jax.methods import optimizers
+from ssvi_jax.methods.algorithms import sgd as optimizers
 from ssvi_jax.vi import Trainable, means_only, subspace
 
 BATCHES = np.arange(12, dtype=np.int32).reshape(3, 4)

@@ -16,18 +16,19 @@ from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian, Point, Weights
 from ssvi_jax.evaluation.run import results
 from ssvi_jax.io import artifact
-from ssvi_jax.methods import optimizers
+from ssvi_jax.methods.algorithms.sgd import sgd
 from ssvi_jax.networks.models.resnet import ResNet
 from ssvi_jax.ops import custom_calls
 from ssvi_jax.vi import masks as masks_lib
 from ssvi_jax.vi import posterior, predictive, subspace
+from ssvi_jax.vi.execution import Execution
 
 ROWS = np.arange(12, dtype=np.int32).reshape(3, 4)
 
 
 def problem(sigma_init=None, **options):
     """`tiny.mlp_problem` with points, or with Gaussians of that sigma."""
-    tx = optimizers.sgd(0.1, weight_decay=0.01)
+    tx = sgd(0.1, weight_decay=0.01)
     inference, _, masks, data = tiny.mlp_problem(tx=tx, **options)
     params, counter = mlp_params(), {"passes": jnp.zeros((), jnp.int32)}
     state = inference.init(
@@ -90,7 +91,7 @@ def test_a_gaussian_without_spread_and_kl_trains_like_a_point(estimator):
 
 def test_points_take_the_rate_and_decay_of_means():
     tree = vi.Trainable({"k": Point(jnp.ones(2))}, {"bias": jnp.ones(1)})
-    tx = optimizers.sgd(0.1, sigma_learning_rate=9.0, momentum=0.0, weight_decay=0.5)
+    tx = sgd(0.1, sigma_learning_rate=9.0, momentum=0.0, weight_decay=0.5)
     zeros = jax.tree.map(jnp.zeros_like, tree)
     updates, _ = tx.update(zeros, tx.init(tree), tree)
     assert_close(updates, jax.tree.map(lambda v: -0.1 * 0.5 * v, tree))
@@ -104,7 +105,8 @@ def test_the_sparse_kernels_train_points_too():
     model, params, statistics = tiny.from_flax(ResNet((1, 1), 10, 8), x[:1])
     found = []
     for backend in ("sparse", "xla"):
-        inference = vi.VI(model, optax.sgd(0.1), 4, backend=backend)
+        execution = Execution(backend)
+        inference = vi.VI(model, optax.sgd(0.1), 4, execution=execution)
         shapes = inference.kernel_shapes(params)
         masks = masks_lib.create(shapes, 0.7, np.random.default_rng(1))
         state = inference.init(tiny.KEY, params, statistics, masks, sigma_init=None)

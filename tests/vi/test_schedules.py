@@ -162,7 +162,7 @@ def test_pruning_comes_between_two_phases(phases, fraction):
 
 def test_pruning_needs_two_phases():
     assert prune_step(0.0, 10, 10) == 0
-    with pytest.raises(InputError, match="--inner-steps: got 10 for 10 steps in all"):
+    with pytest.raises(InputError, match=r"^inner_steps: got 10 for 10 steps in all"):
         prune_step(0.5, 10, 10)
     with pytest.raises(InputError, match=r"prune fraction: got 1\.0"):
         prune_step(1.0, 20, 10)

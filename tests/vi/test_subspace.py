@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from tiny import assert_equal, host, mlp_problem
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.methods import optimizers
+from ssvi_jax.methods.algorithms.sgd import sgd
 from ssvi_jax.vi import criteria, subspace
 from ssvi_jax.vi.posterior import MIN_SIGMA
 
@@ -87,7 +87,7 @@ OPTIMIZERS = {  # the moments that each keeps of a packed array
     "rmsprop": (optax.rmsprop(0.1), 1),
     "adafactor": (optax.adafactor(0.1), 1),
     "schedule": (optax.adam(optax.cosine_decay_schedule(0.1, 10)), 2),
-    "partition": (optimizers.sgd(0.1, sigma_learning_rate=0.01), 1),
+    "partition": (sgd(0.1, sigma_learning_rate=0.01), 1),
 }
 
 

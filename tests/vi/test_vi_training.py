@@ -188,7 +188,7 @@ def loss_of_full_means(inference, state, masks, batch, key, estimator):
             key=jax.random.fold_in(key, 1),
             kernels=kernels,
         )
-        return -jnp.mean(likelihoods.categorical_log_likelihood(output, batch[1]))
+        return -jnp.mean(likelihoods.Categorical().log_prob(output, batch[1]))
 
     return loss
 
@@ -286,7 +286,7 @@ def test_bad_settings_are_refused(options, word):
 
 def test_half_precision_logits_give_a_likelihood_in_full():
     logits = jnp.array([[8.0, 0.0, -3.0], [1.0, 2.0, 0.5]], jnp.bfloat16)
-    found = likelihoods.categorical_log_likelihood(logits, jnp.array([0, 2]))
+    found = likelihoods.Categorical().log_prob(logits, jnp.array([0, 2]))
     exact = np.asarray(logits, np.float64)
     exact -= np.log(np.sum(np.exp(exact), axis=1, keepdims=True))
     np.testing.assert_allclose(found, exact[[0, 1], [0, 2]], rtol=1e-4, atol=1e-6)
@@ -296,10 +296,17 @@ def test_half_precision_logits_give_a_likelihood_in_full():
     ("output", "labels", "expected"),
     [
         ([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0]], [1, 1, 1], 2 / 3),
-        ([[0.0], [1.0]], [0.5, 1.5], None),
-        ([[0.0, 1.0], [1.0, 0.0]], [[0, 1], [0, 1]], None),
+        ([[0.0, 1.0], [1.0, 0.0]], [[0.2, 0.8], [0.4, 0.6]], 1 / 2),
     ],
 )
-def test_accuracy_is_of_integer_labels(output, labels, expected):
-    accuracy = likelihoods.accuracy(jnp.array(output), jnp.array(labels))
-    assert accuracy == (expected and pytest.approx(expected))
+def test_accuracy_is_of_the_likeliest_class(output, labels, expected):
+    found = likelihoods.Categorical().metrics(jnp.array(output), jnp.array(labels))
+    np.testing.assert_allclose(found["accuracy"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "labels", [[[0, 1], [0, 1]], [[1], [0]], [0, 1, 1], [0.5, 1.5], [[0.5], [1.5]]]
+)
+def test_labels_in_another_shape_are_refused(labels):
+    with pytest.raises(InputError, match=r"labels: got .*\[2, 2\], allowed: "):
+        likelihoods.Categorical().log_prob(jnp.eye(2), jnp.array(labels))

@@ -242,5 +242,5 @@ def _finite(
         return nll, score
     raise InputError(
         f"the likelihood of a move, or its gradient at {path!r}, is not finite; lower "
-        "--learning-rate, or look for NaN in the data."
+        "the learning rate, or look for NaN in the data."
     )

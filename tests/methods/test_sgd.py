@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssvi_jax.core.types import Gaussian
-from ssvi_jax.methods import optimizers
+from ssvi_jax.methods.algorithms.sgd import Sgd, sgd
 from ssvi_jax.training.run_config import Config
 from ssvi_jax.vi import Trainable, schedules
 
@@ -53,7 +53,7 @@ def by_hand(values, grads, name, rates, *, momentum, decay, nesterov):
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("sigma_rate", [None, 0.02])
 def test_sigmas_have_a_rate_of_their_own_and_no_decay(sigma_rate, nesterov):
-    tx = optimizers.sgd(
+    tx = sgd(
         0.1,
         sigma_learning_rate=sigma_rate,
         momentum=0.8,
@@ -77,25 +77,36 @@ def test_sigmas_have_a_rate_of_their_own_and_no_decay(sigma_rate, nesterov):
 
 
 def test_a_configuration_says_where_rates_rise_and_fall():
-    config = Config(schedule="steps", warmup=0.2, decay_at=(0.5, 0.8), decay_factor=0.1)
-    schedule = optimizers.rate(config, 0.4, total_steps=10)
+    config = Config.of(
+        {
+            "schedule": "steps",
+            "warmup": 0.2,
+            "decay_at": (0.5, 0.8),
+            "decay_factor": 0.1,
+        }
+    )
+    schedule = config.training.optimizer().rate(10, 0.4)
     got = [np.asarray(schedule(step)).item() for step in range(10)]
     expected = [0.0, 0.2, 0.4, 0.4, 0.4, 0.04, 0.04, 0.04, 0.004, 0.004]
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
-def test_a_configuration_sets_rates_schedule_momentum_and_decay():
-    config = Config(
-        learning_rate=0.2,
-        sigma_learning_rate=0.05,
-        schedule="cosine",
-        momentum=0.7,
-        nesterov=False,
-        weight_decay=0.1,
-    )
-    values, grads = run(optimizers.from_config(config, total_steps=4))
+SETTINGS = {
+    "learning_rate": 0.2,
+    "schedule": "cosine",
+    "momentum": 0.7,
+    "nesterov": False,
+    "weight_decay": 0.1,
+}
+
+
+@pytest.mark.parametrize("sigma_rate", [None, 0.05])
+def test_a_configuration_sets_rates_schedule_momentum_and_decay(sigma_rate):
+    sgd = Config.of(SETTINGS).training.optimizer()
+    assert sgd == Sgd(**SETTINGS)
+    values, grads = run(sgd.transformation(4, sigma_rate))
     for name in LEAVES:
-        peak = 0.05 if name == "rho" else 0.2
+        peak = (sigma_rate or 0.2) if name == "rho" else 0.2
         schedule = schedules.learning_rate("cosine", peak, 4)
         expected = by_hand(
             values,
@@ -107,3 +118,11 @@ def test_a_configuration_sets_rates_schedule_momentum_and_decay():
             nesterov=False,
         )
         np.testing.assert_allclose(values[-1][name], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_trainings_of_equal_settings_share_their_optimizer():
+    """By its identity JAX finds the programs that it compiled."""
+    one, same, other = (Sgd(learning_rate=rate) for rate in (0.1, 0.1, 0.2))
+    assert one.transformation(10) is same.transformation(10)
+    assert one.transformation(10) is not other.transformation(10)
+    assert one.transformation(10) is not one.transformation(20)

@@ -1,3 +1,5 @@
+"""SSVI on a network: its start, when its masks change, and what a swap does."""
+
 import json
 import math
 
@@ -6,49 +8,25 @@ import numpy as np
 import pytest
 import smoke_run
 
-from ssvi_jax import data, vi
-from ssvi_jax.core import trees
+from ssvi_jax import vi
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.methods import base, deterministic, ssvi
-from ssvi_jax.training import loop
+from ssvi_jax.methods import SSVI
+from ssvi_jax.methods.algorithms import gaussians
+from ssvi_jax.methods.algorithms.swapping import Swapping
 from ssvi_jax.vi import criteria, priors
 
 
 @pytest.fixture(scope="module")
 def problem():
-    return loop.build_problem(smoke_run.tiny_config(), data.load("digits"))[1]
+    return smoke_run.tiny_problem()
 
 
 def rng():
     return np.random.default_rng(3)
 
 
-def make_ssvi(problem, **changes):
-    method = base.build("ssvi", smoke_run.tiny_config(**changes), problem)
-    assert isinstance(method, ssvi.SSVI)
-    return method
-
-
-def test_unknown_names_list_the_known_ones(problem):
-    with pytest.raises(
-        InputError, match=r"--method: got 'x', allowed: batch.*, ssvi, "
-    ):
-        base.build("x", smoke_run.tiny_config(), problem)
-
-
-def test_a_dense_point_estimate_has_no_masks_and_no_sparsity(problem):
-    settings = smoke_run.tiny_config(method="deterministic")
-    method = base.build("deterministic", settings, problem)
-    state, masks = method.init(jax.random.key(0), rng())
-    assert masks == state.posterior == {}
-    for path, leaf in trees.flatten(problem.params).items():
-        np.testing.assert_array_equal(trees.flatten(state.params)[path], leaf)
-    assert method.num_growth_batches(10) == 0
-    assert method.swap(state, masks, ((), ()), np.zeros(0), rng()) == (state, {}, {})  # type: ignore[arg-type]
-    with pytest.raises(
-        InputError, match=r"--sparsity: got 0\.5, allowed with --method"
-    ):
-        deterministic.build(smoke_run.tiny_config(sparsity=0.5), problem)
+def make_ssvi(problem, **changes) -> Swapping:
+    return SSVI(**changes).build(problem)
 
 
 def test_initial_values_are_those_of_the_configuration(problem):
@@ -157,7 +135,7 @@ def test_random_addition_needs_no_gradient(problem, monkeypatch):
     ],
 )
 def test_every_prior_has_the_standard_deviation_asked_for(name, parameters):
-    prior = ssvi.make_prior(smoke_run.tiny_config(prior=name, prior_std=0.2))
+    prior = gaussians.prior(SSVI(prior=name, prior_std=0.2))
     assert type(prior) is priors.PRIORS[name]
     assert {key: getattr(prior, key) for key in parameters} == parameters
 
