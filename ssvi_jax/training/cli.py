@@ -28,7 +28,7 @@ def parse(argv: Sequence[str], *, strict: bool = True) -> Config:
     Raises:
       InputError: an unknown method, or such a flag.
     """
-    preset = _given(argv, "preset") or Run.preset
+    preset = given(argv, "preset") or Run.preset
     recipe = RECIPES.get(preset)
     values: dict[str, Any] = {}
     if recipe is not None:
@@ -65,13 +65,13 @@ def all_names() -> set[str]:
 
 
 def _method(argv: Sequence[str], values: dict[str, Any]) -> str:
-    name = _given(argv, "method") or values.get("method", Run.method)
+    name = given(argv, "method") or values.get("method", Run.method)
     check_choice("--method", name, METHODS)
     return name
 
 
-def _given(argv: Sequence[str], name: str) -> str | None:
-    """The last value of a flag; None: it is not there."""
+def given(argv: Sequence[str], name: str) -> str | None:
+    """The last value of a flag on a command line; None: it is not there."""
     found, flag = None, f"--{name}"
     for i, word in enumerate(argv):
         if word.startswith(f"{flag}="):

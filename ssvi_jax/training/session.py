@@ -13,7 +13,7 @@ import jax
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.methods.base import Method
 from ssvi_jax.methods.problem import Problem
-from ssvi_jax.training import budget, phases
+from ssvi_jax.training import budget, phases, processes
 from ssvi_jax.training.callbacks import Callback, Progress, Session
 from ssvi_jax.training.feeds import Feed
 from ssvi_jax.training.validation import Validation
@@ -116,4 +116,5 @@ def _length(
         session = Session(method.build(problem), of_few, per_epoch)
         scores = validation.scores if validation else None
         steps = budget.steps_in(asked.minutes, session, key, scores)
-    return budget.Length(inner_steps, steps)
+    # Others of several processes may be faster or slower.
+    return budget.Length(inner_steps, int(processes.agreed(str(steps))))

@@ -25,7 +25,7 @@ def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path):
 def test_a_folder_that_cannot_be(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(InputError, match=f"--out: cannot write to {folder}"):
+        with pytest.raises(InputError, match=f"^out: cannot write to {folder}"):
             RunLog(folder)
 
     def denied(self, *args, **kwargs):
@@ -71,7 +71,7 @@ def test_writable_is_found_out_without_a_trace(tmp_path):
     run_log.check_writable(tmp_path)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"--out: cannot write to .*file"):
+    with pytest.raises(InputError, match=r"^out: cannot write to .*file"):
         run_log.check_writable(tmp_path / "file")
 
 

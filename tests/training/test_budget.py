@@ -9,7 +9,7 @@ import smoke_run
 from signals import signal_at
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.training import budget, phases
+from ssvi_jax.training import budget, phases, processes
 from ssvi_jax.training.budget import Length
 from ssvi_jax.training.callbacks import Phase
 
@@ -146,6 +146,21 @@ def test_a_run_in_minutes_records_its_length_and_keeps_it(tmp_path, monkeypatch)
     whole = smoke_run.tiny_train(tmp_path / "whole", **SHORT)
     assert whole.problem.total_steps == total
     assert smoke_run.events(out) == smoke_run.events(tmp_path / "whole")
+
+
+def test_all_processes_train_as_long_as_the_first(tmp_path, monkeypatch):
+    """Of several, each finds a length of its own."""
+    heard = []
+
+    def of_the_first(text):
+        heard.append(text)
+        return "null" if text == "null" else "20"  # whether there is a run already
+
+    monkeypatch.setattr(processes, "agreed", of_the_first)
+    monkeypatch.setattr(budget, "steps_in", lambda *_: 70)
+    trained = smoke_run.tiny_train(tmp_path, **SHORT)
+    assert heard == ["null", "70"]
+    assert trained.step <= trained.problem.total_steps == planned(tmp_path) == 20
 
 
 def test_timing_the_first_phases_changes_nothing(tmp_path, monkeypatch):

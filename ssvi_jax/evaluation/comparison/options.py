@@ -143,12 +143,12 @@ def configure(
         seed=seed,
         out=out / "runs" / f"{method}-{seed}",
     )
-    given, foreign = cli.parse_over(flags, default)
     for name, instead in (("method", "--methods"), ("seed", "--seeds")):
-        if getattr(given.run, name) != getattr(default.run, name):
+        if cli.given(flags, name) is not None:
             raise InputError(
                 f"--{name}: a comparison has several; leave it out and give {instead}."
             )
+    given, foreign = cli.parse_over(flags, default)
     if given.run.resume:
         raise InputError(
             "--resume: a comparison always continues what is in --out; leave it out."
