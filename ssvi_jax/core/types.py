@@ -6,7 +6,8 @@ same keys, so they are pytrees that line up leaf by leaf.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -30,6 +31,46 @@ ParamsKL = Callable[[Params, jax.Array], jax.Array]
 
 Masks = dict[str, np.ndarray]
 """Basis selection γ: path → boolean array of the kernel's full shape, on the host."""
+
+
+class KernelShape(tuple[int, ...]):
+    """A kernel's full shape that knows how its layer multiplies by it.
+
+    It is the plain tuple in every other respect, and a plain tuple counts as the shape
+    of a Dense or Conv kernel, which is applied as it is.
+
+    Args:
+      shape: the full shape.
+      applied: see the attribute; None: the full shape.
+
+    Attributes:
+      applied: ``(*window, inputs, outputs)`` of one product: an output sums over the
+        window (of a convolution) and the inputs. Heads are flattened, and of kernels
+        that are stacked (`nn.scan`, `nn.vmap`, `einsum`) it is the shape of each.
+    """
+
+    applied: tuple[int, ...]
+
+    def __new__(cls, shape: Iterable[int], applied: Iterable[int] | None = None):
+        """See the class."""
+        self = super().__new__(cls, shape)
+        self.applied = tuple(self if applied is None else applied)
+        return self
+
+    @classmethod
+    def of(cls, shape: Iterable[int]) -> "KernelShape":
+        """The shape itself, or what it is as that of a Dense or Conv kernel."""
+        return shape if isinstance(shape, cls) else cls(shape)
+
+    @property
+    def fan_in(self) -> int:
+        """Weights that one output sums over."""
+        return math.prod(self.applied[:-1])
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether it holds the kernels of several products."""
+        return math.prod(self) > math.prod(self.applied)
 
 
 @jax.tree_util.register_dataclass
@@ -175,7 +216,12 @@ class MemberNetwork(Protocol):
 
 
 class ApplyFn(Protocol):
-    """A network as a pure function; all that the core knows of a model."""
+    """A network as a pure function; all that the core knows of a model.
+
+    It may have an attribute ``kernel_shapes``: path → `KernelShape` in the order in
+    which it applies its kernels. Without it they are taken for Dense and Conv kernels,
+    sorted by name.
+    """
 
     def __call__(
         self,

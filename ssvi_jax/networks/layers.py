@@ -8,6 +8,7 @@ the layer was given is used as it is.
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -30,8 +31,9 @@ class Layer(NamedTuple):
 
     Attributes:
       path: path of its kernel.
-      shape: full shape of the kernel.
-      positions: how often the kernel is applied to one example (output pixels).
+      shape: full shape of the kernel; a `KernelShape` where it says how it is applied.
+      positions: how often each of its weights is applied to one example (output
+        pixels).
     """
 
     path: str
@@ -88,7 +90,6 @@ class Products:
       dropout: of the inputs of every product but the first; None: none.
 
     Attributes:
-      calls: the products so far.
       channels: path → shapes (``in``, ``out``) of the factors that a layer can have;
         only of layers that multiply by the parameter itself.
     """
@@ -103,7 +104,7 @@ class Products:
     ):
         self.kernels = kernels or {}
         self.key = key
-        self.calls: list[Layer] = []
+        self._uses: Counter[str] = Counter()
         self.channels: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
         self._factors = factors or {}
         self._dropout = dropout
@@ -131,9 +132,8 @@ class Products:
                 packed = packed.reshape((contracted, math.prod(outputs)))
                 y = ops.lrt_dense(inputs, packed.astype(x.dtype), self._next_key(path))
                 y = y.reshape(*inputs.shape[:-1], *outputs)
-            y = factors.outputs(y) if factors else y
-            self._record(path, kernel, y.size * contracted // kernel.size)
-            return y
+            self._uses[path] += 1
+            return factors.outputs(y) if factors else y
 
         return product
 
@@ -153,7 +153,8 @@ class Products:
         ):
             x = self._dropped(path, x)
             if not _is_plain_conv(x, lhs_dilation, dimension_numbers, kwargs):
-                y = jax.lax.conv_general_dilated(
+                self._uses[path] += 1
+                return jax.lax.conv_general_dilated(
                     x,
                     kernel,
                     window_strides,
@@ -164,8 +165,6 @@ class Products:
                     feature_group_count=feature_group_count,
                     **kwargs,
                 )
-                self._record(path, kernel, y.size // y.shape[-1])
-                return y
             dilation = tuple(rhs_dilation or (1,) * (x.ndim - 2))
             window = [
                 (k - 1) * d + 1 for k, d in zip(kernel.shape, dilation, strict=False)
@@ -190,9 +189,8 @@ class Products:
             else:
                 packed = packed.astype(x.dtype)
                 y = ops.lrt_conv(x, packed, self._next_key(path), **options)
-            y = factors.outputs(y) if factors else y
-            self._record(path, kernel, y.size // y.shape[-1])
-            return y
+            self._uses[path] += 1
+            return factors.outputs(y) if factors else y
 
         return product
 
@@ -203,9 +201,9 @@ class Products:
 
     def _dropped(self, path: str, x: jax.Array) -> jax.Array:
         """The input of a product; that of the first are the data, which stay."""
-        if self._dropout is None or not self.calls:
+        if self._dropout is None or not self._uses:
             return x
-        return self._dropout(x, path, self._uses(path))
+        return self._dropout(x, path, self._uses[path])
 
     def _factors_of(
         self, path: str, inputs: tuple[int, ...], outputs: tuple[int, ...]
@@ -216,13 +214,7 @@ class Products:
     def _next_key(self, path: str) -> jax.Array:
         """A key per layer, and per call where a layer is used more than once."""
         layer_key = jax.random.fold_in(self.key, zlib.crc32(path.encode()))
-        return jax.random.fold_in(layer_key, self._uses(path))
-
-    def _uses(self, path: str) -> int:
-        return sum(layer.path == path for layer in self.calls)
-
-    def _record(self, path: str, kernel: jax.Array, positions: int) -> None:
-        self.calls.append(Layer(path, tuple(kernel.shape), positions))
+        return jax.random.fold_in(layer_key, self._uses[path])
 
 
 def _matrix_rows(x, kernel, dimension_numbers) -> int | None:

@@ -258,12 +258,13 @@ class Rank1:
             # Of no weak type, or a training step would compile twice.
             mean = jnp.where(positive, 1.0, -1.0).astype(jnp.float32)
         else:
-            mean = 1.0 + NORMAL_INIT_STD * jax.random.normal(key_mean, shape)
+            drawn = jax.random.normal(key_mean, shape, jnp.float32)
+            mean = 1.0 + NORMAL_INIT_STD * drawn
         if not self.is_random:
             return {"mean": mean}
-        spread = RHO_SPREAD * jax.random.truncated_normal(key_rho, -2.0, 2.0, shape)
-        rho = posterior_lib.to_rho(jnp.full(shape, spec.sigma_init))
-        return {"mean": mean, "rho": rho + spread}
+        drawn = jax.random.truncated_normal(key_rho, -2.0, 2.0, shape, jnp.float32)
+        rho = posterior_lib.to_rho(jnp.full(shape, spec.sigma_init, jnp.float32))
+        return {"mean": mean, "rho": rho + RHO_SPREAD * drawn}
 
 
 def _of_examples(values: jax.Array, examples: int) -> jax.Array:

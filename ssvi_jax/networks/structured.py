@@ -71,6 +71,13 @@ class Structured:
         self._example = example
 
     @property
+    def kernel_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """See `types.ApplyFn`; those of stacked copies are not told."""
+        if self.structure.copies is not None:
+            return {}
+        return getattr(self._plain, "kernel_shapes", {})
+
+    @property
     def num_members(self) -> int:
         """See `types.MemberNetwork`."""
         if self._members is not None:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.rows import num_rows
 from ssvi_jax.core.types import Data, Masks
 from ssvi_jax.data import lazy
 from ssvi_jax.data.batches import batch_indices
@@ -27,7 +28,6 @@ from ssvi_jax.training import processes
 from ssvi_jax.training.interrupt import wait
 from ssvi_jax.vi import State
 from ssvi_jax.vi.devices import Devices
-from ssvi_jax.vi.inference import num_rows
 
 CHUNK_BYTES = 2**29
 """Of the images of a chunk, unless one batch alone is larger. Up to three chunks are in

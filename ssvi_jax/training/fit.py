@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssvi_jax.core.errors import InputError, check_fraction
+from ssvi_jax.core.rows import num_rows
 from ssvi_jax.core.settings import positive
 from ssvi_jax.core.structure import Structure
 from ssvi_jax.core.types import (
@@ -43,7 +44,6 @@ from ssvi_jax.training.session import Asked, FeedMaker, Trained, train
 from ssvi_jax.training.validation import Validation
 from ssvi_jax.vi import likelihoods
 from ssvi_jax.vi.execution import Execution
-from ssvi_jax.vi.inference import num_rows
 
 Network = tuple[ApplyFn, Params, ModelState]
 """Function, parameters and running statistics: what `adapters.from_flax` returns."""

@@ -11,16 +11,22 @@ Rules:
   dimensions included (Evci et al., "Rigging the Lottery", ICML 2020, section 3).
 * a mapping from path to density, given by hand.
 
-Density is the kept fraction, sparsity is 1 − density.
+Dimensions are those of one product (`KernelShape.applied`): kernels that are stacked
+have the density that each would have alone. Density is the kept fraction, sparsity is
+1 − density.
 """
 
 import math
 from collections.abc import Callable, Mapping
 
 from ssvi_jax.core.errors import InputError, check_choice, check_fraction
+from ssvi_jax.core.types import KernelShape
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Kernel path → full shape, in the order in which the network applies them."""
+"""Kernel path → full shape, in the order in which the network applies them.
+
+Of a kernel that is neither of a Dense nor of a Conv layer it is a `KernelShape`.
+"""
 
 
 def layer_counts(
@@ -36,7 +42,8 @@ def layer_counts(
       shapes: path → shape of every kernel. The *order* tells ``uniform`` which
         convolution (more than two dimensions) is the first; a tree that JAX has
         rebuilt is sorted by name, which need not be the order of the network.
-        Without a convolution no kernel is kept dense.
+        Without a convolution no kernel is kept dense, and neither is one where the
+        first is one of a stack.
       sparsity: fraction of weights that are zero, in [0, 1); None with densities by
         hand, which fix it.
       rule: a key of `RULES`, or path → density in (0, 1] for every path.
@@ -68,8 +75,9 @@ def _uniform(shapes: Shapes, sparsity: float) -> dict[str, int]:
     counts = {
         path: round((1 - sparsity) * math.prod(shape)) for path, shape in shapes.items()
     }
-    first = next((path for path, shape in shapes.items() if len(shape) > 2), None)
-    if first is not None:
+    kernels = {path: KernelShape.of(shape) for path, shape in shapes.items()}
+    first = next((path for path, k in kernels.items() if len(k.applied) > 2), None)
+    if first is not None and not kernels[first].is_stacked:
         counts[first] = math.prod(shapes[first])
     return counts
 
@@ -87,7 +95,8 @@ def _proportional(
 ) -> dict[str, int]:
     """Counts with density min(1, ε · raw), ε set so that the total is exact."""
     sizes = {path: math.prod(shape) for path, shape in shapes.items()}
-    shares = {path: sizes[path] * raw_density(shapes[path]) for path in shapes}
+    raw = {p: raw_density(KernelShape.of(shape).applied) for p, shape in shapes.items()}
+    shares = {path: sizes[path] * raw[path] for path in shapes}
     budget = round((1 - sparsity) * sum(sizes.values()))
     counts: dict[str, int] = {}
     # Capping a layer frees weights for the others, so ε only grows: each round is final

@@ -24,6 +24,7 @@ import optax
 
 from ssvi_jax.core import trees
 from ssvi_jax.core.errors import check_choice, check_positive
+from ssvi_jax.core.rows import rows_of
 from ssvi_jax.core.types import (
     ApplyFn,
     Augment,
@@ -98,9 +99,16 @@ class VI:
         return checks.per_example(values, labels)
 
     def kernel_shapes(self, params: Params) -> dict[str, tuple[int, ...]]:
-        """Path → full shape of every kernel that gets a posterior."""
+        """Path → full shape of every kernel that gets a posterior.
+
+        In the order in which the network applies them, and as it does so, if it knows
+        (see `types.ApplyFn`); kernels that it does not know follow, sorted by name.
+        """
         chosen, _ = trees.split(params, self.is_bayesian)
-        return {path: tuple(leaf.shape) for path, leaf in chosen.items()}
+        shapes = {path: tuple(leaf.shape) for path, leaf in chosen.items()}
+        known = getattr(self.apply_fn, "kernel_shapes", {})
+        fitting = {p: shape for p, shape in known.items() if shapes.get(p) == shape}
+        return fitting | {p: s for p, s in shapes.items() if p not in fitting}
 
     def init(
         self,
@@ -111,28 +119,35 @@ class VI:
         *,
         mean_std: float | None = None,
         sigma_init: tuple[float, float] | None = (6e-4, 5e-4),
+        means: Params | None = None,
     ) -> State:
         """The state before the first step.
 
         Args:
           key: random key of the whole run.
-          params: full parameters; values of Bayesian kernels are not used.
+          params: full parameters; values of Bayesian kernels are not used, even of a
+            trained network: see `means`.
           model_state: initial running statistics.
           masks: boolean arrays, one for each path of `kernel_shapes`.
           mean_std: see `posterior.init`.
           sigma_init: see `posterior.init`.
+          means: full parameters, as those of a trained network, whose selected weights
+            are the initial means (often `params` itself); None: they are drawn.
 
         Raises:
-          InputError: the masks are not those of the model's kernels, or the optimizer
-            cannot train them (see `optimizer_state.traits`).
+          InputError: the masks, or the means, are not those of the model's kernels, or
+            the optimizer cannot train them (see `optimizer_state.traits`).
         """
-        checks.check_masks(masks, self.kernel_shapes(params))
+        shapes = self.kernel_shapes(params)
+        checks.check_masks(masks, shapes)
         key_posterior, key_run = jax.random.split(key)
         posterior = posterior_lib.init(
             key_posterior,
             masks_lib.to_subspace(masks),
             mean_std=mean_std,
             sigma_init=sigma_init,
+            shapes=shapes,
+            means=None if means is None else trees.flatten(means),
         )
         # Copies, because the inner loop donates its state and with it these buffers.
         _, rest = trees.split(params, self.is_bayesian)
@@ -355,7 +370,7 @@ class VI:
                 grads = jax.grad(loss)(zeros, rows, batch_key)
             return jax.tree.map(jnp.add, total, grads), None
 
-        zeros = {path: jnp.zeros(shape) for path, shape in subspace.shapes}
+        zeros = {path: jnp.zeros(s, jnp.float32) for path, s in subspace.shapes}
         number *= num_parts
         rows = batch_index.reshape(number, parts[1])
         total, _ = jax.lax.scan(body, zeros, (rows, jnp.arange(number)))
@@ -381,13 +396,3 @@ class VI:
         subspace = masks_lib.to_subspace(masks, state.posterior)
         draws = posterior_lib.sample(state.posterior, subspace, key)
         return trees.merge(state.params, draws)
-
-
-def num_rows(data: Data) -> int:
-    """n, the number of examples."""
-    return len(jax.tree.leaves(data)[-1])
-
-
-def rows_of(data: Data, rows: jax.Array) -> Data:
-    """The examples at these rows; inputs and labels may be pytrees."""
-    return jax.tree.map(lambda leaf: leaf[rows], data)

@@ -43,7 +43,8 @@ def create(
     """Random masks with the counts of a density rule.
 
     Args:
-      shapes: path → full shape of the kernel, in the order the network applies them.
+      shapes: path → full shape of the kernel, in the order the network applies them
+        (`VI.kernel_shapes`).
       sparsity: fraction of weights that are zero, in [0, 1); None with a mapping.
       rng: source of randomness.
       rule: see `densities.layer_counts`.

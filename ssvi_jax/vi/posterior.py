@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssvi_jax import ops
-from ssvi_jax.core.types import Gaussian, PackedKernel, Point, Posterior, Subspace
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.types import (
+    Gaussian,
+    KernelShape,
+    PackedKernel,
+    Point,
+    Posterior,
+    Subspace,
+)
 
 MIN_SIGMA = 1e-6
 """Smallest standard deviation at initialization and growth (SSVI's `eps`)."""
@@ -41,6 +49,8 @@ def init(
     *,
     mean_std: float | None = None,
     sigma_init: tuple[float, float] | None = (6e-4, 5e-4),
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    means: Mapping[str, jax.Array] | None = None,
 ) -> Posterior:
     """Draws the initial means and standard deviations.
 
@@ -52,25 +62,61 @@ def init(
         of *selected* inputs of an output unit as the fan-in.
       sigma_init: (a, b): standard deviations ~ abs N(a, b²), at least `MIN_SIGMA`;
         None: a point estimate, which has none.
+      shapes: path → full shape; a `KernelShape` tells what an output unit sums over
+        where the kernel is neither of a Dense nor of a Conv layer. None: all are.
+      means: path → kernel of full shape whose selected weights are the initial means,
+        as those of a trained network; None: they are drawn.
 
     Returns:
       Path → `Gaussian` or `Point` of float32 ``[s]`` leaves.
+
+    Raises:
+      InputError: means that are not those of the subspace's kernels, or together with
+        `mean_std`.
     """
+    if means is not None:
+        _check_means(means, subspace, mean_std)
     posterior = {}
     for i, (path, shape) in enumerate(subspace.shapes):
-        count = subspace.index[path].size
-        he_std = math.sqrt(2.0 / max(count / shape[-1], 1.0))
-        std = he_std if mean_std is None else mean_std
+        index = subspace.index[path]
         key_mean, key_sigma = jax.random.split(jax.random.fold_in(key, i))
-        mean = std * jax.random.normal(key_mean, (count,))
+        if means is not None:
+            mean = jnp.asarray(means[path], jnp.float32).reshape(-1)[index]
+        else:
+            known = KernelShape.of((shapes or {}).get(path, shape))
+            std = _he_std(index.size, known) if mean_std is None else mean_std
+            mean = std * jax.random.normal(key_mean, index.shape, jnp.float32)
         if sigma_init is None:
             posterior[path] = Point(mean)
             continue
-        sigma = jnp.abs(
-            sigma_init[0] + sigma_init[1] * jax.random.normal(key_sigma, (count,))
-        )
+        spread = jax.random.normal(key_sigma, index.shape, jnp.float32)
+        sigma = jnp.abs(sigma_init[0] + sigma_init[1] * spread)
         posterior[path] = Gaussian(mean, to_rho(jnp.maximum(sigma, MIN_SIGMA)))
     return posterior
+
+
+def _he_std(selected: int, shape: KernelShape) -> float:
+    """The standard deviation that keeps the variance of ReLUs, see `init`."""
+    num_outputs = max(math.prod(shape) // max(shape.fan_in, 1), 1)
+    return math.sqrt(2.0 / max(selected / num_outputs, 1.0))
+
+
+def _check_means(
+    means: Mapping[str, jax.Array], subspace: Subspace, mean_std: float | None
+) -> None:
+    if mean_std is not None:
+        raise InputError(
+            f"mean_std: got {mean_std} together with means, which say where to start; "
+            "leave out one of them."
+        )
+    for path, shape in subspace.shapes:
+        got = tuple(jnp.shape(means[path])) if path in means else None
+        if got != shape:
+            raise InputError(
+                f"means[{path!r}]: got {'nothing' if got is None else f'shape {got}'}, "
+                f"allowed: a kernel of shape {shape}; pass the full parameters of a "
+                "network like this one."
+            )
 
 
 def scaled(packed: Gaussian | Point, factor: jax.Array) -> Gaussian | Point:

@@ -19,6 +19,7 @@ from ssvi_jax.core.errors import InputError
 from ssvi_jax.data.augment import crop_and_flip
 from ssvi_jax.methods.algorithms.member_batches import MemberBound, Tiled
 from ssvi_jax.networks import adapters, rank1_factors
+from ssvi_jax.networks.dropout import Dropout
 from ssvi_jax.networks.rank1_priors import FastPrior
 from ssvi_jax.ops import accumulate, custom_calls, shard
 from ssvi_jax.vi import masks as masks_lib
@@ -105,7 +106,7 @@ class Dropping:
 
     def __call__(self, params, model_state, x, *, train, key, kernels=None):
         """See `types.ApplyFn`."""
-        options = {"kernels": kernels, "dropout": adapters.Dropout(0.3, key)}
+        options = {"kernels": kernels, "dropout": Dropout(0.3, key)}
         return self.model(params, model_state, x, train=train, key=key, **options)
 
 

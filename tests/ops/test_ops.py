@@ -13,7 +13,7 @@ from tiny import draw_epsilon, jit
 
 from ssvi_jax import ops
 from ssvi_jax.core.types import PackedKernel
-from ssvi_jax.ops import convolution, local_reparam, packing
+from ssvi_jax.ops import convolution, local_reparam
 
 
 def conv_loops(x, kernel, strides, padding, dilation, groups=1):
@@ -398,9 +398,3 @@ def test_every_platform_gets_a_program(platform):
         text.count(f"= stablehlo.{name}") for name in ("convolution", "dot_general")
     ]
     assert count == ([4, 2] if platform == "cpu" else [6, 0])
-
-
-def test_mean_and_variance_of_a_kernel():
-    kernel = packed(np.random.default_rng(0), (4, 5), 0.4)
-    for got, expected in zip(packing.unpack(kernel), unpacked(kernel), strict=True):
-        close(got, expected)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssvi_jax.core.rows import rows_of
 from ssvi_jax.core.types import Data, Gaussian, Masks, Point, Subspace, Weights
 from ssvi_jax.methods.algorithms import mask_chain
 from ssvi_jax.methods.algorithms.swapping import Swapping
@@ -23,7 +24,6 @@ from ssvi_jax.metrics.cost import Growth
 from ssvi_jax.ops import accumulate, shard
 from ssvi_jax.vi import VI, State, subspace
 from ssvi_jax.vi.forward import forward
-from ssvi_jax.vi.inference import rows_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
