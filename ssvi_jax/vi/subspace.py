@@ -7,6 +7,7 @@ the device only moves packed values to their new places. `prune` removes for goo
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,23 @@ NEW = -1
 """Marks, in an array of sources, a coordinate that was not there before."""
 
 
+class Swap(NamedTuple):
+    """How many coordinates a swap moved, over all layers.
+
+    Attributes:
+      removed: those with the lowest removal scores; as many were added.
+      returned: those among them that were added again, and kept all their values.
+    """
+
+    removed: int
+    returned: int
+
+    @property
+    def event(self) -> dict[str, float]:
+        """What a phase logs of it."""
+        return {"num_swapped": self.removed, "num_returned": self.returned}
+
+
 @dataclasses.dataclass(frozen=True)
 class Rule:
     """How coordinates are chosen and how new ones start.
@@ -36,7 +54,8 @@ class Rule:
       removal: a name in `criteria.REMOVAL`.
       addition: a name in `criteria.ADDITION`.
       growth_init: standard deviation of new coordinates: "mean" (the layer's mean
-        standard deviation over the kept ones) or "eps" (`posterior.MIN_SIGMA`).
+        standard deviation over those selected before and after) or "eps"
+        (`posterior.MIN_SIGMA`).
       lam: λ of the exponential criteria.
     """
 
@@ -77,8 +96,8 @@ def swap_layer(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Removes and adds `count` coordinates of one layer.
 
-    A removed coordinate may come back at once, but only through its addition score, and
-    then as a new one.
+    A removed coordinate may come back at once, through its addition score, and then has
+    not been away: only those that were not selected before are new.
 
     Args:
       mask: boolean, any shape, s true.
@@ -100,8 +119,8 @@ def swap_layer(
     new_index = np.sort(np.concatenate([kept_index, lowest(scores, count)]))
     new_mask = np.zeros(mask.size, bool)
     new_mask[new_index] = True
-    source = np.full(new_index.size, NEW, np.int64)
-    source[np.searchsorted(new_index, kept_index)] = np.flatnonzero(stays)
+    rank = np.cumsum(mask) - 1  # of each coordinate among those selected before
+    source = np.where(mask.reshape(-1), rank, NEW)[new_index]
     return new_mask.reshape(mask.shape), source
 
 
@@ -119,8 +138,11 @@ def removal_addition(
     rate: float,
     rng: np.random.Generator,
     rule: Rule = DEFAULT_RULE,
-) -> tuple[State, Masks, int]:
+) -> tuple[State, Masks, Swap]:
     """One removal and addition in every layer; each keeps its count exactly.
+
+    A coordinate that is removed and added again keeps its mean, standard deviation and
+    moments (`Initialize` in algorithm 1 starts only those not selected before).
 
     Args:
       state: the training state (donated).
@@ -132,7 +154,7 @@ def removal_addition(
 
     Returns:
       The new state (what the optimizer keeps of new coordinates is as it starts), new
-      masks, coordinates swapped.
+      masks, how many were swapped.
 
     Raises:
       InputError: a rate outside [0, 1], a removal score that points do not have, or
@@ -154,7 +176,7 @@ def choose(
     rate: float,
     rng: np.random.Generator,
     rule: Rule = DEFAULT_RULE,
-) -> tuple[Masks, dict[str, jax.Array], int]:
+) -> tuple[Masks, dict[str, jax.Array], Swap]:
     """What `removal_addition` does to the masks of one or several posteriors.
 
     Args:
@@ -168,13 +190,13 @@ def choose(
 
     Returns:
       New masks; path → int32 ``[s]``, where each coordinate comes from (see
-      `swap_layer`); coordinates swapped.
+      `swap_layer`); how many were swapped.
 
     Raises:
       InputError: see `removal_addition`.
     """
     check_fraction("rate", rate, one_allowed=True)
-    new_masks, sources, swapped = {}, {}, 0
+    new_masks, sources, removed, new = {}, {}, 0, 0
     for path, mask in sorted(masks.items()):  # the order in which rng is used
         count = num_swaps(mask, rate)
         scores = [_removal_scores(rule, posterior[path]) for posterior in posteriors]
@@ -183,8 +205,9 @@ def choose(
             mask, np.mean(scores, axis=0), additions, count
         )
         sources[path] = jnp.asarray(source, jnp.int32)
-        swapped += count
-    return new_masks, sources, swapped
+        removed += count
+        new += int(np.count_nonzero(source == NEW))
+    return new_masks, sources, Swap(removed, removed - new)
 
 
 def move(state: State, sources: dict[str, jax.Array], rule: Rule) -> State:

@@ -111,14 +111,12 @@ def swap(
 
     "removal" is in the flat order of the selected weights, "addition" of the mask's
     shape. Returns the new flat mask and, for each weight now selected in flat order,
-    its rank among the old ones, None if it is new.
+    its rank among the old ones, None if it was not one of them.
     """
     flat = [int(i) for i, kept in enumerate(mask.reshape(-1)) if kept]
-    worst = sorted(zip(removal, flat, strict=True))[:count]
-    rank = {i: r for r, i in enumerate(flat)}
-    for _, i in worst:
-        del rank[i]
-    free = [i for i in range(mask.size) if i not in rank]
+    worst = [i for _, i in sorted(zip(removal, flat, strict=True))[:count]]
+    stay = [i for i in flat if i not in worst]
+    free = [i for i in range(mask.size) if i not in stay]
     best = sorted(free, key=lambda i: (-addition.reshape(-1)[i], i))[:count]
-    now = sorted([*rank, *best])
+    now, rank = sorted(stay + best), {i: r for r, i in enumerate(flat)}
     return [i in now for i in range(mask.size)], [rank.get(i) for i in now]

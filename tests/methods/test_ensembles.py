@@ -129,7 +129,7 @@ def test_a_mixture_swaps_by_the_components_means_of_scores():
         for path in own
     }
     state, new, event = mixture.swap(state, old, (x, y), ROWS[1][:1], second)
-    rate, swapped = mixture.base.rate(10), 0
+    rate, swapped, came = mixture.base.rate(10), 0, 0
     for path, mask in own.items():
         count = round(rate * mask.sum())
         swapped += count
@@ -138,9 +138,24 @@ def test_a_mixture_swaps_by_the_components_means_of_scores():
         gradient = np.mean([g[path] for g in gradients], axis=0).reshape(-1)
         gradient[kept] = -1
         kept[np.argsort(-gradient)[:count]] = True
+        came += np.count_nonzero(kept & ~mask.reshape(-1))
         for k in range(3):
             np.testing.assert_array_equal(new[path][k].reshape(-1), kept)
-    assert event == {"replacement_rate": rate, "num_swapped": swapped}
+    assert event == {
+        "replacement_rate": rate,
+        "num_swapped": swapped,
+        "num_returned": swapped - came,
+    }
+
+
+def test_an_ensemble_logs_the_swaps_of_all():
+    ensemble = build("ssvi_ensemble", members=3, **SSVI)
+    state, old = ensemble.init(KEY, np.random.default_rng(3))
+    _, new, event = ensemble.swap(
+        state, old, arrays(), ROWS[1][:1], np.random.default_rng(4)
+    )
+    came = sum(int((new[path] & ~mask).sum()) for path, mask in old.items())
+    assert event["num_swapped"] - event["num_returned"] == came > 0
 
 
 def score(packed):

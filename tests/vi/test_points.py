@@ -151,7 +151,7 @@ def test_the_smallest_points_leave_and_their_momenta_with_them():
         rule=subspace.Rule(removal="mean"),
         rng=rng,
     )
-    assert swapped == 4 + 2  # round(0.4 · 10), round(0.4 · 6)
+    assert swapped.removed == 4 + 2  # round(0.4 · 10), round(0.4 · 6)
     for path, mask in masks.items():
         mean, count = old.posterior[path].mean, round(0.4 * mask.sum())
         flat, source = oracles.swap(mask, np.abs(mean), gradients[path], count)

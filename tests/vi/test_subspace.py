@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tiny import assert_equal, host, mlp_problem
+from tiny import KEY, assert_equal, host, mlp_params, mlp_problem
 
 from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.types import Gaussian
 from ssvi_jax.methods.algorithms.sgd import sgd
 from ssvi_jax.vi import criteria, subspace
 from ssvi_jax.vi.posterior import MIN_SIGMA
@@ -44,20 +45,32 @@ def layers(draw):
 @settings(max_examples=200)
 @given(layers())
 def test_a_layer_swaps_as_the_loop_does(layer):
-    mask, _, _, count = layer
+    mask = layer[0]
     new_mask, source = subspace.swap_layer(*layer)
     expected_mask, expected_source = oracles.swap(*layer)
     np.testing.assert_array_equal(new_mask, np.reshape(expected_mask, mask.shape))
     assert [None if s == subspace.NEW else s for s in source] == expected_source
-    assert new_mask.sum() == mask.sum()
-    assert np.count_nonzero(source == subspace.NEW) == count
 
 
-def test_a_removed_coordinate_comes_back_only_as_a_new_one():
+@settings(max_examples=200)
+@given(layers())
+def test_nothing_is_lost_or_doubled(layer):
+    """Who is selected before and after has its value, at its place, once."""
+    mask, _, _, count = layer
+    new_mask, source = subspace.swap_layer(*layer)
+    before, after = np.flatnonzero(mask), np.flatnonzero(new_mask)
+    assert len(before) == len(after) == len(source)
+    is_new = source == subspace.NEW
+    np.testing.assert_array_equal(is_new, ~mask.reshape(-1)[after])
+    np.testing.assert_array_equal(before[source[~is_new]], after[~is_new])
+    assert np.count_nonzero(is_new) <= count
+
+
+def test_a_removed_coordinate_that_comes_back_has_not_been_away():
     mask = np.array([True, True, False])
     swapped = subspace.swap_layer(mask, np.array([0.0, 1.0]), np.array([9, 0, 1]), 1)
     np.testing.assert_array_equal(swapped[0], mask)
-    np.testing.assert_array_equal(swapped[1], [subspace.NEW, 1])
+    np.testing.assert_array_equal(swapped[1], [0, 1])
 
 
 @pytest.mark.parametrize(
@@ -91,11 +104,11 @@ OPTIMIZERS = {  # the moments that each keeps of a packed array
 }
 
 
-def filled(problem):
+def filled(problem, seed=0):
     """The problem's state with a number of its own in every place."""
     _, state, masks, _ = problem
     leaves, tree = jax.tree.flatten((state.posterior, state.opt_state))
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     leaves = [
         jnp.array(rng.normal(size=leaf.shape), leaf.dtype)
         if jnp.issubdtype(leaf.dtype, jnp.floating)
@@ -138,14 +151,15 @@ def test_values_and_moments_follow_their_coordinates(name):
     state, masks = filled(mlp_problem(tx=tx))
     old, gradients = host(state), random_gradients(masks)
     state, new_masks, swapped = swap(state, masks, gradients=gradients)
-    new, total = host(state), 0
+    new, removed, returned = host(state), 0, 0
     for path, mask in masks.items():
         mean, rho = old.posterior[path]
         sigma = np.log1p(np.exp(rho.astype(np.float64)))
         scores = criteria.removal_scores("abs_snr", mean, sigma)
         count = round(0.5 * mean.size)
         flat, source = oracles.swap(mask, scores, gradients[path], count)
-        total += count
+        removed += count
+        returned += count - source.count(None)
         np.testing.assert_array_equal(new_masks[path].reshape(-1), flat)
 
         def moved(values, fill, source=source):
@@ -163,7 +177,8 @@ def test_values_and_moments_follow_their_coordinates(name):
         assert len(before) == 2 * num_moments  # of mean and of rho
         for where, values in before.items():
             np.testing.assert_array_equal(after[where], moved(values, 0.0))
-    assert swapped == total
+    assert swapped == (removed, returned)
+    assert returned > 0
     untouched = ("params", "model_state", "step", "key")
     assert_equal(*([getattr(s, name) for name in untouched] for s in (old, new)))
     assert jax.tree.map(jnp.shape, old.opt_state) == jax.tree.map(
@@ -176,7 +191,7 @@ def test_rate_zero_is_the_identity():
     old = host(state)
     state, new_masks, swapped = swap(state, masks, rate=0.0)
     assert_equal((state, new_masks), (old, masks))
-    assert swapped == 0
+    assert swapped == (0, 0)
 
 
 def test_dense_layers_stay_as_they_are():
@@ -191,20 +206,110 @@ def test_dense_layers_stay_as_they_are():
     old = host(state)
     state, new_masks, swapped = swap(state, dense, rate=1.0)
     assert_equal((state, new_masks), (old, dense))
-    assert swapped == 0
+    assert swapped == (0, 0)
 
 
 @pytest.mark.parametrize(("growth_init", "rate"), [("eps", 0.5), ("mean", 1.0)])
 def test_new_coordinates_start_at_the_smallest_sigma(growth_init, rate):
     """With `eps`; or with `mean` where nothing is kept to take the mean of."""
     state, masks = filled(mlp_problem())
-    state, _, swapped = swap(state, masks, rate=rate, growth_init=growth_init)
+    away = {path: (~mask).astype(float) for path, mask in masks.items()}  # none returns
+    state, _, swapped = swap(
+        state, masks, rate=rate, gradients=away, growth_init=growth_init
+    )
     new = [
         np.logaddexp(0, gaussian.rho.astype(np.float64))[gaussian.mean == 0]
         for gaussian in host(state).posterior.values()
     ]
-    assert sum(map(len, new)) == swapped
+    assert swapped == (sum(map(len, new)), 0)
     np.testing.assert_allclose(np.concatenate(new), MIN_SIGMA, rtol=1e-4)
+
+
+def swapped_by_hand(coordinates, scores, additions, count):
+    """Algorithm 1 on a dictionary of one layer, coordinate by coordinate.
+
+    "coordinates" is flat position → {"mean", "sigma" of Gaussians, any moments};
+    "scores" and "additions" are flat position → number.
+    """
+    removed = sorted(coordinates, key=lambda i: (scores[i], i))[:count]
+    kept = set(coordinates) - set(removed)
+    candidates = sorted(set(additions) - kept, key=lambda i: (-additions[i], i))
+    selected = kept | set(candidates[:count])
+    both = [coordinates[i] for i in selected if i in coordinates]
+    start = dict.fromkeys(next(iter(coordinates.values())), 0.0)
+    if "sigma" in start:
+        start["sigma"] = float(np.mean([values["sigma"] for values in both]))
+    now = {i: coordinates.get(i, start) for i in sorted(selected)}
+    return now, len(both) - len(kept)
+
+
+def as_coordinates(state, masks, path):
+    """Flat position → what the state has of that weight, Adam's moments by place."""
+    packed = state.posterior[path]
+    columns = {"mean": packed.mean}
+    if isinstance(packed, Gaussian):
+        columns["sigma"] = np.logaddexp(0, packed.rho.astype(np.float64))
+    columns |= packed_leaves(state.opt_state, path, packed.mean.size)
+    rows = zip(*columns.values(), strict=True)
+    flat = map(int, np.flatnonzero(masks[path]))
+    return {
+        i: dict(zip(columns, row, strict=True))
+        for i, row in zip(flat, rows, strict=True)
+    }
+
+
+@pytest.mark.parametrize("addition", ["gradient", "random"])
+@pytest.mark.parametrize(
+    ("kind", "removal"),
+    [("gaussian", name) for name in sorted(criteria.REMOVAL)]
+    + [("point", name) for name in subspace.POINT_REMOVALS],
+)
+def test_a_swap_is_algorithm_1(kind, removal, addition):
+    inference, state, masks, _ = mlp_problem()
+    if kind == "point":
+        params = mlp_params()
+        state = inference.init(KEY, params, state.model_state, masks, sigma_init=None)
+    returned = 0
+    for seed in range(4):
+        state, masks = filled((None, state, masks, None), seed)
+        old, gradients = host(state), random_gradients(masks, seed)
+        state, new_masks, swapped = swap(
+            state,
+            masks,
+            gradients=gradients,
+            rate=0.6,
+            rng=seed,
+            removal=removal,
+            addition=addition,
+            lam=0.5,
+        )
+        new, rng, by_hand = host(state), np.random.default_rng(seed), [0, 0]
+        for path, mask in sorted(masks.items()):
+            before = as_coordinates(old, masks, path)
+            scores = {i: score(values, removal) for i, values in before.items()}
+            grown = (
+                gradients[path] if addition == "gradient" else rng.random(mask.shape)
+            )
+            count = round(0.6 * len(before))
+            want, came_back = swapped_by_hand(
+                before, scores, dict(enumerate(grown.reshape(-1))), count
+            )
+            by_hand = [by_hand[0] + count, by_hand[1] + came_back]
+            got = as_coordinates(new, new_masks, path)
+            assert got.keys() == want.keys()
+            for i, values in got.items():
+                assert values == pytest.approx(want[i], rel=1e-5)
+        assert swapped == tuple(by_hand)
+        returned += swapped.returned
+        masks = new_masks
+    assert returned > 0
+
+
+def score(values, removal):
+    if "sigma" in values:
+        mean, sigma = float(values["mean"]), float(values["sigma"])
+        return oracles.removal_scores(mean, sigma, 0.5)[removal]
+    return abs(float(values["mean"]))  # of which the others are growing functions
 
 
 @pytest.mark.parametrize("removal", sorted(criteria.REMOVAL))

@@ -34,7 +34,7 @@ def phases(problem, num, seed=0):
         state, masks, swapped = subspace.removal_addition(
             state, masks, gradients, rate=0.4, rule=RULE, rng=rng
         )
-        assert swapped == 4 + 2  # round(0.4 · 10), round(0.4 · 6)
+        assert swapped.removed == 4 + 2  # round(0.4 · 10), round(0.4 · 6)
         yield state, masks
 
 

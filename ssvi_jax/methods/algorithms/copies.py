@@ -150,8 +150,12 @@ class Ensemble:
             states.append(swapped)
             new_masks.append(mask)
             events.append(event)
-        total = sum(event["num_swapped"] for event in events)
-        event = {**events[0], "num_swapped": total}
+        totals = {
+            name: sum(event[name] for event in events)
+            for name in events[0]
+            if name.startswith("num_")
+        }
+        event = {**events[0], **totals}
         return join(states), members.stack(new_masks), event
 
     def member(self, state: State, k: int) -> State:

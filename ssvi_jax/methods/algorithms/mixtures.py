@@ -40,7 +40,7 @@ class Mixture(copies.Ensemble):
             ]
             gradients = jax.tree.map(lambda *g: np.mean(g, axis=0), *each)
         rate = base.rate(int(state.step))
-        shared, sources, swapped = subspace.choose(
+        shared, sources, swap = subspace.choose(
             [jax.device_get(member.posterior) for member in states],
             shared,
             gradients,
@@ -49,5 +49,5 @@ class Mixture(copies.Ensemble):
             rule=base.rule,
         )
         states = [subspace.move(member, sources, base.rule) for member in states]
-        event = {"replacement_rate": rate, "num_swapped": swapped}
+        event = {"replacement_rate": rate, **swap.event}
         return copies.join(states), members.stack([shared] * self.number), event

@@ -104,10 +104,10 @@ class Swapping:
         """Removal and addition; see `subspace.removal_addition`."""
         rate = self.rate(int(state.step))
         gradients = self.gradients(state, masks, data, batch_index)
-        state, masks, swapped = subspace.removal_addition(
+        state, masks, swap = subspace.removal_addition(
             state, masks, gradients, rate=rate, rule=self.rule, rng=rng
         )
-        return state, masks, {"replacement_rate": rate, "num_swapped": swapped}
+        return state, masks, {"replacement_rate": rate, **swap.event}
 
     def gradients(
         self, state: State, masks: Masks, data: Data, batch_index: np.ndarray
