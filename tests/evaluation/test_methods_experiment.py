@@ -123,7 +123,7 @@ def test_numbers_are_those_of_the_runs(finished):
         folder = out / "runs" / f"{method}-1"
         found = comparison["methods"][method]["metrics"]
         got = {name: value["values"][1] for name, value in found.items()}
-        with np.load(folder / "kept_predictions.npz") as kept:
+        with np.load(folder / "predictions.npz") as kept:
             probs, labels = kept["mean_probs"], kept["labels"]
         assert got["nll"] == metrics.nll(probs, labels)
         assert got["accuracy"] == np.mean(probs.argmax(1) == labels)

@@ -79,7 +79,7 @@ def test_files_of_earlier_versions_are_of_images():
 
 @pytest.mark.parametrize("model", ["convnet", "resnet18", "wrn28"])
 def test_a_model_of_images_is_refused_for_series(model):
-    words = f"--model: got {model}, allowed for series: lstm, mlp"
+    words = f"model: got {model}, allowed for series: lstm, mlp"
     with pytest.raises(InputError, match=words):
         dataclasses.replace(SPEC, model=model, input_shape=(48, 76))
 

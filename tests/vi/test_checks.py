@@ -122,7 +122,7 @@ def test_a_likelihood_that_is_not_one_an_example_is_refused(likelihood, shape):
 
     # Rank promotion is an error in tests, but not where users work.
     with jax.numpy_rank_promotion("allow"):
-        inference, state, masks, (x, _) = mlp_problem(log_likelihood=likelihood)
+        inference, state, masks, (x, _) = mlp_problem(likelihood=likelihood)
         inference = dataclasses.replace(inference, apply_fn=one_output)
         problem = inference, state, masks, None
         words = rf"^log_likelihood: got shape {shape} for a batch of 4, needed: \(4,\)"
@@ -139,9 +139,7 @@ def debug_nans():
 
 
 def test_a_regression_has_no_accuracy_and_no_nan(debug_nans):
-    inference, state, masks, (x, _) = mlp_problem(
-        log_likelihood=normal, tx=optax.sgd(0.1)
-    )
+    inference, state, masks, (x, _) = mlp_problem(likelihood=normal, tx=optax.sgd(0.1))
     targets = jnp.linspace(0, 1, 12)
     state, metrics = inference.inner_loop(state, masks, (x, targets), BATCHES)
     assert metrics.keys() == {"loss", "nll", "kl", "kl_weight"}

@@ -10,7 +10,7 @@ from tiny import assert_close, assert_equal, host, jit, mlp_params, mlp_problem
 
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Point
-from ssvi_jax.methods import ivon
+from ssvi_jax.methods.algorithms import ivon_step as ivon
 from ssvi_jax.vi import Trainable, means_only
 from ssvi_jax.vi import masks as masks_lib
 from ssvi_jax.vi.weight_decay import seen
