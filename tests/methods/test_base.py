@@ -64,7 +64,8 @@ def test_every_method_refuses_the_settings_of_others():
 def test_a_flag_that_only_others_have_is_refused(name, tmp_path):
     flag, *value = FOREIGN[name]
     out = tmp_path / "run"
-    said = smoke_run.refused("--method", name, flag, *value, "--out", out)
+    flags = ("--method", name, flag, *value, "--out", out)
+    said = smoke_run.refused(*smoke_run.TINY, *flags)
     flag = flag.partition("=")[0].replace("--no-", "--")
     assert f"{flag}: no setting of the method {name}; leave it out" in said
     assert not out.exists()

@@ -9,6 +9,7 @@ import numpy as np
 import oracles
 import pytest
 import smoke_run
+import tiny_methods
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -178,17 +179,20 @@ def test_the_prior_of_sparse_variational_dropout_is_log_uniform(problem):
 @pytest.mark.parametrize("name", ["magnitude", "svd"])
 def test_what_multiplies_is_chosen_anew_when_it_is_pruned(problem, name):
     """XLA while it is dense; then the sparse kernels, where there are any."""
-    method = build(problem, name)
-    _, full = method.init(jax.random.key(0), np.random.default_rng(0))
-    few = {
-        path: np.arange(mask.size).reshape(mask.shape) < 40
-        for path, mask in full.items()
-    }
-    inference, chosen = method.inference, []
-    for kept in (full, few):
-        subspace = masks.to_subspace(kept)
-        chosen.append(inference.execution.multiplies(inference.apply_fn, subspace))
-    assert chosen == ["xla", "sparse" if custom_calls.available() else "xla"]
+    few = pruning.keep_counts(dict.fromkeys(problem.shapes, 40))
+    method = dataclasses.replace(build(problem, name), keep=few)
+    state, kept = method.init(jax.random.key(0), np.random.default_rng(0))
+    data, rows = tiny_methods.arrays(), np.zeros((1, 64), np.int32)
+    assert not runs_kernels(method.inference, state, kept, data, rows)
+    state, kept, _ = method.swap(state, kept, data, rows, np.random.default_rng(0))
+    found = runs_kernels(method.inference, state, kept, data, rows)
+    assert found == custom_calls.available()
+
+
+def runs_kernels(inference, state, kept, data, rows):
+    """Whether a phase calls the sparse kernels."""
+    operands = inference, state, masks.to_subspace(kept), data, rows
+    return "ssvi_" in type(inference)._scan.lower(*operands).as_text()
 
 
 # Settings that make no sense --------------------------------------------------------

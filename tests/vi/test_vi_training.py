@@ -296,7 +296,7 @@ def test_half_precision_logits_give_a_likelihood_in_full():
     ("output", "labels", "expected"),
     [
         ([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0]], [1, 1, 1], 2 / 3),
-        ([[0.0, 1.0], [1.0, 0.0]], [[0.2, 0.8], [0.4, 0.6]], 1 / 2),
+        ([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0]], [[0.2, 0.8]] * 3, 2 / 3),
     ],
 )
 def test_accuracy_is_of_the_likeliest_class(output, labels, expected):
