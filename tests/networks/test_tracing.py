@@ -6,6 +6,7 @@ What is right was counted by hand, from what each layer is documented to compute
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
@@ -64,6 +65,19 @@ def latent(self, x):
     queries = self.param("queries", nn.initializers.normal(), (2, 6))
     queries = jnp.broadcast_to(queries, (len(x), 2, 6))
     return nn.MultiHeadDotProductAttention(3)(queries, x)
+
+
+def learned_start(self, x):
+    """A recurrent cell by hand, whose first state is a parameter."""
+    init = nn.initializers.lecun_normal()
+    first = self.param("first", init, (1, 3))
+    into, again = (self.param(f"from{n}", init, (n, 3)) for n in (6, 3))
+
+    def step(state, inputs):
+        return jnp.tanh(inputs @ into + state @ again), None
+
+    start = jnp.broadcast_to(first, (len(x), 3))
+    return jax.lax.scan(step, start, jnp.swapaxes(x, 0, 1))[0]
 
 
 class Normalized(nn.Module):
@@ -134,6 +148,16 @@ LINEN = {  # what runs, its input, and (full shape, of one product, positions) o
         [*[((3, 3), (3, 3), 5)] * 4, *[((6, 3), (6, 3), 5)] * 4],
     ),
     "tied": (model(tied), LINE, [((9, 6), (6, 9), None)]),
+    "table": (
+        model(lambda _, x: nn.Embed(9, 6)(jnp.argmax(x, axis=-1))),
+        LINE,
+        [((9, 6), (6, 9), None)],
+    ),
+    "learned start": (
+        model(learned_start),
+        LINE,
+        [((6, 3), (6, 3), None), ((3, 3), (3, 3), None)],
+    ),
     "latent": (
         model(latent),
         LINE,

@@ -174,6 +174,12 @@ def test_uniform_keeps_the_convolution_dense_that_the_network_applies_first():
     assert masks["block1/kernel"].mean() == pytest.approx(0.05, abs=0.001)
 
 
+def test_uniform_takes_heads_for_no_convolution():
+    _, _, masks = start(Heads(), jnp.ones((2, 8, 32)), 0.05, "uniform")
+    for mask in masks.values():
+        assert mask.mean() == pytest.approx(0.05, abs=0.001)
+
+
 # Trained means -----------------------------------------------------------------------
 
 
