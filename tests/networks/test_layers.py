@@ -11,18 +11,9 @@ import pytest
 from flax import nnx
 from layer_kinds import (
     KINDS,
-    LINE,
-    LOCAL,
     PICTURE,
-    ROW,
-    SAMPLED,
     NnxConvs,
-    NnxScanned,
-    NnxVectorized,
-    nnx_attention,
-    nnx_weight_norm,
     plain_output,
-    triangle,
 )
 from tiny import KEY, assert_close, from_flax, jit, random_weights
 
@@ -31,38 +22,6 @@ from ssvi_jax.core import trees
 from ssvi_jax.networks.layers import Layer
 
 # Layers of every kind ----------------------------------------------------------------
-
-
-LOCAL |= {
-    "nnx linear": (lambda: nnx.Linear(6, 3, rngs=nnx.Rngs(0)), ROW),
-    "nnx general": (
-        lambda: nnx.LinearGeneral((8, 4), (2, 3), axis=(-2, -1), rngs=nnx.Rngs(0)),
-        LINE,
-    ),
-    "nnx attention": (nnx_attention, LINE),
-    "nnx convs": (lambda: NnxConvs(nnx.Rngs(0)), PICTURE),
-    "nnx half": (lambda: nnx.Linear(6, 3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)), ROW),
-}
-SAMPLED |= {
-    "nnx masked": (
-        lambda: nnx.Conv(4, 3, (3,), mask=triangle((3, 4, 3)), rngs=nnx.Rngs(0)),
-        LINE,
-    ),
-    "nnx einsum": (
-        lambda: nnx.Einsum("abc,cd->abd", (4, 3), (3,), rngs=nnx.Rngs(0)),
-        LINE,
-    ),
-    "nnx weight norm": (nnx_weight_norm, ROW),
-    "nnx vectorized": (lambda: NnxVectorized(nnx.Rngs(0)), ROW),
-    "nnx scanned": (lambda: NnxScanned(nnx.Rngs(0)), ROW),
-    "nnx own product": (
-        lambda: nnx.Linear(
-            6, 3, dot_general=lambda *a, **k: jax.lax.dot_general(*a), rngs=nnx.Rngs(0)
-        ),
-        ROW,
-    ),
-}
-KINDS |= {name: (*entry, False) for name, entry in SAMPLED.items()}
 
 
 @pytest.mark.parametrize("name", KINDS)
