@@ -7,6 +7,7 @@ was readable. A step has two items, ``state`` (a tree of arrays, for any Orbax) 
 checked before Orbax reads any. Everything here blocks.
 """
 
+import errno
 import hashlib
 import logging
 import re
@@ -79,8 +80,7 @@ class OrbaxFolder:
             "state": ocp.args.PyTreeSave(jax.tree.map(_unless_empty, tree)),
             "meta": ocp.args.JsonSave(meta | {"leaves": table(arrays)}),
         }
-        place = f"{_APART}/{step}"
-        (self._path / _APART).mkdir()
+        place = f"{self._new_place()}/{step}"
         self._orbax.save(self._safe() / place, args=ocp.args.Composite(**items))
         if not same(self._read(place)[1], arrays):
             raise ValueError("what was written reads back differently")
@@ -108,8 +108,7 @@ class OrbaxFolder:
 
     def delete(self, step: int) -> None:
         """Deletes a checkpoint."""
-        (self._path / _APART).mkdir(exist_ok=True)
-        (self._path / str(step)).rename(self._path / _APART / str(step))
+        (self._path / str(step)).rename(self._path / self._new_place() / str(step))
         self._clear()
 
     def close(self) -> None:
@@ -131,10 +130,23 @@ class OrbaxFolder:
         }
         return found["meta"], named(found["state"]) | empty
 
+    def _new_place(self) -> str:
+        """A new folder aside, by its path from this one."""
+        (self._path / _APART).mkdir(exist_ok=True)
+        new = tempfile.mkdtemp(dir=self._path / _APART)
+        return str(Path(new).relative_to(self._path))
+
     def _clear(self) -> None:
-        """Deletes what is unfinished, or what a killed process left so."""
-        if (self._path / _APART).exists():
+        """Deletes what is unfinished, or what a killed process left so.
+
+        After a save that failed, Orbax's threads may write on for a while: what they
+        add while this deletes stays until the next time.
+        """
+        try:
             shutil.rmtree(self._path / _APART)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise
 
     def _safe(self) -> Path:
         """The folder by a path that Orbax takes as it is.

@@ -1,8 +1,11 @@
 """Folders of checkpoints whose paths hold whatever the file system allows."""
 
+import errno
 import os
 import re
+import shutil
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -65,3 +68,22 @@ def test_temporary_folder_of_an_unusual_name(tmp_path, monkeypatch):
     monkeypatch.setattr(orbax_folder, "_SAFE", re.compile("nothing"))
     with pytest.raises(InputError, match="TMPDIR: got"):
         filled(tmp_path / "checkpoints")
+
+
+def test_what_threads_of_a_failed_save_write_late_is_deleted_later(
+    tmp_path, monkeypatch
+):
+    """They add files to a folder while it is deleted, so that it is not empty."""
+    real = shutil.rmtree
+
+    def late(path, *args, **kwargs):
+        (Path(path) / "late").mkdir(parents=True, exist_ok=True)
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", late)
+    filled(tmp_path, (1, 2))
+    assert (tmp_path / "unfinished" / "late").exists()
+    monkeypatch.setattr(shutil, "rmtree", real)
+    with Checkpoints(tmp_path, CONFIG) as saved:
+        assert saved.steps == [1, 2]
+    assert not (tmp_path / "unfinished").exists()
