@@ -11,6 +11,8 @@ os.environ["MPLBACKEND"] = "Agg"
 # Compiling is most of what the tests do; see `optimized`.
 if os.environ["JAX_PLATFORMS"] == "cpu":
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    # The older way to compile fused loops: a third less of the suite's time.
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # Compiled programs of this session, of all its processes. An older one's would let
     # a test of what compiles, or of a resumed run, pass on old results.

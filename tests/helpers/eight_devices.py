@@ -4,8 +4,7 @@ import os
 import sys
 
 ENVIRONMENT = {
-    # Quick to compile for.
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=8 "
-    "--xla_backend_optimization_level=0",
+    "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} "
+    "--xla_force_host_platform_device_count=8",
     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
 }

@@ -66,6 +66,7 @@ def test_one_member_is_the_method_itself(several, single, changes):
     assert_close(got[2], expected[2], 1e-6)
 
 
+@pytest.mark.usefixtures("optimized")  # two programs, compiled alike
 @pytest.mark.parametrize(("several", "single", "changes"), PAIRS)
 def test_a_member_is_the_method_with_its_own_start_and_order(several, single, changes):
     ensemble, alone = build(several, members=3, **changes), build(single, **changes)

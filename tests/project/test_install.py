@@ -62,6 +62,7 @@ def train(installed, *flags):
         PYTHONPATH=f"{installed}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
         JAX_PLATFORMS="cpu",
         JAX_DISABLE_MOST_OPTIMIZATIONS="0",  # all of it is as for a user
+        XLA_FLAGS="",
     )
 
 

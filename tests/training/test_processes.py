@@ -37,8 +37,9 @@ def together(number, command, *, devices=1):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    xla = f"--xla_force_host_platform_device_count={devices}"
-    env = {**os.environ, "XLA_FLAGS": f"{xla} --xla_backend_optimization_level=0"}
+    flags = os.environ.get("XLA_FLAGS", "")
+    flags = f"{flags} --xla_force_host_platform_device_count={devices}"
+    env = {**os.environ, "XLA_FLAGS": flags}
     where = ["--coordinator", f"127.0.0.1:{port}", "--num-processes", str(number)]
     running = [
         subprocess.Popen(

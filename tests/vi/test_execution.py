@@ -1,5 +1,6 @@
 """What multiplies, and what is refused before anything is computed."""
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -50,10 +51,11 @@ def test_a_network_without_bayesian_kernels_runs_on_xla():
 def test_one_device_computes_as_it_is():
     execution = Execution()
     assert execution.line is None
-    operands = ({"a": np.zeros(3)}, subspace(0.5), ((), ()), np.zeros((1, 4)))
-    assert all(
-        a is b for a, b in zip(execution.placed(*operands), operands, strict=True)
-    )
+    state, data, rows = {"a": np.zeros(3)}, (np.ones(2), np.ones(2)), np.zeros((1, 4))
+    operands = (state, subspace(0.5), data, rows)
+    placed = execution.placed(*operands)
+    assert [a is b for a, b in zip(placed, operands, strict=True)] == [1, 1, 0, 1]
+    assert all(isinstance(array, jax.Array) for array in placed[2])
     assert execution.over_devices(tiny.mlp) is tiny.mlp
     assert execution.local(operands) is operands
 
