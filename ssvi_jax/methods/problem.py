@@ -59,6 +59,8 @@ class Problem:
       likelihood: log p(y | output).
       augment: random transformation of training batches.
       execution: what multiplies, and on which devices.
+      start: full parameters of a trained network, whose largest weights are the first
+        masks and means; None: masks and means are drawn.
     """
 
     apply_fn: ApplyFn
@@ -74,6 +76,7 @@ class Problem:
     likelihood: Likelihood = Categorical()  # noqa: RUF009 (immutable)
     augment: Augment | None = None
     execution: Execution = Execution()  # noqa: RUF009 (immutable)
+    start: Params | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

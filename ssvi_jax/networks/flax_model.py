@@ -6,12 +6,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import nnx
 
 from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.core.types import KernelShape, ModelState, PackedKernel, Params
+from ssvi_jax.core.types import (
+    KernelShape,
+    Masks,
+    ModelState,
+    PackedKernel,
+    Params,
+)
 from ssvi_jax.networks import mixing, tracing
 from ssvi_jax.networks.dropout import Dropout
 from ssvi_jax.networks.layers import Factors, Layer, Products
@@ -112,6 +119,30 @@ class FlaxModel:
         jax.eval_shape(apply, params, model_state, mixing.rows(x, 1))
         return found[0].channels
 
+    def refusals(
+        self, params: Params, model_state: ModelState, masks: Masks, x: Example
+    ) -> dict[str, str]:
+        """Masked kernels that the sparse kernels do not take, and why.
+
+        Args:
+          params: full parameters.
+          model_state: running statistics.
+          masks: the selection.
+          x: an example input.
+        """
+
+        def apply(params, model_state, x, kernels):
+            products = Products(params, kernels, jax.random.key(0))
+            self._evaluated(products, params, model_state, x)
+            found.update(products.refusals)
+
+        kernels = {path: _packed(mask) for path, mask in masks.items()}
+        found: dict[str, str] = {}
+        jax.eval_shape(apply, params, model_state, mixing.rows(x, 1), kernels)
+        others = "a layer of another kind than those that take packed kernels"
+        why = {path: found.get(path, others) for path in masks}
+        return {path: reason for path, reason in why.items() if reason}
+
     def _evaluated(self, products, params, model_state, x) -> Any:
         return self._apply(products, params, model_state, x, train=False)[0]
 
@@ -120,6 +151,20 @@ class FlaxModel:
 
     def _apply(self, products, params, model_state, x, *, train):
         raise NotImplementedError
+
+
+def _packed(mask: np.ndarray) -> PackedKernel:
+    """Shapes and types of a kernel that only has the selected weights."""
+    kept = int(mask.sum())
+    values = jax.ShapeDtypeStruct((kept,), jnp.float32)
+    index = jax.ShapeDtypeStruct((kept,), jnp.int32)
+    return PackedKernel(
+        values,  # type: ignore[arg-type]
+        None,
+        index,  # type: ignore[arg-type]
+        mask.shape,
+        backend="sparse",
+    )
 
 
 _SWITCH = (

@@ -21,6 +21,7 @@ from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import PackedKernel, Params
 from ssvi_jax.networks.dropout import Dropout
+from ssvi_jax.ops import backend, convolution
 
 Held = Callable[[], jax.Array]
 """Returns the kernel that a layer holds at the time of its call."""
@@ -92,6 +93,8 @@ class Products:
     Attributes:
       channels: path → shapes (``in``, ``out``) of the factors that a layer can have;
         only of layers that multiply by the parameter itself.
+      refusals: path → why its packed kernel, if it has one, is multiplied by XLA as
+        a dense one; empty where the sparse kernels do it.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Products:
         self.key = key
         self._uses: Counter[str] = Counter()
         self.channels: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        self.refusals: dict[str, str] = {}
         self._factors = factors or {}
         self._dropout = dropout
         self._parameters = trees.flatten(params)
@@ -125,12 +129,15 @@ class Products:
             x = factors.inputs(x) if factors else x
             contracted = math.prod(kernel.shape[i] for i in dimension_numbers[0][1])
             if own is None or packed is None:
+                self.refusals[path] = self._why_not_own(path, held)
                 y = jax.lax.dot_general(x, kernel, dimension_numbers, *args, **kwargs)
             else:
                 inputs = x.reshape(*x.shape[: x.ndim - own], contracted)
                 outputs = kernel.shape[own:]
                 packed = packed.reshape((contracted, math.prod(outputs)))
-                y = ops.lrt_dense(inputs, packed.astype(x.dtype), self._next_key(path))
+                packed = packed.astype(x.dtype)
+                self.refusals[path] = backend.refuses_dense(inputs, packed)
+                y = ops.lrt_dense(inputs, packed, self._next_key(path))
                 y = y.reshape(*inputs.shape[:-1], *outputs)
             self._uses[path] += 1
             return factors.outputs(y) if factors else y
@@ -154,6 +161,7 @@ class Products:
             x = self._dropped(path, x)
             if not _is_plain_conv(x, lhs_dilation, dimension_numbers, kwargs):
                 self._uses[path] += 1
+                self.refusals[path] = "not a plain convolution with channels last"
                 return jax.lax.conv_general_dilated(
                     x,
                     kernel,
@@ -165,19 +173,15 @@ class Products:
                     feature_group_count=feature_group_count,
                     **kwargs,
                 )
-            dilation = tuple(rhs_dilation or (1,) * (x.ndim - 2))
-            window = [
-                (k - 1) * d + 1 for k, d in zip(kernel.shape, dilation, strict=False)
-            ]
-            if isinstance(padding, str):
-                padding = jax.lax.padtype_to_pads(
-                    x.shape[1:-1], window, window_strides, padding
-                )
+            window = _window(
+                *(x, kernel, window_strides, padding, rhs_dilation),
+                feature_group_count,
+            )
             options: dict[str, Any] = {
-                "strides": tuple(window_strides),
-                "padding": tuple((int(low), int(high)) for low, high in padding),
-                "rhs_dilation": dilation,
-                "groups": feature_group_count,
+                "strides": window.strides,
+                "padding": window.padding,
+                "rhs_dilation": window.dilation,
+                "groups": window.groups,
             }
             own = self._is_own(path, held)
             packed = self.kernels.get(path) if own else None
@@ -185,9 +189,11 @@ class Products:
             factors = self._factors_of(path, *channels) if own else None
             x = factors.inputs(x) if factors else x
             if packed is None:
+                self.refusals[path] = self._why_not_own(path, held)
                 y = ops.conv(x, kernel, **options)
             else:
                 packed = packed.astype(x.dtype)
+                self.refusals[path] = backend.refuses_conv(x, packed, window)
                 y = ops.lrt_conv(x, packed, self._next_key(path), **options)
             self._uses[path] += 1
             return factors.outputs(y) if factors else y
@@ -198,6 +204,14 @@ class Products:
         """Whether the layer multiplies by the parameter itself, outside transforms."""
         same = held() is self._parameters.get(path)
         return same and get_opaque_trace_state(convention="flax") == self._trace
+
+    def _why_not_own(self, path: str, held: Held) -> str:
+        """Why a layer's product is not one with a packed kernel."""
+        if get_opaque_trace_state(convention="flax") != self._trace:
+            return "inside scan, vmap, jit or remat"
+        if held() is not self._parameters.get(path):
+            return "the layer changes its kernel before it multiplies"
+        return "the product is not one of inputs times kernel"
 
     def _dropped(self, path: str, x: jax.Array) -> jax.Array:
         """The input of a product; that of the first are the data, which stay."""
@@ -227,6 +241,16 @@ def _matrix_rows(x, kernel, dimension_numbers) -> int | None:
     trailing = tuple(range(x.ndim - rows, x.ndim))
     plain = tuple(x_axes) == trailing and tuple(kernel_axes) == tuple(range(rows))
     return rows if plain and not x_batch and not kernel_batch else None
+
+
+def _window(x, kernel, strides, padding, rhs_dilation, groups) -> convolution.Window:
+    """How a kernel slides; padding as numbers, whatever it was given as."""
+    dilation = tuple(rhs_dilation or (1,) * (x.ndim - 2))
+    if isinstance(padding, str):
+        spans = zip(kernel.shape, dilation, strict=False)
+        taken = [(k - 1) * d + 1 for k, d in spans]
+        padding = jax.lax.padtype_to_pads(x.shape[1:-1], taken, strides, padding)
+    return convolution.Window.make(strides, padding, dilation, groups)
 
 
 def _is_plain_conv(x, lhs_dilation, dimension_numbers, kwargs) -> bool:

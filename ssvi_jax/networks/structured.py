@@ -10,6 +10,7 @@ from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.structure import Structure
 from ssvi_jax.core.types import (
     ApplyFn,
+    Masks,
     ModelState,
     PackedKernel,
     Params,
@@ -139,6 +140,17 @@ class Structured:
         params, model_state = members.first((params, model_state))
         each = model.layers(params, model_state, self._example)
         return [layer._replace(shape=(copies, *layer.shape)) for layer in each]
+
+    def refusals(
+        self, params: Params, model_state: ModelState, masks: Masks
+    ) -> dict[str, str]:
+        """See `FlaxModel.refusals`; of copies the first member's."""
+        if not hasattr(self._plain, "refusals"):
+            return {}
+        if self.structure.copies is not None:
+            params, model_state = members.first((params, model_state))
+            masks = members.unstack(masks, self.structure.copies)[0]
+        return self._plain.refusals(params, model_state, masks, self._example)
 
     def kl(self, prior: FastPrior, params: Params, key: jax.Array) -> jax.Array:
         """KL of the members' factors, see `rank1_factors.Rank1.kl`; 0 without any."""

@@ -48,25 +48,51 @@ def slower_because(asked: str, density: float) -> str:
     return custom_calls.why_not() if wanted and on_cpu else ""
 
 
+def why_xla(asked: str, density: float) -> str:
+    """Why `choose` takes XLA."""
+    if asked == "xla":
+        return "asked for"
+    if density > CROSSOVER:
+        return f"a density of {density:.2f} is above {CROSSOVER}"
+    if jax.default_backend() != "cpu":
+        return f"JAX runs on {jax.default_backend()}"
+    return custom_calls.why_not()
+
+
 def takes_conv(x: jax.Array, kernel: PackedKernel, window: Window) -> bool:
     """Whether the sparse kernels compute this convolution."""
-    return (
-        _takes(x, kernel)
-        and x.ndim == 4
-        and window.groups == 1
-        and window.dilation == (1, 1)
-        and min(low for pair in window.padding for low in pair) >= 0
-    )
+    return not refuses_conv(x, kernel, window)
+
+
+def refuses_conv(x: jax.Array, kernel: PackedKernel, window: Window) -> str:
+    """Why the sparse kernels do not compute this convolution; empty: they do."""
+    if x.ndim != 4:
+        return f"a convolution over {x.ndim - 2} axes, needed: 2"
+    if window.groups != 1:
+        return f"{window.groups} groups, needed: 1"
+    if window.dilation != (1, 1):
+        return "a dilated window"
+    if min(low for pair in window.padding for low in pair) < 0:
+        return "negative padding"
+    return _refuses(x, kernel)
 
 
 def takes_dense(x: jax.Array, kernel: PackedKernel) -> bool:
     """Whether the sparse kernels compute this product."""
-    return _takes(x, kernel) and x.ndim >= 2
+    return not refuses_dense(x, kernel)
 
 
-def _takes(x: jax.Array, kernel: PackedKernel) -> bool:
-    single = x.dtype == kernel.mean.dtype == jnp.float32
-    return kernel.backend == "sparse" and single and x.size > 0
+def refuses_dense(x: jax.Array, kernel: PackedKernel) -> str:
+    """Why the sparse kernels do not compute this product; empty: they do."""
+    return "inputs without a batch axis" if x.ndim < 2 else _refuses(x, kernel)
+
+
+def _refuses(x: jax.Array, kernel: PackedKernel) -> str:
+    if kernel.backend != "sparse":
+        return f"the backend is {kernel.backend}"
+    if not x.dtype == kernel.mean.dtype == jnp.float32:
+        return f"{x.dtype} inputs, needed: float32"
+    return "" if x.size else "no inputs"
 
 
 def conv(

@@ -162,17 +162,30 @@ def as_callback(given: CallbackLike) -> Callback:
 
 
 class Describing(Callback):
-    """Says once what is trained: kernels, what is kept of them, what multiplies."""
+    """Says once what is trained: kernels, what is kept of them, what multiplies.
+
+    Args:
+      example: shapes and types of inputs.
+    """
+
+    def __init__(self, example: Any):
+        self._example = example
 
     def begin(self, session: Session, start: Progress) -> None:
         """Logs a table to the logger "ssvi_jax", at level INFO."""
         problem = session.algorithm.problem
+        network = problem.apply_fn, problem.params, problem.model_state
         LOGGER.info(
             "%s steps in phases of %s, estimator %s\n%s",
             session.total_steps,
             session.inner_steps,
             session.algorithm.estimator,
-            describe(problem.layers, start.masks),
+            describe(
+                network,
+                self._example,
+                start.masks,
+                backend=problem.execution.backend,
+            ),
         )
 
 

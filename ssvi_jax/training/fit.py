@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError, check_fraction
 from ssvi_jax.core.rows import num_rows
 from ssvi_jax.core.settings import positive
@@ -27,7 +28,7 @@ from ssvi_jax.core.types import (
 from ssvi_jax.methods.base import Method
 from ssvi_jax.methods.problem import OptimizerLike, Problem
 from ssvi_jax.networks.describe import layers_of
-from ssvi_jax.networks.learned_noise import WithNoise
+from ssvi_jax.networks.learned_noise import NOISE, WithNoise
 from ssvi_jax.networks.structured import Structured
 from ssvi_jax.training import feeds
 from ssvi_jax.training.callbacks import (
@@ -66,6 +67,7 @@ def fit(
     optimizer: OptimizerLike | None = None,
     augment: Augment | None = None,
     validation: float | Data | None = None,
+    start: Fitted | Params | None = None,
     callbacks: Sequence[CallbackLike] = (),
     folder: str | Path | None = None,
     execution: Execution = Execution(),  # noqa: B008 (immutable)
@@ -94,6 +96,9 @@ def fit(
       validation: inputs and labels that are not trained on, or a fraction of the data
         to take for it: scored at the end of every epoch; the network with the lowest
         NLL is returned.
+      start: a trained network like this one, sparse or dense, to begin from: its
+        largest weights are the first masks and means. What `fit` returned, or full
+        parameters; running statistics of the latter are those of `network`.
       callbacks: called after every phase, see `callbacks`; one may stop the training.
       folder: for checkpoints. A training that was stopped continues there, bit for bit.
         Ctrl-C then saves before it is raised.
@@ -109,6 +114,10 @@ def fit(
     key = jax.random.key(0) if key is None else key
     likelihood = likelihoods.as_likelihood(likelihood)
     source, held_out = prepare(data, validation, batch_size, key, execution)
+    trained_params = None
+    if start is not None:
+        network = _started(method, network, start)
+        trained_params = network[1]
     network = structured(method, network, source.example, likelihood, key)
     problem = Problem(
         *network,
@@ -121,6 +130,7 @@ def fit(
         likelihood=likelihood,
         augment=augment,
         execution=execution,
+        start=trained_params,
     )
     asked = Asked(steps, epochs, minutes, inner_steps)
     scored = Validation(held_out, backend=execution.backend) if held_out else None
@@ -129,7 +139,7 @@ def fit(
         saving = Saving(folder, _settings(method, problem, asked))
     history = History()
     own = map(as_callback, callbacks)
-    every = [Describing(), scored, *own, history, saving]
+    every = [Describing(source.example), scored, *own, history, saving]
     with ExitStack() as stack:
         interrupt = None
         if saving and threading.current_thread() is threading.main_thread():
@@ -262,6 +272,34 @@ def structured(
     return apply_fn, params, model_state
 
 
+def _started(method: Method, network: Network, start: Fitted | Params) -> Network:
+    """The network with the parameters of a trained one.
+
+    Raises:
+      InputError: a method of copies, which would all be the same, or other parameters.
+    """
+    if method.structure.copies is not None:
+        raise InputError(
+            f"start: got a trained network for {type(method).__name__}, whose members "
+            "would all be it, allowed: None."
+        )
+    apply_fn, params, model_state = network
+    if isinstance(start, Fitted):
+        params_of, model_state = start.params, start.weights.model_state
+    else:
+        params_of = start
+    params_of = {name: leaf for name, leaf in params_of.items() if name != NOISE}
+    expected = {path: jnp.shape(leaf) for path, leaf in trees.flatten(params).items()}
+    found = {path: jnp.shape(leaf) for path, leaf in trees.flatten(params_of).items()}
+    if found != expected:
+        unlike = sorted(map(str, {*found.items()} ^ {*expected.items()}))[:4]
+        raise InputError(
+            f"start: got other parameters than the network's, at {', '.join(unlike)}; "
+            "give those of a network like this one, without members."
+        )
+    return apply_fn, params_of, model_state
+
+
 def seed_of(key: jax.Array) -> int:
     """A seed for NumPy: that of ``jax.random.key(seed)``, for seeds of 32 bits."""
     words = np.asarray(jax.random.key_data(key)).ravel().tolist()
@@ -281,6 +319,7 @@ def _settings(method: Method, problem: Problem, asked: Asked) -> dict[str, Any]:
         "batch_size": problem.batch_size,
         "likelihood": repr(problem.likelihood),
         "seed": problem.seed,
+        "started": problem.start is not None,
         **asked._asdict(),
     }
 

@@ -12,7 +12,7 @@ import numpy as np
 from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.structure import Rank1Spec, Structure
-from ssvi_jax.core.types import ApplyFn, Masks, Weights
+from ssvi_jax.core.types import ApplyFn, Masks, Params, Weights
 from ssvi_jax.io import artifact
 from ssvi_jax.metrics.scores import score
 from ssvi_jax.networks import adapters
@@ -21,6 +21,7 @@ from ssvi_jax.networks.learned_noise import WithNoise
 from ssvi_jax.networks.structured import Structured
 from ssvi_jax.vi import likelihoods, predictions
 from ssvi_jax.vi import masks as masks_lib
+from ssvi_jax.vi import posterior as posterior_lib
 
 KIND = "flax"
 """Marks, in a model file, a network that is not one of the library's own."""
@@ -53,6 +54,17 @@ class Fitted:
     def sparsity(self) -> float:
         """Fraction of the weights that are exactly zero, counted from the masks."""
         return masks_lib.sparsity(self.masks)
+
+    @property
+    def params(self) -> Params:
+        """Full parameters of the mean network; weights that are not kept are 0.
+
+        Of an ensemble those of all members, stacked.
+        """
+        posterior, params, _ = self.weights
+        subspace = masks_lib.to_subspace(self.masks, posterior)
+        kernels = posterior_lib.sample(posterior, subspace, None)
+        return trees.unflatten(trees.flatten(params) | kernels)
 
     def predict(
         self,

@@ -34,6 +34,24 @@ def random_masks(
     return masks
 
 
+def largest_masks(
+    kernels: Mapping[str, np.ndarray], counts: Mapping[str, int]
+) -> Masks:
+    """Selects the weights of the largest absolute value; ties to higher positions.
+
+    Args:
+      kernels: path → full kernel.
+      counts: path → number of weights to select, in [1, size].
+    """
+    masks = {}
+    for path, count in counts.items():
+        sizes = np.abs(np.asarray(kernels[path])).reshape(-1)
+        mask = np.zeros(sizes.size, bool)
+        mask[np.argsort(sizes, kind="stable")[sizes.size - count :]] = True
+        masks[path] = mask.reshape(np.shape(kernels[path]))
+    return masks
+
+
 def create(
     shapes: Mapping[str, tuple[int, ...]],
     sparsity: float | None,

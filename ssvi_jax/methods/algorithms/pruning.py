@@ -73,6 +73,7 @@ class DenseToSparse:
             masks,
             mean_std=self.mean_init or None,
             sigma_init=self.sigma_init,
+            means=problem.start,
         )
         return state, masks
 

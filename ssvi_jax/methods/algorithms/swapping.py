@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Data, Masks
 from ssvi_jax.io import json_text
@@ -69,9 +70,16 @@ class Swapping:
         return Growth(self.problem.inner_steps, self.grow_batches, self.grow_at_mean)
 
     def init(self, key: jax.Array, rng: np.random.Generator) -> tuple[State, Masks]:
-        """Random masks with the density rule's counts, and the state on them."""
+        """Masks with the density rule's counts, and the state on them.
+
+        They are random, or those of the largest weights of `Problem.start`.
+        """
         problem = self.problem
-        masks = masks_lib.random_masks(problem.shapes, self.counts, rng)
+        if problem.start is None:
+            masks = masks_lib.random_masks(problem.shapes, self.counts, rng)
+        else:
+            trained = trees.flatten(problem.start)
+            masks = masks_lib.largest_masks(trained, self.counts)
         state = self.inference.init(
             key,
             problem.params,
@@ -79,6 +87,7 @@ class Swapping:
             masks,
             mean_std=self.mean_init or None,
             sigma_init=self.sigma_init,
+            means=problem.start,
         )
         return state, masks
 
