@@ -119,8 +119,8 @@ def swap_layer(
     new_index = np.sort(np.concatenate([kept_index, lowest(scores, count)]))
     new_mask = np.zeros(mask.size, bool)
     new_mask[new_index] = True
-    rank = np.cumsum(mask) - 1  # of each coordinate among those selected before
-    source = np.where(mask.reshape(-1), rank, NEW)[new_index]
+    was_selected = mask.reshape(-1)[new_index]
+    source = np.where(was_selected, np.searchsorted(old_index, new_index), NEW)
     return new_mask.reshape(mask.shape), source
 
 
