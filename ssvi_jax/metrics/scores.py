@@ -21,7 +21,8 @@ def score(prediction: predictions.Predicted, y: np.ndarray) -> dict[str, float]:
       y: their labels.
 
     Returns:
-      Of classes: see `metrics.evaluate`; of soft labels nll (cross-entropy) and
+      Of classes: see `metrics.evaluate`, with what the passes differ by where there are
+      several; of soft labels nll (cross-entropy) and
       accuracy (of the likeliest class). Of numbers: nll (nats an example, of the
       mixture), rmse, r2, coverage (fraction inside the central 90 % interval). Of
       counts: nll, rmse, coverage.
@@ -41,7 +42,9 @@ def _(prediction: predictions.Classification, y: np.ndarray) -> dict[str, float]
     y = np.asarray(y)
     if np.issubdtype(y.dtype, np.floating):
         return _soft(prediction.probs, y)
-    return classification.evaluate(prediction.probs, y, prediction.sample_entropy)
+    each = (prediction.sample_entropy, prediction.sample_log_odds)
+    several = len(prediction.sample_entropy) > 1  # one pass says nothing of the weights
+    return classification.evaluate(prediction.probs, y, *(each if several else ()))
 
 
 @score.register

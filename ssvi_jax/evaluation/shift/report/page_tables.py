@@ -68,6 +68,7 @@ def cells(report: Report) -> Table | None:
         *(column._replace(better="") for column in _scores()),
         Column("predictive_entropy", "entropy (nats)", "score"),
         Column("mutual_information", "mutual information (nats)", "score"),
+        Column("logit_disagreement", "logit disagreement (nats)", "score"),
     ]
     heads = [run["headline"] for run in report.runs]
     rows = [
