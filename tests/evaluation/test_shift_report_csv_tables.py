@@ -1,3 +1,4 @@
+import copy
 import csv
 
 import fake_report
@@ -70,6 +71,15 @@ def test_summaries_say_what_each_run_is(written):
         assert {name: float(row[name]) for name in summary} == summary
         assert row["label"] == run["label"]
         assert int(row["weights_kept"]) == run["weights_kept"]
+
+
+def test_calibrated_models_have_their_factor(tmp_path, written):
+    runs = copy.deepcopy(written[0]["runs"])
+    runs[1]["sigma_factor"] = 1.5
+    fake_report.write(tmp_path, SMALL, runs=runs)
+    csv_tables.write_tables(tmp_path)
+    for row in read_csv(tmp_path / "summary.csv"):
+        assert row["sigma_factor"] == ("1.5" if row["run"] == runs[1]["name"] else "")
 
 
 def test_detections_and_selections(written):

@@ -22,7 +22,7 @@ _SUMMARY = (
 )
 _ABOUT = (
     *("label", "method", "model", "seed", "sparsity"),
-    *("weights_kept", "weights_total"),
+    *("weights_kept", "weights_total", "sigma_factor"),
 )
 
 COLUMNS: dict[str, tuple[str, ...]] = {

@@ -39,6 +39,7 @@ def models(report: Report) -> Table | None:
         Column("sparsity", "sparsity (%)", "percent"),
         Column("weights_kept", "weights kept", "count"),
         Column("weights_total", "of", "count"),
+        Column("sigma_factor", "factor on σ", "score"),
         Column("seed", "training seed", "count"),
         Column("path", "file", "path"),
     ]
