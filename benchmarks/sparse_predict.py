@@ -39,7 +39,7 @@ def contestants(
     backend = library.inference.execution.backend
 
     def draw(num_samples: int) -> np.ndarray:
-        mc_probs, _ = predictive.predict_samples(
+        mc_probs, *_ = predictive.predict_samples(
             *common,
             key=jax.random.key(0),
             num_samples=num_samples,

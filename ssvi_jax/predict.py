@@ -47,8 +47,10 @@ __all__ = [
 class Command:
     """Predicts classes of images or series with a trained model, and how sure it is.
 
-    Prints one line an input: the class, its probability, the entropy of the prediction
-    and the part of it that is due to uncertain weights (mutual information), in nats.
+    Prints one line an input: the class, its probability, the entropy of the prediction,
+    the part of it that is due to uncertain weights (mutual information), and how far
+    samples differ in the log-odds of their class (logit disagreement), in nats. Of one
+    pass the last two are 0.
     """
 
     model: Annotated[Path, tyro.conf.Positional]
@@ -61,7 +63,7 @@ class Command:
     seed: int = 0
     """Seed of the samples."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npz")] = None
-    """Also write probabilities and entropies to this .npz file."""
+    """Also write probabilities, entropies and log-odds to this .npz file."""
 
     def __post_init__(self):
         if self.samples < 1 or not 0 <= self.seed < 2**32:
@@ -92,11 +94,13 @@ def main(argv: Sequence[str]) -> int:
     parts = uncertainty.uncertainty_from_entropies(
         prediction.mc_probs, prediction.sample_entropy
     )
-    print("image  class  probability  entropy  mutual information")
+    disagreement = uncertainty.logit_disagreement(prediction.sample_log_odds)
+    print("image  class  probability  entropy  mutual information  logit disagreement")
     for i, probs in enumerate(prediction.mc_probs):
         print(
             f"{i:>5}  {np.argmax(probs):>5}  {probs.max():>11.4f}  "
             f"{parts.predictive_entropy[i]:>7.4f}  {parts.mutual_information[i]:>18.4f}"
+            f"  {disagreement[i]:>18.4f}"
         )
     if command.out is not None:
         np.savez_compressed(command.out, **prediction._asdict())

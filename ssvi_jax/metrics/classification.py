@@ -26,6 +26,7 @@ from ssvi_jax.core.errors import InputError
 from ssvi_jax.metrics.uncertainty import (
     checked_probs,
     entropy,
+    logit_disagreement,
     uncertainty_from_entropies,
 )
 
@@ -84,6 +85,7 @@ class StreamingMetrics:
         probs: ArrayLike,
         labels: ArrayLike,
         sample_entropy: ArrayLike | None = None,
+        sample_log_odds: ArrayLike | None = None,
     ) -> None:
         """Adds one batch; an empty one adds nothing.
 
@@ -92,13 +94,15 @@ class StreamingMetrics:
           labels: integers ``[n]``.
           sample_entropy: ``[S, n]`` entropy in nats of each sample's prediction; when
             given, in every batch, expected entropy and mutual information follow.
+          sample_log_odds: ``[S, n]`` largest log-odds in nats of each sample's
+            prediction; when given, in every batch, the logit disagreement follows.
 
         Raises:
           InputError: for values outside the module's conventions, or a batch unlike
             the ones before it.
         """
         p, y = _checked(probs, labels)
-        scores = _scores(p, y, sample_entropy)
+        scores = _scores(p, y, sample_entropy, sample_log_odds)
         correct, confidence = scores["accuracy"], p.max(axis=1)
         self._check_classes(p.shape[1])
         self._add(scores)
@@ -115,7 +119,8 @@ class StreamingMetrics:
 
         Keys: accuracy, nll, brier, ece, adaptive_ece, classwise_ece,
         predictive_entropy and, where `update` had the samples' entropies,
-        expected_entropy and mutual_information. Nothing is reset.
+        expected_entropy and mutual_information, where it had their log-odds,
+        logit_disagreement. Nothing is reset.
 
         Raises:
           InputError: if no example came.
@@ -144,19 +149,22 @@ class StreamingMetrics:
     def _add(self, scores: dict[str, np.ndarray]) -> None:
         if self._sums and self._sums.keys() != scores.keys():
             raise InputError(
-                "sample_entropy: came with some batches and not with others. "
-                "Give it with every batch or with none."
+                "sample_entropy, sample_log_odds: came with some batches and not with "
+                "others. Give each with every batch or with none."
             )
         for name, values in scores.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(values.sum())
 
 
 def evaluate(
-    probs: ArrayLike, labels: ArrayLike, sample_entropy: ArrayLike | None = None
+    probs: ArrayLike,
+    labels: ArrayLike,
+    sample_entropy: ArrayLike | None = None,
+    sample_log_odds: ArrayLike | None = None,
 ) -> dict[str, float]:
     """All metrics of one array of predictions: `StreamingMetrics` in one call."""
     metrics = StreamingMetrics()
-    metrics.update(probs, labels, sample_entropy)
+    metrics.update(probs, labels, sample_entropy, sample_log_odds)
     return metrics.compute()
 
 
@@ -218,13 +226,20 @@ def reliability(
 
 
 def _scores(
-    p: np.ndarray, y: np.ndarray, sample_entropy: ArrayLike | None
+    p: np.ndarray,
+    y: np.ndarray,
+    sample_entropy: ArrayLike | None,
+    sample_log_odds: ArrayLike | None,
 ) -> dict[str, np.ndarray]:
     """The metrics that are plain means: name → value of each example ``[n]``."""
     scores = {"accuracy": _correct(p, y), "nll": _nll(p, y), "brier": _brier(p, y)}
     if sample_entropy is None:
-        return scores | {"predictive_entropy": entropy(p)}
-    return scores | uncertainty_from_entropies(p, sample_entropy)._asdict()
+        scores |= {"predictive_entropy": entropy(p)}
+    else:
+        scores |= uncertainty_from_entropies(p, sample_entropy)._asdict()
+    if sample_log_odds is not None:
+        scores |= {"logit_disagreement": logit_disagreement(sample_log_odds, len(p))}
+    return scores
 
 
 def _correct(p: np.ndarray, y: np.ndarray) -> np.ndarray:

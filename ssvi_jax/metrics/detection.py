@@ -18,6 +18,7 @@ from ssvi_jax.core.errors import InputError
 from ssvi_jax.metrics.uncertainty import (
     checked_probs,
     entropy,
+    logit_disagreement,
     uncertainty_from_entropies,
 )
 
@@ -47,7 +48,9 @@ class Detection(NamedTuple):
 
 
 def scores(
-    probs: ArrayLike, sample_entropy: ArrayLike | None = None
+    probs: ArrayLike,
+    sample_entropy: ArrayLike | None = None,
+    sample_log_odds: ArrayLike | None = None,
 ) -> dict[str, np.ndarray]:
     """The usual scores of predictions, each float64 ``[n]``, larger for foreign inputs.
 
@@ -56,13 +59,17 @@ def scores(
       Gimpel, 2017). Probabilities that were rounded to 1 tie here.
     - ``"mutual_information"``: between prediction and weights, in nats, where
       `sample_entropy` is given (Depeweg et al., 2018).
+    - ``"logit_disagreement"``: of the samples, in nats, where `sample_log_odds` is
+      given (see `uncertainty.logit_disagreement`).
 
     Args:
       probs: ``[n, C]`` class probabilities (averaged over posterior samples).
       sample_entropy: ``[S, n]`` entropy in nats of each sample's prediction.
+      sample_log_odds: ``[S, n]`` largest log-odds in nats of each sample's prediction.
 
     Raises:
-      InputError: rows that are no probabilities, or entropies that do not fit them.
+      InputError: rows that are no probabilities, or entropies or log-odds that do not
+        fit them.
     """
     p = checked_probs(probs)
     if p.ndim != 2:
@@ -74,6 +81,8 @@ def scores(
     if sample_entropy is not None:
         parts = uncertainty_from_entropies(p, sample_entropy)
         result["mutual_information"] = parts.mutual_information
+    if sample_log_odds is not None:
+        result["logit_disagreement"] = logit_disagreement(sample_log_odds, len(p))
     return result
 
 

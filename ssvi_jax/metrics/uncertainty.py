@@ -1,7 +1,7 @@
-"""Entropies and mutual information of predicted class probabilities, in nats.
+"""Entropies, mutual information and logit disagreement of predicted classes, in nats.
 
 From the probabilities of every posterior sample, or from what a run stores of them: the
-average over samples and each sample's entropy.
+average over samples, and of each sample its entropy and its largest log-odds.
 """
 
 from typing import NamedTuple
@@ -88,6 +88,40 @@ def uncertainty_from_entropies(
             "Give the entropies of the very samples that were averaged."
         )
     return Uncertainty(total, expected, np.maximum(information, 0.0))
+
+
+def logit_disagreement(
+    sample_log_odds: ArrayLike, num_examples: int | None = None
+) -> np.ndarray:
+    """How far posterior samples differ in the largest log-odds, float64 ``[n]``.
+
+    The standard deviation over the samples, sqrt(Σ_s (l_s - mean)² / S), of
+    l_s = max over classes of log(p / (1 - p)): the disagreement of logits that Raina
+    (arXiv 2502.15648) detects foreign inputs by, with log-odds in place of logits, as a
+    constant in all logits of a sample changes no prediction. Samples that are certain
+    of one class may differ in it, where mutual information is 0.
+
+    Args:
+      sample_log_odds: ``[S, n]``, of each sample's prediction in nats.
+      num_examples: n; None: whatever comes.
+
+    Raises:
+      InputError: another shape, no samples, or values that are not finite.
+    """
+    values = np.asarray(sample_log_odds, dtype=np.float64)
+    fits = values.ndim == 2 and num_examples in (None, values.shape[1])
+    if not fits or not len(values):
+        raise InputError(
+            f"sample_log_odds: got shape {values.shape}, allowed: [samples, "
+            f"{'examples' if num_examples is None else num_examples}] with at least "
+            "one sample."
+        )
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"sample_log_odds: got {values[~np.isfinite(values)][0]}, allowed: finite "
+            "numbers. Look for NaN in the predictions."
+        )
+    return values.std(axis=0)
 
 
 def checked_probs(probs: ArrayLike) -> np.ndarray:

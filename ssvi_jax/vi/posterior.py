@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from ssvi_jax import ops
 from ssvi_jax.core.errors import InputError
@@ -21,6 +22,8 @@ from ssvi_jax.core.types import (
 
 MIN_SIGMA = 1e-6
 """Smallest standard deviation at initialization and growth (SSVI's `eps`)."""
+
+_TINY_RHO = -20.0  # softplus and e^rho then differ by a relative 1e-9
 
 
 def to_sigma(rho: jax.Array) -> jax.Array:
@@ -125,6 +128,36 @@ def scaled(packed: Gaussian | Point, factor: jax.Array) -> Gaussian | Point:
     if sigma is None:
         return Point(mean)
     return Gaussian(mean, to_rho(sigma * jnp.abs(factor)))
+
+
+def stretched(posterior: Posterior, factor: float) -> Posterior:
+    """The posterior with all standard deviations times a factor; points stay.
+
+    Args:
+      posterior: packed Gaussians or points.
+      factor: above 0; with exactly 1 nothing changes.
+
+    Raises:
+      InputError: another factor.
+    """
+    if not (factor > 0 and math.isfinite(factor)):
+        raise InputError(f"factor: got {factor}, allowed: a finite number above 0.")
+    if factor == 1.0:
+        return posterior
+    return {
+        path: packed._replace(rho=_stretched(packed.rho, factor))
+        if isinstance(packed, Gaussian)
+        else packed
+        for path, packed in posterior.items()
+    }
+
+
+@jax.jit
+def _stretched(rho: jax.Array, factor: ArrayLike) -> jax.Array:
+    # Far below 0 sigma is e^rho, which a float32 cannot hold where rho is below -103.
+    tiny = rho < _TINY_RHO
+    sigma = to_sigma(jnp.where(tiny, _TINY_RHO, rho))
+    return jnp.where(tiny, rho + jnp.log(factor), to_rho(sigma * factor))
 
 
 def kernels(

@@ -15,7 +15,7 @@ import numpy as np
 
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import ApplyFn, Masks, Subspace, Weights
-from ssvi_jax.vi import likelihoods, predictive
+from ssvi_jax.vi import likelihoods, pass_scores, predictive
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,11 +27,14 @@ class Classification:
       mean_probs: float32 ``[n, C]``, of the mean network (of every member at its mean).
       sample_entropy: float32 ``[passes, n]``, entropy of each pass's own probabilities,
         in nats.
+      sample_log_odds: float32 ``[passes, n]``, largest log-odds of each pass's own
+        probabilities, in nats.
     """
 
     probs: np.ndarray
     mean_probs: np.ndarray
     sample_entropy: np.ndarray
+    sample_log_odds: np.ndarray
 
     @property
     def labels(self) -> np.ndarray:
@@ -48,6 +51,11 @@ class Classification:
         """What of the entropy is due to the weights ``[n]``, in nats, at least 0."""
         return np.maximum(self.entropy - self.sample_entropy.mean(axis=0), 0.0)
 
+    @property
+    def disagreement(self) -> np.ndarray:
+        """Logit disagreement ``[n]``, in nats: see `metrics.uncertainty`."""
+        return self.sample_log_odds.std(axis=0, dtype=np.float64)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Binary:
@@ -57,11 +65,14 @@ class Binary:
       probs: float32 ``[n]``, averaged over members and draws.
       mean_probs: float32 ``[n]``, of the mean network.
       sample_probs: float32 ``[passes, n]``.
+      sample_log_odds: float32 ``[passes, n]``, of the likelier label by each pass, in
+        nats: the logit's absolute value.
     """
 
     probs: np.ndarray
     mean_probs: np.ndarray
     sample_probs: np.ndarray
+    sample_log_odds: np.ndarray
 
     @property
     def labels(self) -> np.ndarray:
@@ -78,6 +89,11 @@ class Binary:
         """What of the entropy is due to the weights ``[n]``, in nats, at least 0."""
         each = _entropy(_two(self.sample_probs)).mean(axis=0)
         return np.maximum(self.entropy - each, 0.0)
+
+    @property
+    def disagreement(self) -> np.ndarray:
+        """Logit disagreement ``[n]``, in nats: see `metrics.uncertainty`."""
+        return self.sample_log_odds.std(axis=0, dtype=np.float64)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -266,9 +282,16 @@ def predict(
         if key is None:
             del options["num_samples"]
             mean = predictive.predict_mean(*network, **options)
-            return Classification(mean, mean, _entropy(mean)[None])
+            with np.errstate(divide="ignore"):
+                log_odds = pass_scores.largest_log_odds(np.log(mean))
+            return Classification(mean, mean, _entropy(mean)[None], log_odds[None])
         found = predictive.predict(*network, key=key, **options)
-        return Classification(found.mc_probs, found.mean_probs, found.sample_entropy)
+        return Classification(
+            found.mc_probs,
+            found.mean_probs,
+            found.sample_entropy,
+            found.sample_log_odds,
+        )
     of = functools.partial(
         predictive.passes, *network, likelihood=likelihood, **options
     )
@@ -282,7 +305,7 @@ def predict(
 def _binary(samples: np.ndarray, of: Callable[..., Any]) -> Binary:
     at_mean = _stacked(list(of(key=None)))
     probs, mean = _sigmoid(samples), _sigmoid(at_mean)
-    return Binary(probs.mean(axis=0), mean.mean(axis=0), probs)
+    return Binary(probs.mean(axis=0), mean.mean(axis=0), probs, np.abs(samples))
 
 
 _KINDS: dict[type, Callable[[Any, Callable[..., Any]], Predicted]] = {

@@ -18,6 +18,7 @@ from ssvi_jax.core.types import ApplyFn, Masks, Subspace, Weights
 from ssvi_jax.ops import backend as backend_lib
 from ssvi_jax.ops import fuse_prediction
 from ssvi_jax.vi import masks as masks_lib
+from ssvi_jax.vi import pass_scores
 from ssvi_jax.vi import posterior as posterior_lib
 from ssvi_jax.vi.execution import backend_of
 from ssvi_jax.vi.likelihoods import Categorical, Likelihood
@@ -36,12 +37,15 @@ class Prediction(NamedTuple):
       sample_entropy: float32 ``[passes, n]``, entropy (nats) of each pass's own
         prediction, member by member; the entropy of `mc_probs` minus its average is
         the mutual information between prediction and weights.
+      sample_log_odds: float32 ``[passes, n]``, largest log-odds (nats) of each pass's
+        own prediction; their standard deviation is the logit disagreement.
       member_probs: float32 ``[members, n, classes]``, each at its posterior mean.
     """
 
     mc_probs: np.ndarray
     mean_probs: np.ndarray
     sample_entropy: np.ndarray
+    sample_log_odds: np.ndarray
     member_probs: np.ndarray
 
 
@@ -84,13 +88,13 @@ def predict(
     _check_settings(num_samples, batch_size, average)
     log_probs_of = _Passes(apply_fn, weights, masks, x, batch_size, backend)
     at_mean = [log_probs_of(i, None) for i in range(num_members(apply_fn))]
-    mean_probs, entropies = _average(at_mean, average)
+    mean_probs, entropies, log_odds = _average(at_mean, average)
     member_probs = np.exp(np.stack(at_mean))
     mc_probs = mean_probs
     if is_random(apply_fn, weights):
         draws = _draws(log_probs_of, num_members(apply_fn), num_samples, key)
-        mc_probs, entropies = _average(draws, average)
-    found = Prediction(mc_probs, mean_probs, entropies, member_probs)
+        mc_probs, entropies, log_odds = _average(draws, average)
+    found = Prediction(mc_probs, mean_probs, entropies, log_odds, member_probs)
     return Prediction(*(array.astype(np.float32) for array in found))
 
 
@@ -105,10 +109,10 @@ def predict_samples(
     batch_size: int = 500,
     backend: str = "auto",
     average: str = "probabilities",
-) -> tuple[np.ndarray, np.ndarray]:
-    """`mc_probs` and `sample_entropy` of `predict`, without the passes of the means.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`mc_probs`, `sample_entropy`, `sample_log_odds` without the passes of the means.
 
-    The draws are those of `predict` with the same key; the arguments are its too.
+    They are those of `predict` with the same key; the arguments are its too.
     """
     _check_settings(num_samples, batch_size, average)
     log_probs_of = _Passes(apply_fn, weights, masks, x, batch_size, backend)
@@ -119,8 +123,10 @@ def predict_samples(
         num_samples if random else 1,
         key if random else None,
     )
-    mc_probs, entropies = _average(draws, average)
-    return mc_probs.astype(np.float32), entropies.astype(np.float32)
+    mc_probs, entropies, log_odds = (
+        array.astype(np.float32) for array in _average(draws, average)
+    )
+    return mc_probs, entropies, log_odds
 
 
 def passes(
@@ -221,23 +227,22 @@ def predict_mean(
 
 def _average(
     passes: Iterable[np.ndarray], average: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Float64 probabilities ``[n, classes]`` of all passes, entropies of each.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Float64 probabilities ``[n, classes]`` of all passes; `pass_scores` of each.
 
     Log-probabilities are logits less a constant that their softmax does not see.
     """
-    total, entropies = 0.0, []
+    total, entropies, log_odds = 0.0, [], []
     for log_probs in passes:
-        probs = np.exp(log_probs)
-        total = total + (probs if average == "probabilities" else log_probs)
-        # A probability of 0 adds nothing, whatever its logarithm.
-        floor = np.maximum(log_probs, -1e4)
-        entropies.append(-np.sum(probs * floor, axis=-1))
+        averaged = np.exp(log_probs) if average == "probabilities" else log_probs
+        total = total + averaged
+        entropies.append(pass_scores.entropy(log_probs))
+        log_odds.append(pass_scores.largest_log_odds(log_probs))
     mean = np.asarray(total) / len(entropies)
     if average == "logits":
         mean = np.exp(mean - mean.max(axis=-1, keepdims=True))
         mean /= mean.sum(axis=-1, keepdims=True)
-    return mean, np.stack(entropies)
+    return mean, np.stack(entropies), np.stack(log_odds)
 
 
 _packed_sample = jax.jit(posterior_lib.packed_sample, static_argnames="backend")

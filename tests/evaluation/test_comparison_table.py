@@ -40,6 +40,7 @@ def test_runs_may_come_in_any_order():
         ("accuracy", 0.83074, None, "83.07"),
         ("nll", 0.48523, 0.00314, "0.4852 ± 0.0031"),
         ("auroc_cifar100", 0.80219, 0.00014, "0.8022 ± 0.0001"),
+        ("disagreement_auroc_svhn", 0.91234, 0.002, "0.9123 ± 0.0020"),
         ("weights_kept", 232586, 0.0, "232,586"),
         ("weights_kept", 232586.4, 12.3, "232,586 ± 12"),
         ("state_bytes", 4_700_000, 12_000, "4.7 ± 0.0"),
@@ -94,6 +95,31 @@ def test_many_sets_go_on_in_a_second_block():
     lines = table.text(comparison(("ssvi", 0, sets))).splitlines()
     assert max(map(len, lines)) == 80
     assert sum(line.startswith("ssvi") for line in lines) == 6
+
+
+def test_logit_disagreement_has_a_block_of_its_own():
+    posterior = {"disagreement_auroc_noise": 0.6}
+    found = comparison(("ssvi", 0, posterior), ("rigl", 0, {}))
+    lines = table.text(found).splitlines()
+    title = "AUROC of the logit disagreement, out-of-distribution images"
+    start = lines.index(title)
+    assert [line.split() for line in lines[start + 1 : start + 5]] == [
+        ["noise"],
+        [80 * "-"],
+        ["ssvi", "0.6000"],
+        ["rigl", "-"],
+    ]
+    head = "| method | AUROC of the logit disagreement, noise |"
+    assert head in table.markdown(found)
+    assert "disagreement_auroc_noise" in table.as_csv(found).splitlines()[0]
+
+
+def test_a_number_that_one_seed_lacks_is_left_out():
+    for old, new in ((0, 1), (1, 0)):
+        runs = (("ssvi", old, {}), ("ssvi", new, {"disagreement_auroc_noise": 0.6}))
+        metrics = comparison(*runs)["methods"]["ssvi"]["metrics"]
+        assert "disagreement_auroc_noise" not in metrics
+        assert len(metrics["auroc_noise"]["values"]) == 2
 
 
 def test_csv_gives_the_numbers_back():

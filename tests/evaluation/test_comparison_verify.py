@@ -33,7 +33,8 @@ def test_what_is_missing_or_not_a_number_is_outside():
 
 def test_tolerances_by_hand(tmp_path):
     rank1 = [("rank1", s, {"accuracy": a}) for s, a in enumerate((0.80, 0.82))]
-    found = comparison(*RUNS, *rank1, ("rigl", 0, {}))
+    posterior = {"disagreement_auroc_noise": 0.6}
+    found = comparison(*RUNS, *rank1, ("rigl", 0, posterior))
     path = verify.write(tmp_path / "a" / "reference.json", verify.reference(found))
     expected = verify.read_reference(path)
     # Variances of 0.0009 with 2 degrees of freedom and 0.0002 with 1: 0.002 / 3.
@@ -43,6 +44,7 @@ def test_tolerances_by_hand(tmp_path):
     assert expected["rigl"]["accuracy"] == pytest.approx((0.8, tolerance))
     assert expected["rigl"]["nll"][1] == 0.03  # the least there is
     assert expected["rigl"]["auroc_noise"] == (0.75, 0.02)
+    assert expected["rigl"]["disagreement_auroc_noise"] == (0.6, 0.02)
     assert expected["rigl"]["weights_kept"] == (50, 0.5)
     assert not {"train_seconds", "predict_seconds"} & expected["rigl"].keys()
     assert verify.check(found, expected) == []

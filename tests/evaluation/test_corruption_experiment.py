@@ -85,12 +85,18 @@ def test_cells_hold_the_corrupted_test_images(report):
     with np.load(folder / "examples.npz", allow_pickle=False) as kept:
         looks, images, labels = (kept[k] for k in ("looks", "images", "labels"))
         probs, entropies = kept["probs_0"], kept["entropy_0"]
+        disagreement = kept["logit_disagreement_0"]
     where = looks.tolist().index("fog/5")
     made = corruptions.corrupt_any(digits.test_images[:12], "fog", 5, seed=0)
     rows = [
         int(np.flatnonzero((digits.test_images[:12] == image).all((1, 2, 3)))[0])
         for image in images[:, looks.tolist().index("clean")]
     ]
+    with np.load(
+        next((folder / "predictions").iterdir()) / "fog-5.npz", allow_pickle=False
+    ) as kept:
+        odds = kept["sample_log_odds"][:, rows]
+    np.testing.assert_allclose(disagreement[:, where], odds.std(axis=0), rtol=1e-5)
     np.testing.assert_array_equal(images[:, where], made[rows])
     np.testing.assert_array_equal(labels[:, where], digits.test_labels[rows])
     assert (labels[:, looks.tolist().index("ood/noise")] == -1).all()

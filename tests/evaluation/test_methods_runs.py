@@ -137,6 +137,7 @@ def test_a_pruned_checkpoint_and_the_model_file_are_one_network(method, tmp_path
     for predicted in found:
         assert predicted.probs.keys() == ({"mc", "mean"} if sampled else {"mean"})
         assert (predicted.sample_entropy is not None) == sampled
+        assert (predicted.sample_log_odds is not None) == sampled
     np.testing.assert_allclose(
         found[0].probs["mean"], found[1].probs["mean"], atol=0.02
     )

@@ -156,6 +156,7 @@ def test_scores_are_those_of_the_predictions(summary, predictions, digits):
     np.testing.assert_array_equal(labels, digits.test_labels)
     assert predictions["mc_probs"].shape == predictions["mean_probs"].shape == (360, 10)
     assert predictions["sample_entropy"].shape == (3, 360)
+    assert predictions["sample_log_odds"].shape == (3, 360)
     for kind in ("mc", "mean"):
         probs = predictions[f"{kind}_probs"].astype(np.float64)
         found = summary["test"][kind]
@@ -171,6 +172,10 @@ def test_scores_are_those_of_the_predictions(summary, predictions, digits):
         predictions["mc_probs"], predictions["sample_entropy"]
     ).mutual_information.mean()
     assert summary["test"]["mc"]["mutual_information"] == pytest.approx(information)
+    disagreement = predictions["sample_log_odds"].std(axis=0).mean()
+    found = summary["test"]["mc"]["logit_disagreement"]
+    assert found == pytest.approx(disagreement, rel=1e-5)
+    assert "logit_disagreement" not in summary["test"]["mean"]
 
 
 def test_validation_scores_repeat_the_best_epoch(smoke, summary):

@@ -1,3 +1,4 @@
+import copy
 import csv
 
 import fake_report
@@ -35,7 +36,7 @@ def networks(results):
 
 def same(row, scores):
     """Whether the row has exactly these scores, empty where there is none."""
-    metrics = [*scores, "mutual_information"]
+    metrics = [*scores, "mutual_information", "logit_disagreement"]
     return all(
         row[name] == (repr(scores[name]) if name in scores else "")
         for name in metrics
@@ -46,6 +47,7 @@ def same(row, scores):
 def test_cells_hold_every_digit_of_every_network(written):
     results, rows = written
     found = networks(results)
+    assert {"mutual_information", "logit_disagreement"} <= rows["cells"][0].keys()
     # Clean, and 3 corruptions (one of them extra) at 5 severities.
     assert len(rows["cells"]) == len(found) * (1 + 3 * 5)
     for row in rows["cells"]:
@@ -71,11 +73,20 @@ def test_summaries_say_what_each_run_is(written):
         assert int(row["weights_kept"]) == run["weights_kept"]
 
 
+def test_calibrated_models_have_their_factor(tmp_path, written):
+    runs = copy.deepcopy(written[0]["runs"])
+    runs[1]["sigma_factor"] = 1.5
+    fake_report.write(tmp_path, SMALL, runs=runs)
+    csv_tables.write_tables(tmp_path)
+    for row in read_csv(tmp_path / "summary.csv"):
+        assert row["sigma_factor"] == ("1.5" if row["run"] == runs[1]["name"] else "")
+
+
 def test_detections_and_selections(written):
     results, rows = written
     found = networks(results)
-    # Two sets; the sampled network has a third score.
-    assert len(rows["ood"]) == sum(2 * (2 + (kind == "mc")) for _, kind in found)
+    # Two sets; the sampled network has two more scores.
+    assert len(rows["ood"]) == sum(2 * (2 + 2 * (kind == "mc")) for _, kind in found)
     for row in rows["ood"]:
         network = found[row["run"], row["network"]]
         areas = network["ood"][row["ood_set"]][row["score"]]

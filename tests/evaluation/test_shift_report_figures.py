@@ -268,8 +268,9 @@ def test_boxes_are_over_the_benchmark_of_each_severity(three):
 def test_uncertainty_is_the_mean_over_the_benchmark(three):
     figure = drawn(severity_plots.uncertainty(three))
     names = ("predictive_entropy", "expected_entropy", "mutual_information")
+    names += ("logit_disagreement",)
     # The last run is deterministic: it has no samples that could disagree.
-    for ax, name, runs in zip(figure.axes, names, (3, 2, 2), strict=True):
+    for ax, name, runs in zip(figure.axes, names, (3, 2, 2, 2), strict=True):
         assert len(ax.get_lines()) == runs
         for run, line in enumerate(ax.get_lines()):
             found = three.runs[run]
@@ -294,6 +295,21 @@ def test_tiny_information_is_in_a_unit_of_its_own(one):
     (line,) = ax.get_lines()
     np.testing.assert_allclose(line.get_ydata()[1:] * 10.0**power, mean)
     assert figure.axes[0].get_ylabel() == "nats per image"
+
+
+def test_a_score_that_not_all_cells_have_is_left_out(one):
+    runs = copy.deepcopy(one.runs)
+    network = report_data.headline(runs[0])
+    del network["cells"][one.benchmark[0]][2]["logit_disagreement"]
+    old = Report({**one.results, "runs": runs}, {})
+    assert "logit_disagreement" in network["clean"]
+    assert not old.has(network, "logit_disagreement")
+    assert old.has(network, "mutual_information")
+    titles = [
+        ax.get_title(loc="left") for ax in drawn(severity_plots.uncertainty(old)).axes
+    ]
+    assert len(titles) == 3
+    assert not any("Logit" in title for title in titles)
 
 
 def test_reliability_skips_empty_bins_and_gives_the_ece(three):
@@ -325,9 +341,9 @@ def test_reliability_skips_empty_bins_and_gives_the_ece(three):
 
 def test_roc_panels_have_every_set_and_score(three):
     figure = drawn(curves.roc(three))
-    axes = np.reshape(figure.axes, (2, 3))
+    axes = np.reshape(figure.axes, (2, 4))
     titles = [ax.get_title(loc="left") for ax in axes[1]]
-    scores = ["entropy", "max probability", "mutual information"]
+    scores = ["entropy", "max probability", "mutual information", "logit disagreement"]
     assert titles == [f"By {score}" for score in scores]
     assert axes[1, 0].get_ylabel() == "found of noise"
     network = three.runs[0]["networks"]["mc"]

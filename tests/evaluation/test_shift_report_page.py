@@ -183,6 +183,30 @@ def test_a_name_that_a_template_lacks_is_an_error():
 # What it says ------------------------------------------------------------------------
 
 
+def test_a_factor_on_sigma_is_among_what_a_model_is(tmp_path, monkeypatch):
+    no_figures(monkeypatch)
+    rows = []
+    for factor in (None, 1.5):
+        results = fake_report.write(tmp_path, SMALL)
+        changes = {} if factor is None else {"sigma_factor": factor}
+        fake_report.write(tmp_path, SMALL, runs=[results["runs"][0] | changes])
+        html_report.write_report(tmp_path)
+        rows.append(parse(tmp_path / "report.html").rows["The models"][0])
+    plain, calibrated = rows
+    assert calibrated == [*plain[:7], "1.500", *plain[7:]]
+    assert plain[5:7] == ["58,232", "1,164,640"]
+
+
+def test_cells_have_what_samples_disagree_by(folder, page):
+    rows = page.rows[
+        "Every corruption and severity; 0 is clean. cells.csv has all networks"
+    ]
+    (run, *_) = json.loads((folder / "results.json").read_text())["runs"]
+    clean = run["networks"]["mc"]["clean"]
+    names = ("mutual_information", "logit_disagreement")
+    assert rows[0][-2:] == [f"{clean[name]:.3f}" for name in names]
+
+
 def test_tables_have_the_numbers(folder, page):
     results = json.loads((folder / "results.json").read_text())
     rows = page.rows["Scores of every network, best in bold"]

@@ -140,6 +140,15 @@ def test_uncertainty_grows_or_does_not(report, levels, words):
     assert words in items(report, "Uncertainty")[2]
 
 
+def test_logit_disagreement_is_spoken_of_where_every_cell_has_it(report):
+    headline(report, 1)["clean"]["logit_disagreement"] = 0.25
+    set_cells(report, 1, "logit_disagreement", (0.3, 0.4, 0.5, 0.6, 0.7))
+    words = "logit disagreement grows at every step, from 0.250 nats on clean images"
+    assert f"{words} to 0.700 nats." in items(report, "Uncertainty")[1]
+    del headline(report, 1)["cells"]["shot_noise"][0]["logit_disagreement"]
+    assert "logit" not in items(report, "Uncertainty")[1]
+
+
 def test_the_best_detection_is_named_with_its_run_and_score(report):
     found = headline(report, 1)["ood"]["svhn"]
     found["max_probability"] = {"auroc": 0.999, "aupr": 0.9, "fpr95": 0.02}
@@ -249,7 +258,7 @@ def test_posterior_samples_that_hardly_differ_are_said(report):
     assert "is 0.01 % of the predictive entropy" in text
     set_cells(report, 1, "mutual_information", (1e-4, 2e-4, 3e-4, 4e-4, 6e-4))
     grown = items(report, "Uncertainty")[1]
-    assert grown.endswith("from 5.0e-05 nats on clean images to 0.001 nats.")
+    assert "from 5.0e-05 nats on clean images to 0.001 nats; logit dis" in grown
 
 
 def test_other_clean_images_than_in_a_cell_are_said(report):

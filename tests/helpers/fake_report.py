@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from ssvi_jax import metrics
 from ssvi_jax.evaluation.shift.report.figures import FIGURES
 from ssvi_jax.metrics import corruption_error, detection, selective, temperature
-from ssvi_jax.metrics.uncertainty import entropy, uncertainty
+from ssvi_jax.metrics.uncertainty import entropy, logit_disagreement, uncertainty
 
 BENCHMARK = (
     *("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -167,7 +167,10 @@ def _run(fake: Fake, index: int) -> dict[str, Any]:
 
 
 class _Sets:
-    """Predictions of one run by the name of a set: probabilities, entropies, labels."""
+    """Predictions of one run by the name of a set.
+
+    Probabilities, what is kept of each sample (entropies, log-odds), labels.
+    """
 
     def __init__(self, fake: Fake, skill: float, sampled: bool):
         self.fake, self.skill, self.sampled = fake, skill, sampled
@@ -188,24 +191,30 @@ class _Sets:
         draws = logits + spread * rng.normal(size=(SAMPLES, *logits.shape))
         weights = np.exp((1.3 if kind == "mean" else 1.1) * draws)
         samples = weights / weights.sum(axis=-1, keepdims=True)
-        return samples.mean(axis=0), entropy(samples), labels
+        return samples.mean(axis=0), _of_samples(samples), labels
 
     def pooled(self, names: list[str], kind: str):
         """Several sets as one."""
         parts = [self.read(name, kind) for name in names]
-        probs, entropies, labels = zip(*parts, strict=True)
+        probs, each, labels = zip(*parts, strict=True)
         return (
             np.concatenate(probs),
-            np.concatenate(entropies, axis=1),
+            tuple(np.concatenate(e, axis=1) for e in zip(*each, strict=True)),
             np.concatenate(labels),
         )
 
     def scores(self, name: str, kind: str, scale: float = 1.0) -> dict[str, float]:
         """All metrics of one set."""
-        probs, entropies, labels = self.read(name, kind)
+        probs, each, labels = self.read(name, kind)
         if scale != 1.0:
             return metrics.evaluate(temperature.apply(probs, scale), labels)
-        return metrics.evaluate(probs, labels, entropies if kind == "mc" else None)
+        return metrics.evaluate(probs, labels, *(each if kind == "mc" else ()))
+
+
+def _of_samples(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Entropies and largest log-odds ``[S, n]``."""
+    largest = samples.max(axis=-1)
+    return entropy(samples), np.log(largest) - np.log1p(-largest)
 
 
 def _network(fake: Fake, sets: _Sets, kind: str) -> dict[str, Any]:
@@ -271,10 +280,8 @@ def _rankings(fake: Fake, sets: _Sets, kind: str) -> dict[str, Any]:
 
 def _detection(sets: _Sets, name: str, kind: str) -> dict[str, Any]:
     inside, outside = (
-        detection.scores(probs, entropies if kind == "mc" else None)
-        for probs, entropies, _ in (
-            sets.read(n, kind) for n in ("clean", f"ood/{name}")
-        )
+        detection.scores(probs, *(each if kind == "mc" else ()))
+        for probs, each, _ in (sets.read(n, kind) for n in ("clean", f"ood/{name}"))
     )
     found = {}
     for score in inside:
@@ -334,4 +341,7 @@ def examples(fake: Fake) -> dict[str, np.ndarray]:
             arrays[f"mutual_information_{r}"] = flat.mutual_information.reshape(
                 labels.shape
             )
+            arrays[f"logit_disagreement_{r}"] = logit_disagreement(
+                _of_samples(samples.reshape(SAMPLES, -1, 10))[1]
+            ).reshape(labels.shape)
     return arrays

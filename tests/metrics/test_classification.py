@@ -218,10 +218,12 @@ def predictions_in_pieces(draw):
 def test_batches_do_not_matter(pieces):
     probs, labels, cuts = pieces
     entropies = np.stack([entropy(probs) * s for s in (0.3, 0.9)])
+    odds = np.stack([probs[:, 0] * s for s in (-1.0, 2.0)])
     streaming = metrics.StreamingMetrics()
     for part in np.split(np.arange(len(labels)), cuts):
-        streaming.update(probs[part], labels[part], entropies[:, part])
-    got, want = streaming.compute(), metrics.evaluate(probs, labels, entropies)
+        each = (entropies[:, part], odds[:, part])
+        streaming.update(probs[part], labels[part], *each)
+    got, want = streaming.compute(), metrics.evaluate(probs, labels, entropies, odds)
     assert got.keys() == want.keys()
     assert got == pytest.approx(want, abs=1e-12, rel=1e-12)
     np.testing.assert_array_equal(streaming.labels, labels)
@@ -233,7 +235,8 @@ def test_keys_and_means_of_the_uncertainties():
     probs, labels = CASES["random"]
     samples = np.stack([probs, np.roll(probs, 1, axis=1)])
     total, expected, information = uncertainty(samples)
-    got = metrics.evaluate(samples.mean(axis=0), labels, entropy(samples))
+    odds = np.log(samples.max(axis=-1)) - np.log1p(-samples.max(axis=-1))
+    got = metrics.evaluate(samples.mean(axis=0), labels, entropy(samples), odds)
     assert list(got) == [
         "accuracy",
         "nll",
@@ -244,11 +247,14 @@ def test_keys_and_means_of_the_uncertainties():
         "predictive_entropy",
         "expected_entropy",
         "mutual_information",
+        "logit_disagreement",
     ]
     assert got["predictive_entropy"] == pytest.approx(total.mean(), abs=1e-12)
     assert got["expected_entropy"] == pytest.approx(expected.mean(), abs=1e-12)
     assert got["mutual_information"] == pytest.approx(information.mean(), abs=1e-12)
-    assert "mutual_information" not in metrics.evaluate(probs, labels)
+    assert got["logit_disagreement"] == pytest.approx(np.std(odds, axis=0).mean())
+    without = metrics.evaluate(probs, labels).keys()
+    assert not {"mutual_information", "logit_disagreement"} & without
 
 
 GOOD = np.array([[0.25, 0.75], [0.5, 0.5]])
@@ -302,6 +308,8 @@ def test_a_batch_unlike_the_others_is_refused_and_changes_nothing():
         streaming.update([[0.2, 0.3, 0.5]], [2])
     with pytest.raises(InputError, match="with some batches"):
         streaming.update(GOOD, [0, 1], [[0.1, 0.1]])
+    with pytest.raises(InputError, match="with some batches"):
+        streaming.update(GOOD, [0, 1], None, [[0.1, 0.1]])
     with pytest.raises(InputError, match="labels"):
         streaming.update(GOOD, [0, 5])
     assert streaming.compute() == before

@@ -254,6 +254,13 @@ def test_scores_agree_with_the_uncertainties():
         got["mutual_information"], parts.mutual_information, atol=1e-12
     )
     assert list(detection.scores(samples[0])) == ["entropy", "max_probability"]
+    odds = np.log(samples.max(axis=-1) / (1 - samples.max(axis=-1)))
+    names = ["entropy", "max_probability", "logit_disagreement"]
+    only = detection.scores(samples.mean(axis=0), sample_log_odds=odds)
+    assert list(only) == names
+    np.testing.assert_allclose(only["logit_disagreement"], np.std(odds, axis=0))
+    both = detection.scores(samples.mean(axis=0), entropy(samples), odds)
+    assert list(both) == [*names[:2], "mutual_information", names[2]]
 
 
 # Bad input ---------------------------------------------------------------------------
@@ -305,3 +312,5 @@ def test_predictions_that_are_none_are_refused():
         detection.scores([[[0.5, 0.5]]])
     with pytest.raises(InputError, match="sample_entropy: got shape"):
         detection.scores([[0.5, 0.5]], [[0.1, 0.2]])
+    with pytest.raises(InputError, match="sample_log_odds: got shape"):
+        detection.scores([[0.5, 0.5]], None, [[0.1, 0.2]])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.metrics.uncertainty import (
     entropy,
+    logit_disagreement,
     uncertainty,
     uncertainty_from_entropies,
 )
@@ -71,6 +72,50 @@ def test_stored_entropies_give_the_same_within_bounds(seed, num_samples, num_cla
         assert (a >= -1e-6).all()
         assert (a <= math.log(num_classes) + 1e-6).all()
     assert (got.mutual_information >= 0).all()
+
+
+def test_logit_disagreement_by_hand():
+    # Of two samples half the distance, of equal ones nothing.
+    got = logit_disagreement([[1.0, 5.0, -2.0], [4.0, 5.0, 2.0]])
+    np.testing.assert_allclose(got, [1.5, 0.0, 2.0])
+    rng = np.random.default_rng(0)
+    odds = rng.normal(size=(7, 4))
+    for column, value in zip(odds.T.tolist(), logit_disagreement(odds), strict=True):
+        mean = sum(column) / 7
+        square = sum((odd - mean) ** 2 for odd in column) / 7
+        assert value == pytest.approx(math.sqrt(square), abs=1e-14)
+    assert logit_disagreement(odds.astype(np.float32)).dtype == np.float64
+
+
+def test_logit_disagreement_sees_what_mutual_information_cannot():
+    # Both samples are certain of class 0, one of them far more than the other.
+    odds = np.array([[40.0], [90.0]])
+    other = np.exp(-odds) / (1 + np.exp(-odds))
+    samples = np.stack([1 - other, other], axis=-1)
+    assert uncertainty(samples).mutual_information == pytest.approx(0, abs=1e-14)
+    assert logit_disagreement(odds) == pytest.approx(25.0)
+
+
+BAD_ODDS = {
+    "rank": (
+        np.zeros(2),
+        r"sample_log_odds: got shape \(2,\), allowed: \[samples, 2\]",
+    ),
+    "no samples": (np.zeros((0, 2)), "at least one sample"),
+    "other examples": (
+        np.zeros((3, 4)),
+        r"got shape \(3, 4\), allowed: \[samples, 2\]",
+    ),
+    "NaN": ([[0.1, math.nan]], "sample_log_odds: got nan, allowed: finite"),
+    "infinite": ([[math.inf, 0.1]], "got inf"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ODDS)
+def test_bad_log_odds_are_refused(case):
+    odds, message = BAD_ODDS[case]
+    with pytest.raises(InputError, match=message):
+        logit_disagreement(odds, 2)
 
 
 MEAN = np.array([[0.9, 0.1], [0.5, 0.5]])

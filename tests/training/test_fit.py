@@ -29,6 +29,8 @@ def test_a_linen_model_becomes_sparse_and_bayesian(tmp_path):
     assert isinstance(found, predictions.Classification)
     np.testing.assert_allclose(found.probs.sum(axis=1), 1, rtol=1e-5)
     assert (found.mutual_information <= found.entropy + 1e-6).all()
+    assert scores["logit_disagreement"] == pytest.approx(found.disagreement.mean())
+    assert found.disagreement.min() > 0
     path = tmp_path / "model.ssvi"
     assert fit.save(path) == path.stat().st_size
     again = ssvi_jax.load(path, mlp())
@@ -160,9 +162,9 @@ def test_validation_chooses_the_network_and_stops_early():
     }
     assert max(scores) < 4000, "it did not stop"
     assert fit.about["step"] == min(scores, key=lambda step: scores[step])
-    assert fit.evaluate(X[200:400], Y[200:400])["nll"] == pytest.approx(
-        min(scores.values()), rel=1e-4
-    )
+    found = fit.evaluate(X[200:400], Y[200:400])
+    assert found["nll"] == pytest.approx(min(scores.values()), rel=1e-4)
+    assert not {"mutual_information", "logit_disagreement"} & found.keys()
 
 
 def test_a_part_of_the_data_is_held_out():

@@ -38,6 +38,9 @@ def test_one_logit_for_two_classes():
     assert isinstance(found, predictions.Binary)
     assert found.probs.shape == TEST_Y.shape
     assert (found.labels == TEST_Y % 2).mean() > 0.85
+    odds = np.abs(np.log(found.sample_probs) - np.log1p(-found.sample_probs))
+    np.testing.assert_allclose(found.disagreement, odds.std(axis=0), atol=1e-2)
+    assert found.disagreement.min() > 0
     scores = fit.evaluate(TEST_X, TEST_Y % 2)
     assert scores["accuracy"] == (found.labels == TEST_Y % 2).mean()
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ssvi_jax.core.types import Gaussian
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.types import Gaussian, Point
 from ssvi_jax.ops.packing import unpack
 from ssvi_jax.vi import masks as masks_lib
 from ssvi_jax.vi import posterior
@@ -48,6 +49,31 @@ def test_sigma_gives_rho_back(rho):
     sigma = posterior.to_sigma(jnp.float32(rho))
     np.testing.assert_allclose(sigma, np.log1p(np.exp(rho)), rtol=1e-6)
     np.testing.assert_allclose(posterior.to_rho(sigma), rho, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [0.01, 0.7, 1.0, 3.0, 1e3])
+def test_stretched_sigma_is_the_product(factor):
+    rho = jnp.array([-150.0, -90.0, -21.0, -19.0, -3.0, 0.0, 2.0, 30.0])
+    before = {"a": Gaussian(jnp.arange(8.0), rho), "b": Point(jnp.ones(2))}
+    after = posterior.stretched(before, factor)
+    assert after["b"] is before["b"]
+    assert isinstance(after["a"], Gaussian)
+    mean, stretched = after["a"]
+    assert mean is before["a"].mean
+    assert stretched.dtype == jnp.float32
+    old, new = (np.logaddexp(0, np.asarray(r, np.float64)) for r in (rho, stretched))
+    np.testing.assert_allclose(new, factor * old, rtol=2e-5)
+
+
+def test_stretching_by_1_changes_no_bit():
+    packed = problem()[1]
+    assert posterior.stretched(packed, 1.0) is packed
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, np.inf, np.nan])
+def test_no_such_factor(factor):
+    with pytest.raises(InputError, match=r"factor: got .*, allowed: a finite number"):
+        posterior.stretched(problem()[1], factor)
 
 
 # Initialization --------------------------------------------------------------------

@@ -62,14 +62,15 @@ def test_samples_alone_are_those_of_a_whole_prediction(problem):
         alone = predictive.predict_samples(linear, weights, selection, x, **options)
         np.testing.assert_array_equal(alone[0], whole.mc_probs)
         np.testing.assert_array_equal(alone[1], whole.sample_entropy)
+        np.testing.assert_array_equal(alone[2], whole.sample_log_odds)
 
 
 def test_samples_of_a_certain_network_are_one_pass(problem):
     weights, masks, x = problem
     certain = Weights({"kernel": Point(weights.posterior["kernel"].mean)}, *weights[1:])
     options = {"key": jax.random.key(5), "num_samples": 3}
-    probs, entropy = predictive.predict_samples(linear, certain, masks, x, **options)
-    assert entropy.shape == (1, NUM_INPUTS)
+    probs, *each = predictive.predict_samples(linear, certain, masks, x, **options)
+    assert [scores.shape for scores in each] == 2 * [(1, NUM_INPUTS)]
     mean = predictive.predict_mean(linear, certain, masks, x)
     np.testing.assert_array_equal(probs, mean.astype(np.float32))
     with pytest.raises(InputError, match=r"num_samples, batch_size: got 0, 500"):
@@ -99,6 +100,9 @@ def test_prediction_is_the_average_over_explicit_networks(problem):
     np.testing.assert_allclose(got.mc_probs, np.mean(probs, axis=0), rtol=1e-5)
     entropy = -np.sum(np.array(probs) * np.log(probs), axis=-1)
     np.testing.assert_allclose(got.sample_entropy, entropy, rtol=1e-4)
+    largest = np.max(probs, axis=-1)
+    odds = np.log(largest / (1 - largest))
+    np.testing.assert_allclose(got.sample_log_odds, odds, rtol=1e-4, atol=1e-5)
     mean = np.zeros(masks["kernel"].shape)
     mean[masks["kernel"]] = weights.posterior["kernel"].mean
     np.testing.assert_allclose(got.mean_probs, brute_force(weights, x, mean), rtol=1e-5)
@@ -171,6 +175,9 @@ def test_certain_predictions_have_no_entropy(problem):
     assert (got.mc_probs[:, 1] == 1).all()
     assert np.isfinite(got.sample_entropy).all()
     assert np.abs(got.sample_entropy).max() < 1e-6
+    # Probabilities are 1 in every bit, and the samples differ all the same.
+    assert (np.abs(got.sample_log_odds - 500) < 50).all()
+    assert (np.ptp(got.sample_log_odds, axis=0) > 0.01).all()
 
 
 @pytest.mark.parametrize("where", ["mean", "rho", "bias", "input"])
@@ -237,16 +244,18 @@ def test_the_command_prints_a_line_an_image(model, images, tmp_path):
         for name, array in expected._asdict().items():
             np.testing.assert_array_equal(stored[name], array)
     head, *rows = outcome.out.splitlines()
-    assert head.split() == "image class probability entropy mutual information".split()
+    names = "image class probability entropy mutual information logit disagreement"
+    assert head.split() == names.split()
     assert len(rows) == 5
     for i, row in enumerate(rows):
-        number, label, prob, entropy, information = map(float, row.split())
+        number, label, prob, entropy, information, spread = map(float, row.split())
         probs = expected.mc_probs[i].astype(np.float64)
         assert (number, label) == (i, probs.argmax())
         assert prob == pytest.approx(probs.max(), abs=1e-4)
         assert entropy == pytest.approx(-(probs * np.log(probs)).sum(), abs=1e-4)
         gap = entropy - expected.sample_entropy[:, i].mean()
         assert information == pytest.approx(gap, abs=2e-4)
+        assert spread == pytest.approx(expected.sample_log_odds[:, i].std(), abs=1e-4)
 
 
 def test_the_command_is_a_command(model, images):

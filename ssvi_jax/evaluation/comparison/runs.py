@@ -35,8 +35,9 @@ MAY_DIFFER = frozenset({"out", "resume", "data_dir", "preset", "figures"})
 TIMED_IMAGES, REPEATS = 500, 3
 """Prediction is timed on so many images, and the median of so many calls counts."""
 
-OOD_SCORE = "entropy"
-"""The score that all models detect foreign images by (`detection.scores`)."""
+OOD_SCORES = {"auroc": "entropy", "disagreement_auroc": "logit_disagreement"}
+"""Metric → the score that foreign images are detected by (`detection.scores`); all
+models have the first, those with a posterior the second."""
 
 
 class Run(NamedTuple):
@@ -250,8 +251,10 @@ def values(folder: Path, shift: Mapping[str, Any]) -> dict[str, float]:
             for name in ("corrupted_accuracy", "corrupted_nll", "corrupted_ece")
         },
         **{
-            f"auroc_{name}": found[OOD_SCORE]["auroc"]
+            f"{metric}_{name}": found[score]["auroc"]
+            for metric, score in OOD_SCORES.items()
             for name, found in network["ood"].items()
+            if score in found
         },
         "weights_total": summary["weights_total"],
         "weights_kept": summary["weights_kept"],

@@ -28,7 +28,7 @@ def aggregate(runs: Sequence[Run]) -> dict[str, Any]:
     for method in dict.fromkeys(run.method for run in runs):
         own = sorted((r for r in runs if r.method == method), key=lambda r: r.seed)
         metrics = {}
-        for name in own[0].values:
+        for name in _shared(own):
             numbers = [run.values[name] for run in own]
             error = None
             if len(numbers) > 1:
@@ -40,6 +40,11 @@ def aggregate(runs: Sequence[Run]) -> dict[str, Any]:
             }
         methods[method] = {"seeds": [run.seed for run in own], "metrics": metrics}
     return methods
+
+
+def _shared(runs: Sequence[Run]) -> list[str]:
+    """Metrics that all runs have; evaluations of an earlier version have fewer."""
+    return [name for name in runs[0].values if all(name in r.values for r in runs)]
 
 
 def build(

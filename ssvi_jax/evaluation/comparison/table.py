@@ -43,12 +43,21 @@ METRICS = {
     "predict_seconds": Metric("predict µs", "prediction of one image (µs)", 1e6),
 }
 """Name in comparison.json (fractions, nats, bytes, operations, seconds) → its column.
-Every out-of-distribution set adds ``auroc_SET``."""
+Every out-of-distribution set adds ``auroc_SET`` and, of a posterior,
+``disagreement_auroc_SET``."""
+
+_FOREIGN = {
+    "auroc_": "predictive entropy",
+    "disagreement_auroc_": "logit disagreement",
+}
 
 _GROUPS = {
     "test images": ("accuracy", "nll", "ece", "brier"),
     "corrupted test images": ("corrupted_accuracy", "corrupted_nll", "corrupted_ece"),
-    "AUROC of the predictive entropy, out-of-distribution images": (),
+    **{
+        f"AUROC of the {score}, out-of-distribution images": start
+        for start, score in _FOREIGN.items()
+    },
     "size": ("weights_total", "weights_kept", "state_bytes", "model_bytes"),
     "cost": ("train_flops", "predict_flops", "train_seconds", "predict_seconds"),
 }
@@ -56,9 +65,10 @@ _GROUPS = {
 
 def metric(name: str) -> Metric:
     """The column of a metric, out-of-distribution sets included."""
-    if name.startswith("auroc_"):
-        where = name.removeprefix("auroc_")
-        return Metric(where, f"AUROC of the entropy, {where}", 1, 4)
+    for start, score in _FOREIGN.items():
+        if name.startswith(start):
+            where = name.removeprefix(start)
+            return Metric(where, f"AUROC of the {score}, {where}", 1, 4)
     return METRICS[name]
 
 
@@ -154,9 +164,10 @@ def _groups(comparison: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     """Title and metrics of every group that some method has."""
     methods = comparison["methods"].values()
     there = dict.fromkeys(name for found in methods for name in found["metrics"])
-    foreign = [name for name in there if name.startswith("auroc_")]
     for title, names in _GROUPS.items():
-        shown = [name for name in names or foreign if name in there]
+        if isinstance(names, str):
+            names = [name for name in there if name.startswith(names)]
+        shown = [name for name in names if name in there]
         if shown:
             yield title, shown
 

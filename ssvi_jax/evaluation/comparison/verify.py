@@ -70,7 +70,7 @@ def reference(comparison: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tolerance(name: str, value: Mapping[str, Any], spread: float) -> float:
-    least = 0.02 if name.startswith("auroc_") else TOLERANCES.get(name)
+    least = 0.02 if "auroc_" in name else TOLERANCES.get(name)
     if least is None:
         return _RELATIVE * abs(value["mean"])
     of_difference = spread * math.sqrt(2 / len(value["values"]))

@@ -136,13 +136,16 @@ def scores(
 
     Of two classes, AUROC and AUPRC of the second one as well.
     """
-    entropies = {"mc": prediction.sample_entropy} if sampled else {}
-    kinds = {"mc": prediction.mc_probs} if sampled else {}
-    return {
-        kind: metrics.evaluate(probs, labels, entropies.get(kind))
-        | detection.of_two_classes(probs, labels)
-        for kind, probs in {**kinds, "mean": prediction.mean_probs}.items()
-    }
+
+    def of(probs: np.ndarray, *each: np.ndarray) -> dict[str, float]:
+        found = metrics.evaluate(probs, labels, *each)
+        return found | detection.of_two_classes(probs, labels)
+
+    mean = {"mean": of(prediction.mean_probs)}
+    if not sampled:
+        return mean
+    each = (prediction.sample_entropy, prediction.sample_log_odds)
+    return {"mc": of(prediction.mc_probs, *each)} | mean
 
 
 def _layer_costs(masks: Masks, layers: list[Layer]) -> list[cost.LayerCost]:

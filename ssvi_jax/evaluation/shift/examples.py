@@ -7,7 +7,11 @@ import numpy as np
 from ssvi_jax.evaluation.shift.inputs import Inputs
 from ssvi_jax.evaluation.shift.kept_predictions import Predictions
 from ssvi_jax.evaluation.shift.subjects import Subject
-from ssvi_jax.metrics.uncertainty import entropy, uncertainty_from_entropies
+from ssvi_jax.metrics.uncertainty import (
+    entropy,
+    logit_disagreement,
+    uncertainty_from_entropies,
+)
 
 NUM_IMAGES = 6
 LOOKS = (
@@ -30,7 +34,8 @@ def examples(
     Returns:
       ``images`` uint8 ``[k, m, h, w, c]``, ``looks`` ``[m]``, ``labels`` ``[k, m]``
       (-1 out of distribution), and for model number r ``probs_r`` ``[k, m, C]``,
-      ``entropy_r`` and, with a posterior, ``mutual_information_r`` ``[k, m]`` (nats).
+      ``entropy_r`` and, with a posterior, ``mutual_information_r`` and
+      ``logit_disagreement_r`` ``[k, m]`` (nats).
     """
     looks = [name for name in LOOKS if name in inputs.names]
     looks += [f"ood/{found.name}" for found in inputs.ood[:1]]
@@ -44,7 +49,8 @@ def examples(
     for r, model in enumerate(models):
         parts = [_said(predictions, model, name, rows) for name in looks]
         for key in parts[0]:
-            arrays[f"{key}_{r}"] = np.stack([part[key] for part in parts], axis=1)
+            if all(key in part for part in parts):  # an earlier version kept less
+                arrays[f"{key}_{r}"] = np.stack([part[key] for part in parts], axis=1)
     return arrays
 
 
@@ -62,8 +68,12 @@ def _said(
         return {"probs": probs, "entropy": entropy(probs)}
     probs = found.probs["mc"][rows]
     parts = uncertainty_from_entropies(probs, found.sample_entropy[:, rows])
-    return {
+    said = {
         "probs": probs,
         "entropy": parts.predictive_entropy,
         "mutual_information": parts.mutual_information,
     }
+    if found.sample_log_odds is not None:
+        odds = found.sample_log_odds[:, rows]
+        said |= {"logit_disagreement": logit_disagreement(odds)}
+    return said

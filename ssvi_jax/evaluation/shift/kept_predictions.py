@@ -20,6 +20,8 @@ from ssvi_jax.vi.predictive import backend_for, has_samples, predict
 NETWORKS = {"mc": "mc_probs", "mean": "mean_probs"}
 """Network (average over posterior samples; at the posterior mean) → stored array."""
 
+_OF_SAMPLES = ("sample_entropy", "sample_log_odds")
+
 
 class ImageSet(NamedTuple):
     """Images that every model predicts.
@@ -41,16 +43,23 @@ class Predicted(NamedTuple):
     Attributes:
       probs: network → float32 ``[n, C]``; "mean" always, "mc" with a posterior.
       sample_entropy: float32 ``[S, n]`` in nats; None without a posterior.
+      sample_log_odds: float32 ``[S, n]``, the largest of each sample, in nats; None
+        without a posterior, and where an earlier version kept the predictions.
       labels: int ``[n]``.
     """
 
     probs: dict[str, np.ndarray]
     sample_entropy: np.ndarray | None
+    sample_log_odds: np.ndarray | None
     labels: np.ndarray
 
     def entropies(self, network: str) -> np.ndarray | None:
         """The samples' entropies where `network` averages over samples."""
         return self.sample_entropy if network == "mc" else None
+
+    def log_odds(self, network: str) -> np.ndarray | None:
+        """The samples' largest log-odds where `network` averages over samples."""
+        return self.sample_log_odds if network == "mc" else None
 
 
 class Predictions:
@@ -90,7 +99,7 @@ class Predictions:
         arrays = {"mean_probs": found.mean_probs, "labels": images.labels}
         if has_samples(subject.network, subject.weights):
             arrays |= {"mc_probs": found.mc_probs}
-            arrays |= {"sample_entropy": found.sample_entropy}
+            arrays |= {name: getattr(found, name) for name in _OF_SAMPLES}
         log = RunLog(self._folder / subject.name)
         log.write_arrays(_file(images.name), arrays)
         return _predicted(arrays)
@@ -114,10 +123,10 @@ class Predictions:
     def pooled(self, subject: str, names: Sequence[str]) -> Predicted:
         """Predictions on several sets as if they were one."""
         parts = [self.read(subject, name) for name in names]
-        entropies = [p.sample_entropy for p in parts if p.sample_entropy is not None]
         return Predicted(
             {k: np.concatenate([p.probs[k] for p in parts]) for k in parts[0].probs},
-            np.concatenate(entropies, axis=1) if entropies else None,
+            _joined([p.sample_entropy for p in parts]),
+            _joined([p.sample_log_odds for p in parts]),
             np.concatenate([p.labels for p in parts]),
         )
 
@@ -128,4 +137,11 @@ def _file(name: str) -> str:
 
 def _predicted(arrays: dict[str, np.ndarray]) -> Predicted:
     probs = {k: arrays[name] for k, name in NETWORKS.items() if name in arrays}
-    return Predicted(probs, arrays.get("sample_entropy"), arrays["labels"])
+    entropies, log_odds = (arrays.get(name) for name in _OF_SAMPLES)
+    return Predicted(probs, entropies, log_odds, arrays["labels"])
+
+
+def _joined(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """Arrays ``[S, n]`` as one; None where one of them is missing."""
+    there = [array for array in arrays if array is not None]
+    return np.concatenate(there, axis=1) if len(there) == len(arrays) else None

@@ -90,8 +90,12 @@ def scores(found: Predicted, network: str, scale: float = 1.0) -> dict[str, floa
     """`metrics.evaluate` of one network, its probabilities tempered by `scale`."""
     probs = found.probs[network]
     if scale == 1.0:
-        return metrics.evaluate(probs, found.labels, found.entropies(network))
+        return metrics.evaluate(probs, found.labels, *_each(found, network))
     return metrics.evaluate(temperature.apply(probs, scale), found.labels)
+
+
+def _each(found: Predicted, network: str) -> tuple[np.ndarray | None, ...]:
+    return found.entropies(network), found.log_odds(network)
 
 
 def _network(
@@ -133,21 +137,26 @@ def _network(
 
 
 def _ood_scores(found: Predicted, network: str) -> dict[str, np.ndarray]:
-    return detection.scores(found.probs[network], found.entropies(network))
+    return detection.scores(found.probs[network], *_each(found, network))
+
+
+def _both(
+    clean: Predicted, out: Predicted, network: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Scores inside and outside; those that both sets were kept with."""
+    inside, outside = (_ood_scores(f, network) for f in (clean, out))
+    return {k: (inside[k], outside[k]) for k in inside if k in outside}
 
 
 def _detections(clean: Predicted, out: Predicted, network: str) -> dict[str, Any]:
-    inside, outside = (_ood_scores(f, network) for f in (clean, out))
-    return {
-        name: detection.detect(inside[name], outside[name])._asdict() for name in inside
-    }
+    both = _both(clean, out, network)
+    return {name: detection.detect(*pair)._asdict() for name, pair in both.items()}
 
 
 def _rocs(clean: Predicted, out: Predicted, network: str) -> dict[str, Any]:
-    inside, outside = (_ood_scores(f, network) for f in (clean, out))
     curves = {}
-    for name in inside:
-        fpr, tpr = detection.roc_curve(inside[name], outside[name])
+    for name, pair in _both(clean, out, network).items():
+        fpr, tpr = detection.roc_curve(*pair)
         curves[name] = {"fpr": fpr.tolist(), "tpr": tpr.tolist()}
     return curves
 

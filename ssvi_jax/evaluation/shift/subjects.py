@@ -17,7 +17,7 @@ from ssvi_jax.io import artifact, json_text
 from ssvi_jax.io.checkpoint import Checkpoints
 from ssvi_jax.networks import network as network_lib
 from ssvi_jax.networks.network import ImageNetwork
-from ssvi_jax.training import budget, train
+from ssvi_jax.training import budget, calibration, train
 from ssvi_jax.training.callbacks import Progress
 from ssvi_jax.training.run_config import NOT_COMPARED, Config
 from ssvi_jax.vi import masks as masks_lib
@@ -60,7 +60,8 @@ class Subject(NamedTuple):
     Attributes:
       name: see `Source`.
       label: what it is, for tables and legends.
-      about: method, model, sparsity, weights kept and in total, path.
+      about: method, model, sparsity, weights kept and in total, path, and the factor
+        on sigma where it was calibrated.
       network: its function.
       weights: its weights.
       masks: the selection its posterior is packed by; empty if deterministic.
@@ -257,6 +258,7 @@ def _about(source: Source, network: ImageNetwork, masks: Masks) -> dict[str, Any
         "sparsity": masks_lib.sparsity(masks) if masks else 0.0,
         "weights_kept": kept + dense,
         "weights_total": total,
+        "sigma_factor": calibration.factor_in(source.run),
     }
 
 
@@ -264,4 +266,6 @@ def _label(about: dict[str, Any]) -> str:
     percent = (
         f"{100 * about['sparsity']:.4g} % sparse" if about["sparsity"] else "dense"
     )
-    return f"{about['method']}, {percent}"
+    factor = about["sigma_factor"]
+    stretched = "" if factor is None else f", σ × {factor:.3g}"
+    return f"{about['method']}, {percent}{stretched}"

@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 _CLEAN = ("accuracy", "nll", "brier", "ece")
 _MORE = ("adaptive_ece", "classwise_ece", "predictive_entropy")
-_SAMPLED = ("expected_entropy", "mutual_information")
+_SAMPLED = ("expected_entropy", "mutual_information", "logit_disagreement")
 _SUMMARY = (
     *_CLEAN,
     *(f"corrupted_{score}" for score in _CLEAN),
@@ -22,7 +22,7 @@ _SUMMARY = (
 )
 _ABOUT = (
     *("label", "method", "model", "seed", "sparsity"),
-    *("weights_kept", "weights_total"),
+    *("weights_kept", "weights_total", "sigma_factor"),
 )
 
 COLUMNS: dict[str, tuple[str, ...]] = {

@@ -29,7 +29,7 @@ from ssvi_jax.evaluation.shift.report.data import Report, headline
 FEW = 10
 """Bins with fewer images are drawn hollow: their accuracy says little."""
 
-_SCORES = ("entropy", "max_probability", "mutual_information")
+_SCORES = ("entropy", "max_probability", "mutual_information", "logit_disagreement")
 _PERCENT = PercentFormatter(1.0, decimals=0)
 
 

@@ -84,6 +84,14 @@ class Report(NamedTuple):
         ]
         return np.array(rows, np.float64).reshape(len(chosen), len(self.severities))
 
+    def has(self, network: Mapping[str, Any], score: str) -> bool:
+        """Whether clean images and every cell of the benchmark have a score.
+
+        Predictions that an earlier version kept lack some.
+        """
+        cells = self.cells(network, score)
+        return score in network["clean"] and not np.isnan(cells).any()
+
 
 def headline(run: Mapping[str, Any]) -> Mapping[str, Any]:
     """The network that a run is shown by: the posterior's average where it has one."""

@@ -18,7 +18,7 @@ _ALL_SPOKEN_OF = 3  # so many runs get a sentence each
 _BENCHMARK_SIZE = 15  # corruptions of Hendrycks and Dietterich (2019)
 _ALIKE = 0.01  # mutual information as a fraction of the predictive entropy
 _MANY = 1000  # images of a cell whose ECE is hardly biased
-_UNCERTAINTIES = ("predictive_entropy", "mutual_information")
+_UNCERTAINTIES = ("predictive_entropy", "mutual_information", "logit_disagreement")
 _SETS = {"clean": "clean", "shifted": "corrupted"}
 
 
@@ -124,7 +124,7 @@ def _trends(report: Report, network: Mapping[str, Any]) -> list[Facts]:
     """Means over corruptions, clean first, and whether they grow at every step."""
     found = []
     for key in _UNCERTAINTIES:
-        if key in network["clean"] and report.benchmark:
+        if report.benchmark and report.has(network, key):
             means = report.cells(network, key).mean(axis=0)
             levels = np.array([network["clean"][key], *means])
             grows = bool((np.diff(levels) > 0).all())

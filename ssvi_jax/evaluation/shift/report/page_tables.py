@@ -39,6 +39,7 @@ def models(report: Report) -> Table | None:
         Column("sparsity", "sparsity (%)", "percent"),
         Column("weights_kept", "weights kept", "count"),
         Column("weights_total", "of", "count"),
+        Column("sigma_factor", "factor on σ", "score"),
         Column("seed", "training seed", "count"),
         Column("path", "file", "path"),
     ]
@@ -68,6 +69,7 @@ def cells(report: Report) -> Table | None:
         *(column._replace(better="") for column in _scores()),
         Column("predictive_entropy", "entropy (nats)", "score"),
         Column("mutual_information", "mutual information (nats)", "score"),
+        Column("logit_disagreement", "logit disagreement (nats)", "score"),
     ]
     heads = [run["headline"] for run in report.runs]
     rows = [

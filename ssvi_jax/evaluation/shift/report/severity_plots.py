@@ -22,11 +22,13 @@ _SCORES = {
     "nll": "NLL (nats per image)",
     "ece": "ECE (15 bins)",
 }
-_ENTROPIES = {
+_UNCERTAINTIES = {
     "predictive_entropy": "Predictive entropy (total)",
     "expected_entropy": "Expected entropy (of the data)",
     "mutual_information": "Mutual information (of the model)",
+    "logit_disagreement": "Logit disagreement (of the model)",
 }
+_ABREAST = 3  # panels that have room for their titles
 
 
 def severity(report: Report) -> Figure | None:
@@ -51,21 +53,26 @@ def severity(report: Report) -> Figure | None:
 
 
 def uncertainty(report: Report) -> Figure | None:
-    """Entropies and mutual information against severity, 0 for clean images."""
+    """Entropies, mutual information and logit disagreement against severity.
+
+    Severity 0 are the clean images.
+    """
     found = [
         name
-        for name in _ENTROPIES
-        if any(name in headline(run)["clean"] for run in report.runs)
+        for name in _UNCERTAINTIES
+        if any(report.has(headline(run), name) for run in report.runs)
     ]
     if not found or not report.benchmark:
         return None
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
-    figure = Figure(figsize=(WIDTH, 4.0), layout=layout)
-    axes = figure.subplots(1, len(found), squeeze=False)
+    columns = len(found) if len(found) <= _ABREAST else 2
+    rows = -(-len(found) // columns)
+    figure = Figure(figsize=(WIDTH, 0.6 + 3.4 * rows), layout=layout)
+    axes = figure.subplots(rows, columns, squeeze=False)
     for ax, name in zip(axes.flat, found, strict=True):
         unit = _lines(ax, report, name)
         label_axes(ax, "severity", f"{unit} per image")
-        ax.set_title(_ENTROPIES[name], loc="left", fontsize=11)
+        ax.set_title(_UNCERTAINTIES[name], loc="left", fontsize=11)
         ax.set_ylim(bottom=0)
     title(figure, "Uncertainty by severity, mean and quartiles over the corruptions")
     legend(figure, report.labels, marker=True)
@@ -106,7 +113,7 @@ def _lines(ax: Axes, report: Report, name: str) -> str:
     """
     x = np.arange(len(report.severities) + 1)
     networks = {i: headline(run) for i, run in enumerate(report.runs)}
-    networks = {i: n for i, n in networks.items() if name in n["clean"]}
+    networks = {i: n for i, n in networks.items() if report.has(n, name)}
     largest = max(report.cells(n, name).max() for n in networks.values())
     scale, unit = _unit(largest)
     for index, network in networks.items():

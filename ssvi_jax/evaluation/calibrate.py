@@ -1,0 +1,110 @@
+"""Calibrates the posterior of a model file on the validation split of its data set.
+
+On a model file that a run left::
+
+    python -m ssvi_jax.evaluation.calibrate model.ssvi --out calibrated.ssvi
+
+See `metrics.sigma_factor`. The result is a model file like any other, so an evaluation
+under shift can compare it with the one that it came from.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from ssvi_jax.core.command import run
+from ssvi_jax.core.errors import InputError
+
+if TYPE_CHECKING:
+    from ssvi_jax.data import Dataset
+    from ssvi_jax.evaluation.shift.subjects import Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """Scales all standard deviations of a model by one factor, for the least NLL.
+
+    The factor is chosen on validation images, which were not trained on, with the same
+    draws for every factor. It is stored in the new file, with the temperature that it
+    means.
+    """
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """Model file (model.ssvi) that a run left."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    """Model file to write."""
+    samples: int = 10
+    """Posterior samples of a prediction; about 20 predictions are made."""
+    images: int = 0
+    """Use only the first so many validation images; 0: all."""
+    seed: int = 0
+    """Seed of the samples."""
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of sets prepared by TFDS (else $TFDS_DATA_DIR, ~/tensorflow_datasets)."""
+
+    def __post_init__(self):
+        if self.samples < 1 or self.images < 0 or not 0 <= self.seed < 2**32:
+            raise InputError(
+                f"--samples, --images, --seed: got {self.samples}, {self.images}, "
+                f"{self.seed}, allowed: at least 1, at least 0, and 0 to 2^32 - 1."
+            )
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command; returns the exit code."""
+    prog = "python -m ssvi_jax.evaluation.calibrate"
+    command = tyro.cli(Command, args=list(argv), prog=prog)
+    import jax
+
+    from ssvi_jax.evaluation.shift import subjects
+    from ssvi_jax.io import artifact
+    from ssvi_jax.training import calibration, fitted
+
+    trained = fitted.load(command.model)
+    (source,) = subjects.find([], [command.model], [])
+    data = _data(source, command)
+    subjects.load(source, data)  # refuses a model of other images
+    images, labels = data.val_images, data.val_labels[:]
+    if command.images:
+        images, labels = images[: command.images], labels[: command.images]
+    found = trained.calibrate(
+        images, labels, samples=command.samples, key=jax.random.key(command.seed)
+    )
+    file = artifact.load(command.model)
+    artifact.save(
+        command.out,
+        found.weights,
+        found.masks,
+        config=file.config,
+        half=file.half,
+        metadata={**file.metadata, "run": dict(found.about)},
+    )
+    print(f"{len(labels)} validation images, {command.samples} samples: {data.source}")
+    print(calibration.sentence(found.about["calibration"]))
+    print(command.out)
+    return 0
+
+
+def _data(source: "Source", command: Command) -> "Dataset":
+    """The data set of a run, its validation images as the run had them."""
+    from ssvi_jax import data
+    from ssvi_jax.data import shifted
+
+    run, found = source.run, data.load(source.dataset, command.data_dir)
+    if run.get("train_corruption", "none") == "none":
+        return found
+    try:
+        name, severity = str(run["train_corruption"]), int(run["train_severity"])
+        seed = int(run["seed"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{source.path}: what it says of its run is damaged ({error!r})."
+        ) from error
+    return shifted.corrupt_training(found, name, severity, seed=seed)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,174 @@
+"""The factor on all standard deviations of a trained network.
+
+See `metrics.sigma_factor` for what it means and how it is searched.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.types import ApplyFn, Masks, Weights
+from ssvi_jax.metrics import sigma_factor
+from ssvi_jax.metrics.scores import nll
+from ssvi_jax.metrics.sigma_factor import SigmaFactor
+from ssvi_jax.vi import likelihoods, predictions, predictive
+from ssvi_jax.vi import masks as masks_lib
+from ssvi_jax.vi import posterior as posterior_lib
+
+MIN_EXAMPLES = 20
+"""Fewer say hardly anything of a network's uncertainty."""
+
+_RANGES: dict[type, tuple[float, float]] = {
+    likelihoods.Categorical: (0.0, math.inf),
+    likelihoods.Bernoulli: (0.0, 1.0),
+    likelihoods.Normal: (-math.inf, math.inf),
+    likelihoods.Poisson: (0.0, math.inf),
+}
+"""Likelihood → what labels may be; the number of classes is checked by their scores."""
+
+_BORDERS = {
+    "lower": "; the smallest factor tried is as good, and so the mean network",
+    "upper": "; the largest factor tried is as good: are there enough examples?",
+    "": "",
+}
+
+
+def fit(
+    likelihood: likelihoods.Likelihood,
+    apply_fn: ApplyFn,
+    weights: Weights,
+    masks: Masks,
+    data: tuple[Any, Any],
+    *,
+    key: jax.Array,
+    num_samples: int,
+    batch_size: int,
+    backend: str,
+) -> SigmaFactor:
+    """The factor that gives a network's samples the least NLL on data.
+
+    Every factor is tried with the same key, hence the same standard normal draws.
+
+    Args:
+      likelihood: of the labels.
+      apply_fn: the network's function.
+      weights: with a posterior that has Gaussians; points in it stay points, and
+        parameters outside of it (rank-1 factors) are not touched.
+      masks: what the posterior is packed by.
+      data: inputs and labels, not trained on.
+      key: random key of the draws.
+      num_samples: draws of each member.
+      batch_size: inputs per call.
+      backend: what multiplies.
+
+    Raises:
+      InputError: no Gaussian, a likelihood without scores, labels that it does not
+        allow, fewer than `MIN_EXAMPLES` of them, or what `predictions.predict` refuses.
+    """
+    x, y = data
+    y = np.asarray(y)
+    _check(likelihood, weights, x, y)
+    subspace = masks_lib.to_subspace(masks)
+
+    def nll_of(factor: float) -> float:
+        posterior = posterior_lib.stretched(weights.posterior, factor)
+        try:
+            found = predictions.predict(
+                likelihood,
+                apply_fn,
+                weights._replace(posterior=posterior),
+                subspace,
+                x,
+                key=key,
+                num_samples=num_samples,
+                batch_size=batch_size,
+                backend=backend,
+            )
+        except InputError:
+            # A network that could predict may overflow with larger weights.
+            if factor == 1.0:
+                raise
+            return math.inf
+        return nll(found, y)
+
+    return sigma_factor.fit(nll_of)
+
+
+def describe(
+    found: SigmaFactor, before: Mapping[str, Any], *, examples: int, samples: int
+) -> dict[str, Any]:
+    """What a model file says of it, under "calibration".
+
+    Args:
+      found: the factor.
+      before: what was said of the network; if it was calibrated before, both factors
+        are multiplied, so that the result is relative to what was trained.
+      examples: how many chose it.
+      samples: draws of each member.
+    """
+    total = found.factor * (factor_in(before) or 1.0)
+    return {
+        "sigma_factor": total,
+        "temperature": total**2,
+        "nll": found.nll,
+        "nll_before": found.nll_before,
+        "border": found.border,
+        "examples": examples,
+        "samples": samples,
+    }
+
+
+def factor_in(about: Mapping[str, Any]) -> float | None:
+    """The factor that a description of a network names; None: it was not calibrated."""
+    found = about.get("calibration")
+    value = found.get("sigma_factor") if isinstance(found, Mapping) else None
+    if not isinstance(value, float | int) or not 0 < value < math.inf:
+        return None
+    return float(value)
+
+
+def sentence(said: Mapping[str, Any]) -> str:
+    """What `describe` says, for people: one line."""
+    factor, temperature = said["sigma_factor"], said["temperature"]
+    text = (
+        f"sigma × {factor:.4g} of what was trained (temperature {temperature:.4g}): "
+        f"NLL {said['nll_before']:.4f} → {said['nll']:.4f} nats"
+    )
+    return text + _BORDERS[said["border"]]
+
+
+def _check(
+    likelihood: likelihoods.Likelihood, weights: Weights, x: Any, y: np.ndarray
+) -> None:
+    if not posterior_lib.is_random(weights.posterior):
+        raise InputError(
+            "model: got a network without Gaussian kernels, which has no sigma to "
+            "scale, allowed: a posterior of SSVI, SVD, IVON and the like (the factors "
+            "of rank-1 networks are not scaled)."
+        )
+    allowed = _RANGES.get(type(likelihood))
+    if allowed is None:
+        raise InputError(
+            f"likelihood: got {type(likelihood).__name__}, which has no scores, "
+            f"allowed: {', '.join(kind.__name__ for kind in _RANGES)}."
+        )
+    rows = predictive.num_inputs(x)
+    if y.shape[:1] != (rows,):
+        raise InputError(
+            f"y: got shape {list(y.shape)} for {rows} inputs, allowed: [{rows}, ...]."
+        )
+    if rows < MIN_EXAMPLES:
+        raise InputError(
+            f"x, y: got {rows} examples, allowed: {MIN_EXAMPLES} or more, none of them "
+            "trained on."
+        )
+    good = np.isfinite(y) & (allowed[0] <= y) & (y <= allowed[1])
+    if not good.all():
+        raise InputError(
+            f"y: got {y[~good][0]}, allowed for {type(likelihood).__name__}: finite "
+            f"numbers from {allowed[0]:g} to {allowed[1]:g}."
+        )
