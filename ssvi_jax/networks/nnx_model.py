@@ -35,8 +35,12 @@ class NnxModel(flax_model.FlaxModel):
         self._templates = (params, rest)
         self._rngs = rngs
 
-    def init(self) -> tuple[Params, ModelState]:
-        """The module's own parameters and its other variables."""
+    draws = False
+    """It has parameters, and does not know how to draw others."""
+
+    def init(self, key: Any = None, x: Any = None) -> tuple[Params, ModelState]:
+        """The module's own parameters and its other variables, whatever the key."""
+        del key, x
         params, rest = (_from_nnx(template) for template in self._templates)
         return params, rest
 

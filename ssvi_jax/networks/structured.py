@@ -110,15 +110,27 @@ class Structured:
         return weights, subspace
 
     def init(self, key: jax.Array) -> tuple[Params, ModelState]:
-        """Initial parameters and running statistics."""
-        if self.structure.copies is not None:
-            return jax.vmap(self._init)(members.keys(key, self.structure.copies))
-        return self._init(key)
+        """Initial parameters and running statistics.
+
+        Raises:
+          InputError: several copies of a model whose parameters cannot be drawn anew.
+        """
+        copies = self.structure.copies
+        if copies is None:
+            return self._init(key)
+        if copies > 1 and not getattr(self._plain, "draws", True):
+            raise InputError(
+                "network: got an nnx module, whose parameters are drawn once, for "
+                f"{copies} networks that each begin elsewhere, allowed: a linen module."
+            )
+        return jax.vmap(self._init)(members.keys(key, copies))
 
     def _init(self, key: jax.Array) -> tuple[Params, ModelState]:
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self._example)
-        params, model_state = self._plain.init(key, zeros)
+        params, model_state = self._plain.init(key, self._zeros())
         return self.with_factors(params, model_state, key), model_state
+
+    def _zeros(self) -> Any:
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self._example)
 
     def with_factors(
         self, params: Params, model_state: ModelState, key: jax.Array
@@ -144,12 +156,17 @@ class Structured:
     def refusals(
         self, params: Params, model_state: ModelState, masks: Masks
     ) -> dict[str, str]:
-        """See `FlaxModel.refusals`; of copies the first member's."""
+        """See `FlaxModel.refusals`; of copies the first member's.
+
+        Factors do not count, so it is the plain model that is asked.
+        """
         if not hasattr(self._plain, "refusals"):
             return {}
         if self.structure.copies is not None:
-            params, model_state = members.first((params, model_state))
             masks = members.unstack(masks, self.structure.copies)[0]
+        if self.structure.copies is not None or self._members is not None:
+            key, zeros = jax.random.key(0), self._zeros()
+            params, model_state = jax.eval_shape(self._plain.init, key, zeros)
         return self._plain.refusals(params, model_state, masks, self._example)
 
     def kl(self, prior: FastPrior, params: Params, key: jax.Array) -> jax.Array:

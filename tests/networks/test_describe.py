@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+import ssvi_jax
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.networks.adapters import from_flax
 from ssvi_jax.networks.describe import describe
@@ -107,6 +109,47 @@ def test_kernels_that_were_not_compiled_are_said(network, monkeypatch):
     assert text.endswith("dense products, as there is no compiler")
     with pytest.raises(InputError, match=r"^backend: got sparse"):
         describe(network, X, masks_of(network, 0.2), backend="sparse")
+
+
+@needs_kernels
+@pytest.mark.parametrize("library", ["linen", "nnx"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        ssvi_jax.Rank1(members=2, sparsity=0.8),
+        ssvi_jax.SSVIEnsemble(members=2, sparsity=0.8),
+        ssvi_jax.SSVIEnsemble(members=1, sparsity=0.8),
+    ],
+)
+def test_networks_of_members_are_described(method, library, caplog):
+    module = Small() if library == "linen" else SmallNnx(nnx.Rngs(0))
+    network = from_flax(module, X[:1], key=jax.random.key(0))
+    with caplog.at_level("INFO", logger="ssvi_jax"):
+        if library == "nnx" and getattr(method.structure, "copies", 0) == 2:
+            with pytest.raises(InputError, match=r"^network: got an nnx module, whose"):
+                ssvi_jax.fit(method, network, (X, np.zeros(2, int)), steps=2)
+            return
+        ssvi_jax.fit(method, network, (X, np.zeros(2, int)), steps=2)
+    assert "2 groups, needed: 1" in caplog.text
+    assert "backend sparse" in caplog.text
+
+
+class Small(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(8, (3, 3))(x)
+        x = nn.Conv(8, (3, 3), feature_group_count=2)(x)
+        return nn.Dense(3)(x.mean((1, 2)))
+
+
+class SmallNnx(nnx.Module):
+    def __init__(self, rngs):
+        self.first = nnx.Conv(3, 8, (3, 3), rngs=rngs)
+        self.second = nnx.Conv(8, 8, (3, 3), feature_group_count=2, rngs=rngs)
+        self.head = nnx.Linear(8, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(self.second(self.first(x)).mean((1, 2)))
 
 
 def test_a_plain_function_is_described_by_its_parameters():
