@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Rank1,
         RigL,
         SSVIEnsemble,
+        SSVIIvon,
         SSVIMixture,
         Static,
     )
@@ -70,6 +71,7 @@ __all__ = [
     "Rank1",
     "RigL",
     "SSVIEnsemble",
+    "SSVIIvon",
     "SSVIMixture",
     "Sgd",
     "Static",
@@ -90,7 +92,7 @@ _HOME = {
     "methods": (
         *("IVON", "SET", "SSVI", "SVD", "BatchEnsemble", "DeepEnsemble"),
         *("Deterministic", "Magnitude", "MaskedBNN", "MCDropout", "Rank1", "RigL"),
-        *("SSVIEnsemble", "SSVIMixture", "Static"),
+        *("SSVIEnsemble", "SSVIIvon", "SSVIMixture", "Static"),
     ),
     "methods.algorithms.sgd": ("Sgd",),
     "networks": ("adapters",),

@@ -10,7 +10,7 @@ from ssvi_jax.ops import shard
 
 
 def crop_and_flip(
-    images: jax.Array, key: jax.Array, *, pad: int, flip: bool
+    images: jax.Array, key: jax.Array, *, pad: int, flip: bool, reflect: bool = False
 ) -> jax.Array:
     """Shifts each image by up to `pad` pixels each way and mirrors every second one.
 
@@ -25,6 +25,8 @@ def crop_and_flip(
       key: random key; each image draws its own offsets and its own mirror bit.
       pad: largest shift in pixels; 0 leaves the images where they are.
       flip: whether images are mirrored left to right with probability 1/2.
+      reflect: pad with the reflected image instead of zeros (`pad` is then less than
+        its height and width).
 
     Returns:
       ``[b, h, w, c]`` of the same dtype.
@@ -44,15 +46,29 @@ def crop_and_flip(
         columns = jnp.where(mirrored, columns[:, ::-1], columns)
     rows = offsets[0] + jnp.arange(height)[None, :]
     columns = offsets[1] + columns
-    padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    widths = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+    padded = jnp.pad(images, widths, mode="reflect" if reflect else "constant")
     numbers = jnp.arange(num_images)
     out = padded[numbers[:, None, None], rows[:, :, None], columns[:, None, :]]
     # Else XLA on CPU computes the gather again inside whatever reads the images.
     return jax.lax.optimization_barrier(out)
 
 
+REFLECTED = 2
+"""Pixels of a shift that reflects, as in K. Jordan 2024 (arXiv 2404.00498)."""
+
+
 def for_inputs(
-    *, pad: int, flip: bool
+    *, pad: int, flip: bool, reflect: bool = False
 ) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
-    """`crop_and_flip` as a function of images and key; None if it would do nothing."""
-    return partial(crop_and_flip, pad=pad, flip=flip) if pad or flip else None
+    """`crop_and_flip` as a function of images and key; None if it would do nothing.
+
+    Args:
+      pad: largest shift in pixels; at most `REFLECTED` where it reflects.
+      flip: see `crop_and_flip`.
+      reflect: likewise.
+    """
+    if not (pad or flip):
+        return None
+    pad = min(pad, REFLECTED) if reflect else pad
+    return partial(crop_and_flip, pad=pad, flip=flip, reflect=reflect)

@@ -6,7 +6,7 @@ Nothing heavy is imported before a method is built.
 from ssvi_jax.methods.base import METHODS, Method, register
 from ssvi_jax.methods.deterministic import Deterministic
 from ssvi_jax.methods.ensembles import DeepEnsemble, SSVIEnsemble, SSVIMixture
-from ssvi_jax.methods.ivon import IVON
+from ssvi_jax.methods.ivon import IVON, SSVIIvon
 from ssvi_jax.methods.magnitude import Magnitude
 from ssvi_jax.methods.masked_bnn import MaskedBNN
 from ssvi_jax.methods.mc_dropout import MCDropout
@@ -33,6 +33,7 @@ __all__ = [
     "Rank1",
     "RigL",
     "SSVIEnsemble",
+    "SSVIIvon",
     "SSVIMixture",
     "Static",
     "register",

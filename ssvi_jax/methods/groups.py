@@ -80,8 +80,11 @@ class Gaussians(Settings):
 class Prior(Settings):
     """The prior of every kept weight."""
 
-    prior: Literal["gaussian", "scale_mixture", "laplace", "log_uniform"] = "gaussian"
-    """Its family; log_uniform has no standard deviation."""
+    prior: Literal[
+        "gaussian", "empirical", "scale_mixture", "laplace", "log_uniform"
+    ] = "gaussian"
+    """Its family; empirical: a Gaussian as wide as each layer's weights at any time.
+    That and log_uniform have no standard deviation of yours."""
     prior_std: float = setting(0.1, positive)
     """Its standard deviation (the wider one of a mixture)."""
 
@@ -90,8 +93,8 @@ class Prior(Settings):
 class NewWeights(Settings):
     """How weights that come start."""
 
-    growth_init: Literal["mean", "eps"] = "mean"
-    """Standard deviation of new weights: the layer's mean, or 1e-6."""
+    growth_init: Literal["mean", "precision", "eps"] = "mean"
+    """Standard deviation of new weights: the layer's mean, its mean 1/σ², or 1e-6."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -88,6 +88,11 @@ class Problem:
         """Weights of all kernels."""
         return sum(map(math.prod, self.shapes.values()))
 
+    @property
+    def dirac(self) -> bool:
+        """Whether the network's convolutions begin as the identity (see `vi.dirac`)."""
+        return getattr(self.apply_fn, "dirac", False)
+
     def transformation(
         self,
         *,

@@ -42,12 +42,15 @@ class FlaxModel:
 
     Attributes:
       kernel_shapes: see `types.ApplyFn`; empty until `study`.
+      dirac: whether convolutions begin as the identity, under masks too (see
+        `vi.dirac`): what the module says in a field of that name.
     """
 
     def __init__(self, module: nn.Module | nnx.Module):
         names = inspect.signature(type(module).__call__).parameters
         self._arguments = {n: f for n, f in TRAIN_ARGUMENTS.items() if n in names}
         self.kernel_shapes: dict[str, KernelShape] = {}
+        self.dirac = bool(getattr(module, "dirac", False))
 
     def __call__(
         self,

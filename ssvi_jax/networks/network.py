@@ -156,6 +156,7 @@ class ImageNetwork(Structured):
     def __init__(self, spec: NetworkSpec, *, training_precision: str = "float32"):
         self.spec = spec
         model = models.build(spec.model, num_classes=spec.num_classes, width=spec.width)
+        self.fast_statistics = getattr(model, "fast_statistics", False)
         super().__init__(
             LinenModel(model),
             spec.structure,

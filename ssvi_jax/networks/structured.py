@@ -79,6 +79,11 @@ class Structured:
         return getattr(self._plain, "kernel_shapes", {})
 
     @property
+    def dirac(self) -> bool:
+        """See `FlaxModel`."""
+        return getattr(self._plain, "dirac", False)
+
+    @property
     def num_members(self) -> int:
         """See `types.MemberNetwork`."""
         if self._members is not None:

@@ -38,12 +38,27 @@ def mean(function: Callable[[Batch], Found], batch: Batch, number: int) -> Found
         with shard.part(i, number):
             return function(part)
 
-    def body(total, item):
-        return jax.tree.map(_add, total, one(*item)), None
+    return mean_over(lambda item: one(*item), (jnp.arange(number), parts), number)
 
-    shapes = jax.eval_shape(one, 0, jax.tree.map(lambda a: a[0], parts))
+
+def mean_over(function: Callable[[Batch], Found], items: Batch, number: int) -> Found:
+    """The mean of what a function finds for each of several items; inside jit.
+
+    Args:
+      function: item → arrays. Floating ones are averaged; of others the last counts.
+      items: arrays ``[number, ...]``.
+      number: how many; one is computed without a loop.
+    """
+    first = jax.tree.map(lambda a: a[0], items)
+    if number == 1:
+        return function(first)
+
+    def body(total, item):
+        return jax.tree.map(_add, total, function(item)), None
+
+    shapes = jax.eval_shape(function, first)
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-    total, _ = jax.lax.scan(body, zeros, (jnp.arange(number), parts))
+    total, _ = jax.lax.scan(body, zeros, items)
     return jax.tree.map(lambda a: a / number if _is_averaged(a) else a, total)
 
 

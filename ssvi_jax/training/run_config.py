@@ -63,7 +63,14 @@ class Training(Settings):
     """The network, the length of its training, and its optimizer."""
 
     model: Literal[
-        "convnet", "lstm", "mlp", "resnet18", "resnet34", "resnet50", "wrn28"
+        "airbench",
+        "convnet",
+        "lstm",
+        "mlp",
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "wrn28",
     ] = "convnet"
     """Architecture; wrn28 with --width 10 is WRN-28-10; lstm or mlp for mimic3."""
     width: float = setting(1.0, positive)
@@ -161,6 +168,8 @@ class Data(Settings):
     """Folder of sets prepared by TFDS (else $TFDS_DATA_DIR, ~/tensorflow_datasets)."""
     train_size: int = setting(0, not_negative)
     """Use only the first so many training images; 0: all."""
+    shifts: Literal["zeros", "reflect"] = "zeros"
+    """Random shifts of images: up to 4 pixels, black beyond; or up to 2, reflected."""
     train_corruption: Annotated[TrainCorruption, tyro.conf.arg(metavar="NAME")] = "none"
     """Corrupts training and validation images; tested on are clean and corrupted."""
     train_severity: int = 3
@@ -249,10 +258,7 @@ _Group = tyro.conf.arg(help="")  # the title of a group of flags says enough
 
 @dataclasses.dataclass(frozen=True)
 class Config(Generic[M]):
-    """Trains a network by --method, and each has its settings; leaves a run folder.
-
-    Defaults are those of the laptop preset on CIFAR-10; flags win over presets.
-    """
+    """Trains a network by --method; leaves a run folder. Flags win over presets."""
 
     method: Annotated[M, _Group] = dataclasses.field(default_factory=_ssvi)
     training: Annotated[Training, _Group] = dataclasses.field(default_factory=Training)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssvi_jax import metrics
 from ssvi_jax.core.errors import InputError
@@ -19,6 +20,7 @@ from ssvi_jax.data.shifted import check_corruption
 from ssvi_jax.io.checkpoint import Restored
 from ssvi_jax.io.run_log import RunLog
 from ssvi_jax.methods.problem import Algorithm, Problem
+from ssvi_jax.networks import whitening
 from ssvi_jax.networks.network import ImageNetwork, NetworkSpec
 from ssvi_jax.ops import backend
 from ssvi_jax.training import feeds, processes, session
@@ -28,7 +30,14 @@ from ssvi_jax.training.interrupt import Interrupt
 from ssvi_jax.training.run_config import NOT_COMPARED, Config
 from ssvi_jax.training.saving import Saving
 from ssvi_jax.training.validation import Validation
+from ssvi_jax.vi import masks as masks_lib
 from ssvi_jax.vi import predictive
+from ssvi_jax.vi.statistics import gathered
+
+_STATISTICS_STREAM = 0x73746174  # separates what is gathered from what is trained
+
+WHITENED = 5000
+"""Training images that whitening filters are made of, as K. Jordan does."""
 
 
 class Trained(NamedTuple):
@@ -78,6 +87,9 @@ def build_problem(config: Config, data: Dataset) -> tuple[ImageNetwork, Problem]
     )
     network = ImageNetwork(spec, training_precision=config.training.precision)
     params, model_state = network.init(jax.random.key(config.run.seed))
+    if whitening.FILTERS in model_state:
+        images = network.prepare(jnp.asarray(data.train_images[:WHITENED]))
+        model_state = whitening.whitened(model_state, np.asarray(images))
     available = len(data.train_labels)
     problem = Problem(
         apply_fn=network,
@@ -89,7 +101,9 @@ def build_problem(config: Config, data: Dataset) -> tuple[ImageNetwork, Problem]
         batch_size=config.training.batch_size,
         seed=config.run.seed,
         optimizer=config.training.optimizer(),
-        augment=for_inputs(pad=data.pad, flip=data.flip),
+        augment=for_inputs(
+            pad=data.pad, flip=data.flip, reflect=config.data.shifts == "reflect"
+        ),
         execution=config.training.execution(streamed=data.is_streamed),
     )
     return network, problem
@@ -142,9 +156,40 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
         progress, step = trained.progress, int(trained.progress.state.step)
         if not interrupt.requested:
             step, progress = saving.best or (step, progress)
+            if network.fast_statistics:
+                progress = regathered(problem, progress, data.train_images, key)
     algorithm = trained.session.algorithm
     signal = interrupt.requested
     return Trained(network, algorithm, progress, step, signal, trained.seconds)
+
+
+def regathered(
+    problem: Problem, progress: Progress, x: Any, key: jax.Array
+) -> Progress:
+    """The progress with running statistics of what predicts; see `vi.statistics`.
+
+    Args:
+      problem: what was trained.
+      progress: its end.
+      x: training inputs ``[n, ...]``.
+      key: random key of the training.
+    """
+    network: Any = problem.apply_fn
+    state, masks = progress.state, progress.masks
+    options = {
+        "key": jax.random.fold_in(key, _STATISTICS_STREAM),
+        "augment": problem.augment,
+        "backend": problem.execution.backend,
+    }
+    copies = getattr(getattr(network, "structure", None), "copies", None)
+    if copies is None:
+        found = gathered(network, state.weights, masks, x, **options)
+    else:
+        subspace = masks_lib.to_subspace(masks, state.posterior)
+        ones = [network.one(state.weights, subspace, k, None) for k in range(copies)]
+        each = [gathered(network, w, kept, x, **options) for w, kept in ones]
+        found = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    return progress._replace(state=state._replace(model_state=found))
 
 
 def _feed(config: Config, data: Dataset, problem: Problem) -> session.FeedMaker:

@@ -73,6 +73,21 @@ def forward(
     return fuse_training.evaluate(apply) if train and backend == "sparse" else apply()
 
 
+def ordered_shapes(
+    apply_fn: ApplyFn, kernels: Mapping[str, jax.Array]
+) -> dict[str, tuple[int, ...]]:
+    """Path → full shape of kernels, in the order in which the network applies them.
+
+    Args:
+      apply_fn: the network; kernels that it does not know follow, sorted by name.
+      kernels: path → full kernel.
+    """
+    shapes = {path: tuple(leaf.shape) for path, leaf in kernels.items()}
+    known = getattr(apply_fn, "kernel_shapes", {})
+    fitting = {p: shape for p, shape in known.items() if shapes.get(p) == shape}
+    return fitting | {p: s for p, s in shapes.items() if p not in fitting}
+
+
 def output_shape(
     apply_fn: ApplyFn,
     weights: Weights,

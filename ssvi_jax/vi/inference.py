@@ -41,7 +41,7 @@ from ssvi_jax.vi import checks, likelihoods, optimizer_state, priors, weight_dec
 from ssvi_jax.vi import masks as masks_lib
 from ssvi_jax.vi import posterior as posterior_lib
 from ssvi_jax.vi.execution import Execution
-from ssvi_jax.vi.forward import forward, output_shape
+from ssvi_jax.vi.forward import forward, ordered_shapes, output_shape
 from ssvi_jax.vi.state import State, Trainable
 
 ESTIMATORS = ("local_reparam", "flipout", "weight_sample")
@@ -71,9 +71,10 @@ class VI:
         distributions that it draws from itself (see `rank1`).
       execution: what multiplies, on which devices, in how many parts.
       decay_sigma: let the optimizer's weight decay pull rho too (see `weight_decay`).
+      draws: how often the noise of a step is drawn; gradients are averaged.
 
     Raises:
-      InputError: an unknown estimator, or N that is not positive.
+      InputError: an unknown estimator, or N or draws that are not positive.
     """
 
     apply_fn: ApplyFn
@@ -88,10 +89,12 @@ class VI:
     params_kl: ParamsKL | None = None
     execution: Execution = Execution()  # noqa: RUF009 (immutable)
     decay_sigma: bool = False
+    draws: int = 1
 
     def __post_init__(self):
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_positive("num_data", self.num_data)
+        check_positive("draws", self.draws)
 
     def log_prob(self, output: Any, labels: Any) -> jax.Array:
         """Log p(y | output) of each example ``[batch]``, in nats."""
@@ -99,16 +102,9 @@ class VI:
         return checks.per_example(values, labels)
 
     def kernel_shapes(self, params: Params) -> dict[str, tuple[int, ...]]:
-        """Path → full shape of every kernel that gets a posterior.
-
-        In the order in which the network applies them, and as it does so, if it knows
-        (see `types.ApplyFn`); kernels that it does not know follow, sorted by name.
-        """
+        """Kernels that get a posterior, as `forward.ordered_shapes` tells them."""
         chosen, _ = trees.split(params, self.is_bayesian)
-        shapes = {path: tuple(leaf.shape) for path, leaf in chosen.items()}
-        known = getattr(self.apply_fn, "kernel_shapes", {})
-        fitting = {p: shape for p, shape in known.items() if shapes.get(p) == shape}
-        return fitting | {p: s for p, s in shapes.items() if p not in fitting}
+        return ordered_shapes(self.apply_fn, chosen)
 
     def init(
         self,
@@ -120,6 +116,7 @@ class VI:
         mean_std: float | None = None,
         sigma_init: tuple[float, float] | None = (6e-4, 5e-4),
         means: Params | None = None,
+        identity: bool = False,
     ) -> State:
         """The state before the first step.
 
@@ -133,6 +130,7 @@ class VI:
           sigma_init: see `posterior.init`.
           means: full parameters, as those of a trained network, whose selected weights
             are the initial means (often `params` itself); None: they are drawn.
+          identity: whether convolutions begin as the identity, see `dirac`.
 
         Raises:
           InputError: the masks, or the means, are not those of the model's kernels, or
@@ -148,6 +146,7 @@ class VI:
             sigma_init=sigma_init,
             shapes=shapes,
             means=None if means is None else trees.flatten(means),
+            identity=identity,
         )
         # Copies, because the inner loop donates its state and with it these buffers.
         _, rest = trees.split(params, self.is_bayesian)
@@ -203,12 +202,7 @@ class VI:
         return loss, (metrics, model_state)
 
     def _kl(self, trainable: Trainable, key: jax.Array) -> jax.Array:
-        total = jnp.zeros(())
-        for i, packed in enumerate(trainable.posterior.values()):
-            sigma = posterior_lib.sigma_of(packed)
-            if sigma is not None:
-                key_i = jax.random.fold_in(key, i)
-                total += self.prior.kl(packed.mean, sigma, key_i)
+        total = posterior_lib.kl(self.prior, trainable.posterior, key)
         if self.params_kl is not None:
             key = jax.random.fold_in(key, len(trainable.posterior))
             total += self.params_kl(trainable.params, key)
@@ -239,10 +233,17 @@ class VI:
             x, labels = part
             if self.augment is not None:
                 x = self.augment(x, key_augment)
-            return jax.grad(self.negative_elbo, has_aux=True)(
-                *(trainable, state.model_state, subspace, (x, labels)),
-                *(key_loss, state.step),
-            )
+
+            def of_draw(key):
+                return jax.grad(self.negative_elbo, has_aux=True)(
+                    *(trainable, state.model_state, subspace, (x, labels)),
+                    *(key, state.step),
+                )
+
+            if self.draws == 1:
+                return of_draw(key_loss)
+            keys = jax.random.split(key_loss, self.draws)
+            return accumulate.mean_over(of_draw, keys, self.draws)
 
         grads, (metrics, model_state) = shard.mean(
             accumulate.mean(found, batch, self.execution.accumulate)

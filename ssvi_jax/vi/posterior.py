@@ -19,6 +19,8 @@ from ssvi_jax.core.types import (
     Posterior,
     Subspace,
 )
+from ssvi_jax.vi import dirac
+from ssvi_jax.vi.priors import Prior
 
 MIN_SIGMA = 1e-6
 """Smallest standard deviation at initialization and growth (SSVI's `eps`)."""
@@ -54,6 +56,7 @@ def init(
     sigma_init: tuple[float, float] | None = (6e-4, 5e-4),
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     means: Mapping[str, jax.Array] | None = None,
+    identity: bool = False,
 ) -> Posterior:
     """Draws the initial means and standard deviations.
 
@@ -69,6 +72,7 @@ def init(
         where the kernel is neither of a Dense nor of a Conv layer. None: all are.
       means: path → kernel of full shape whose selected weights are the initial means,
         as those of a trained network; None: they are drawn.
+      identity: whether convolutions begin as the identity, see `dirac`.
 
     Returns:
       Path → `Gaussian` or `Point` of float32 ``[s]`` leaves.
@@ -89,6 +93,7 @@ def init(
             known = KernelShape.of((shapes or {}).get(path, shape))
             std = _he_std(index.size, known) if mean_std is None else mean_std
             mean = std * jax.random.normal(key_mean, index.shape, jnp.float32)
+            mean = dirac.means(mean, index, shape) if identity else mean
         if sigma_init is None:
             posterior[path] = Point(mean)
             continue
@@ -120,6 +125,22 @@ def _check_means(
                 f"allowed: a kernel of shape {shape}; pass the full parameters of a "
                 "network like this one."
             )
+
+
+def kl(prior: Prior, posterior: Posterior, key: jax.Array) -> jax.Array:
+    """KL from the prior of all Gaussians together, in nats; points have none.
+
+    Args:
+      prior: of every weight.
+      posterior: packed Gaussians or points.
+      key: random key, which some priors read.
+    """
+    total = jnp.zeros(())
+    for i, packed in enumerate(posterior.values()):
+        sigma = sigma_of(packed)
+        if sigma is not None:
+            total += prior.kl(packed.mean, sigma, jax.random.fold_in(key, i))
+    return total
 
 
 def scaled(packed: Gaussian | Point, factor: jax.Array) -> Gaussian | Point:

@@ -20,7 +20,7 @@ from ssvi_jax.vi import criteria, optimizer_state
 from ssvi_jax.vi import posterior as posterior_lib
 from ssvi_jax.vi.state import State
 
-GROWTH_INITS = ("mean", "eps")
+GROWTH_INITS = ("mean", "precision", "eps")
 
 POINT_REMOVALS = ("mean", "abs_mean", "exp_abs_mean")
 """Removal scores that order weights without noise; the others are infinite there."""
@@ -54,8 +54,8 @@ class Rule:
       removal: a name in `criteria.REMOVAL`.
       addition: a name in `criteria.ADDITION`.
       growth_init: standard deviation of new coordinates: "mean" (the layer's mean
-        standard deviation over those selected before and after) or "eps"
-        (`posterior.MIN_SIGMA`).
+        standard deviation over those selected before and after), "precision" (1/σ² is
+        the layer's mean of 1/σ²) or "eps" (`posterior.MIN_SIGMA`).
       lam: λ of the exponential criteria.
     """
 
@@ -303,9 +303,11 @@ def _move(state: State, sources: dict[str, jax.Array], growth_init: str) -> Stat
 
 def _growth_rho(rho: jax.Array, kept: jax.Array, growth_init: str) -> jax.Array:
     """What new coordinates start from, by the layer's kept ones; see `Rule`."""
-    sigma = jnp.full((), posterior_lib.MIN_SIGMA)
-    if growth_init == "mean":
-        sigmas = posterior_lib.to_sigma(rho)
-        sigma = jnp.sum(sigmas, where=kept) / jnp.maximum(jnp.sum(kept), 1)
-        sigma = jnp.maximum(sigma, posterior_lib.MIN_SIGMA)
-    return posterior_lib.to_rho(sigma)
+    if growth_init == "eps":
+        return posterior_lib.to_rho(jnp.full((), posterior_lib.MIN_SIGMA))
+    power = 1 if growth_init == "mean" else -2
+    values = posterior_lib.to_sigma(rho) ** power
+    mean = jnp.sum(values, where=kept) / jnp.maximum(jnp.sum(kept), 1)
+    # A layer of which nothing was kept has no mean to go by.
+    sigma = jnp.where(jnp.any(kept), mean ** (1 / power), 0.0)
+    return posterior_lib.to_rho(jnp.maximum(sigma, posterior_lib.MIN_SIGMA))

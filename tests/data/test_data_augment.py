@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,9 @@ from hypothesis import strategies as st
 from ssvi_jax.data import augment
 from ssvi_jax.networks.network import normalize
 
-crop_and_flip = jax.jit(augment.crop_and_flip, static_argnames=("pad", "flip"))
+crop_and_flip = jax.jit(
+    augment.crop_and_flip, static_argnames=("pad", "flip", "reflect")
+)
 
 
 def numbered(num_images, height=6, width=5, channels=2):
@@ -19,11 +23,11 @@ def numbered(num_images, height=6, width=5, channels=2):
     )
 
 
-def windows(image, pad, flip):
+def windows(image, pad, flip, mode: Any = "constant"):
     """Every crop and mirror of one image, by slicing: ``{bytes: (dy, dx, mirror)}``."""
     image = np.asarray(image)
     height, width, _ = image.shape
-    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
+    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode=mode)
     found = {}
     for dy in range(2 * pad + 1):
         for dx in range(2 * pad + 1):
@@ -42,6 +46,24 @@ def test_each_image_is_a_zero_padded_window_of_itself(pad, flip):
     assert out.shape == images.shape
     for image, crop in zip(images, out, strict=True):
         assert crop.tobytes() in windows(image, pad, flip)
+
+
+def test_a_reflected_window_has_no_black_border():
+    images = numbered(64)
+    options = {"pad": 2, "flip": True, "reflect": True}
+    out = np.asarray(crop_and_flip(images, jax.random.key(0), **options))
+    for image, crop in zip(images, out, strict=True):
+        assert crop.tobytes() in windows(image, 2, flip=True, mode="reflect")
+
+
+def test_shifts_that_reflect_are_of_two_pixels():
+    images = numbered(8)
+    key = jax.random.key(0)
+    chosen = augment.for_inputs(pad=4, flip=True, reflect=True)
+    assert chosen is not None
+    want = augment.crop_and_flip(images, key, pad=2, flip=True, reflect=True)
+    np.testing.assert_array_equal(chosen(images, key), want)
+    assert augment.for_inputs(pad=0, flip=False, reflect=True) is None
 
 
 def test_every_offset_and_mirror_is_equally_likely():

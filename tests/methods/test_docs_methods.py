@@ -35,8 +35,12 @@ def test_a_page_has_an_equation_a_command_and_when_to_use_it(name):
 
 @pytest.mark.parametrize("name", options.NAMES)
 def test_the_numbers_to_expect_are_those_of_the_table(name):
-    metrics = json.loads(COMPARED.read_text())["methods"][name]["metrics"]
-    (row,) = re.findall(rf"^\| `{name}` \| (.*) \|$", PAGES[name], re.M)[-1:]
+    compared = json.loads(COMPARED.read_text())["methods"]
+    rows = re.findall(rf"^\| `{name}` \| (.*) \|$", PAGES[name], re.M)[-1:]
+    if name not in compared:  # newer than the table
+        assert not rows
+        return
+    metrics, (row,) = compared[name]["metrics"], rows
     shown = ("accuracy", "nll", "ece", "corrupted_accuracy", "weights_kept")
     assert row.split(" | ") == [cell(metrics, metric) for metric in shown]
     assert all(metric in METRICS for metric in shown)

@@ -14,7 +14,7 @@ from signals import signal_at
     [
         ("rigl", 30),
         ("masked_bnn", 30),
-        ("ivon", 50),
+        ("ssvi_ivon", 50),
         ("magnitude", 40),  # the pruning is the next thing to do
         ("magnitude", 50),  # pruned
         pytest.param("svd", 70, marks=pytest.mark.slow),

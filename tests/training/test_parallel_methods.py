@@ -12,7 +12,7 @@ from eight_devices import ENVIRONMENT
 
 from ssvi_jax.methods import METHODS
 
-QUICK = ("masked_bnn", "rank1", "ssvi_ensemble", "mc_dropout")
+QUICK = ("masked_bnn", "rank1", "ssvi_ensemble", "ssvi_ivon", "mc_dropout")
 ALIKE = ("set", "static", "magnitude")  # steps of rigl and svd
 SLOW = tuple(name for name in METHODS if name not in (*QUICK, *ALIKE))
 

@@ -70,6 +70,8 @@ def config(method="ssvi", **values):
         ("average", predictive.AVERAGES),
         ("precision", precision.PRECISIONS),
         ("member_batch", ["split", "tile"]),
+        ("shifts", ["zeros", "reflect"]),
+        ("layer_prior", ["weight_decay", "empirical"]),
     ],
 )
 def test_every_choice_is_what_its_registry_has(field, registry):
@@ -80,7 +82,7 @@ def test_every_choice_is_what_its_registry_has(field, registry):
 
 def test_no_choice_goes_unchecked():
     """Every Literal is compared with a registry above."""
-    assert len(CHOICES) == 19
+    assert len(CHOICES) == 21
 
 
 def test_the_help_names_every_density_rule():

@@ -15,6 +15,7 @@ from scipy import integrate, stats
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.vi.priors import (
     PRIORS,
+    EmpiricalPrior,
     GaussianPrior,
     LaplacePrior,
     LogUniformPrior,
@@ -197,13 +198,29 @@ def test_make_prior():
     assert mixture == ScaleMixturePrior(0.5, 1.0, 0.1, 2)
     assert {hash(make_prior("gaussian", std=0.1))} == {hash(GaussianPrior(0.1))}
     assert make_prior("log_uniform") == LogUniformPrior()
-    assert set(PRIORS) == {"gaussian", "scale_mixture", "laplace", "log_uniform"}
+    assert make_prior("empirical") == EmpiricalPrior()
+    assert set(PRIORS) == {
+        *("gaussian", "empirical", "scale_mixture", "laplace", "log_uniform")
+    }
+
+
+def test_the_empirical_prior_is_the_gaussian_of_the_smallest_kl():
+    mean, sigma = jnp.array([0.5, -1.0, 0.2]), jnp.array([0.3, 0.1, 0.7])
+    grid = np.linspace(0.2, 2.0, 2001)
+    of_grid = [GaussianPrior(std).kl(mean, sigma, KEY) for std in grid]
+    own = EmpiricalPrior().kl(mean, sigma, KEY)
+    assert float(own) == pytest.approx(float(min(of_grid)), abs=1e-5)
+    best = GaussianPrior(float(grid[np.argmin(of_grid)]))
+    got = jax.grad(EmpiricalPrior().kl, (0, 1))(mean, sigma, KEY)
+    want = jax.grad(best.kl, (0, 1))(mean, sigma, KEY)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
-        ("cauchy", {}, "prior: got 'cauchy', allowed: gaussian, laplace"),
+        ("cauchy", {}, "prior: got 'cauchy', allowed: empirical, gaussian, laplace"),
         ("gaussian", {}, "prior gaussian: got no parameters, needed: std"),
         ("gaussian", {"scale": 1.0}, "prior gaussian: got scale, needed: std"),
         ("gaussian", {"std": 0.0}, "prior std: got 0.0"),

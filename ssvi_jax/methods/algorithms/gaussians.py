@@ -39,5 +39,6 @@ def prior(settings: groups.Prior) -> priors.Prior:
         # A Laplace distribution of scale b has standard deviation b·√2.
         "laplace": {"scale": std / 2**0.5},
         "log_uniform": {},
+        "empirical": {},
     }
     return priors.make_prior(settings.prior, **parameters[settings.prior])

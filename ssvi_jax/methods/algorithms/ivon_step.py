@@ -1,11 +1,11 @@
-"""The step of IVON (Shen et al., ICML 2024, arXiv 2402.17641).
+"""The step of IVON (Shen et al., ICML 2024, arXiv 2402.17641), on packed weights.
 
 A Gaussian posterior N(m, σ²), of which the Hessian of the loss makes the standard
-deviations: σ² = 1 / (λ (h + δ)), with λ = N, the number of training examples, and δ the
-weight decay, that is a prior N(0, 1/(λ δ)). A step takes the gradient ĝ of the mean of
--log p at one sample m + σ ε and then (algorithm 1)::
+deviations: σ² = 1 / (λ (h + δ)). λ = N / T is the number of training examples over the
+temperature T (1: the full KL), and δ the weight decay, that is a prior N(0, 1/(λ δ)). A
+step takes a gradient ĝ of the mean of -log p in m, and ĥ, one of σ over σ (of one
+sample m + σ ε of the weights: ĝ ε / σ), and then (algorithm 1)::
 
-    ĥ  = ĝ ε / σ
     g  ← β₁ g + (1 - β₁) ĝ
     h  ← h + x + x² / (2 (h + δ)),    x = (1 - β₂) (ĥ - h)
     m  ← m - α (h₀ + δ) clip((g / (1 - β₁ᵗ) + δ m) / (h + δ))
@@ -13,11 +13,17 @@ weight decay, that is a prior N(0, 1/(λ δ)). A step takes the gradient ĝ of t
 The term in x² keeps h + δ above 0 whatever ĥ is. α (h₀ + δ) is the paper's scaling of
 the learning rate, with which the first step is that of SGD.
 
-The gradient of one weight sample in ρ is ĝ ε dσ/dρ, so `vi.VI` finds ĝ and ĝ ε together
-and IVON is an optimizer over `vi.Trainable`, without a KL in what is differentiated:
-the logged loss is the NLL, and the logged KL is that from the prior above. Where
-the paper treats all parameters alike, biases and norms are points here, as in every
-method: they take the same step with h fixed at h₀, which is SGD.
+`vi.VI` finds the gradient in ρ by any of its estimators, so IVON is an optimizer over
+`vi.Trainable`, without a KL in what is differentiated: the logged loss is the NLL, and
+the logged KL is that from the prior above. h is not kept: 1 / (λ σ²) - δ is it, so what
+follows σ when weights leave and enter a subspace follows h, and a weight has three
+numbers: m, ρ and g. Where the paper treats all parameters alike, biases and norms are
+points here, as in every method: they take the same step with h fixed at h₀, which is
+SGD.
+
+With an empirical prior δ is each layer's own and not constant: 1 / (λ s²), with s² the
+mean of m² + σ² over its weights, the variance of the prior under which the ELBO is
+largest. h + δ then follows a target that moves as slowly as the layer's weights do.
 """
 
 import dataclasses
@@ -30,7 +36,7 @@ import optax
 
 from ssvi_jax import vi
 from ssvi_jax.core.errors import InputError, check_fraction, check_positive
-from ssvi_jax.core.types import Gaussian
+from ssvi_jax.core.types import Gaussian, Point
 from ssvi_jax.vi import posterior as posterior_lib
 
 
@@ -39,11 +45,11 @@ class IvonState(NamedTuple):
 
     Attributes:
       count: int32 scalar, steps taken.
-      moments: g in the place of means and points, h in that of rhos.
+      momentum: g of means and points.
     """
 
     count: jax.Array
-    moments: vi.Trainable
+    momentum: vi.Trainable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +62,9 @@ class Ivon:
       hess_init: h₀, nats per example and squared weight, as h and δ.
       beta1: of the momentum, in [0, 1).
       beta2: of the Hessian, in [0, 1).
-      weight_decay: δ.
+      weight_decay: δ; with an empirical prior of biases and norms only.
       clip_radius: largest change of a weight, over α (h₀ + δ); 0: any.
+      empirical: whether δ is each layer's own.
 
     Raises:
       InputError: one of them is out of its range.
@@ -70,6 +77,7 @@ class Ivon:
     beta2: float = 0.99999
     weight_decay: float = 2e-4
     clip_radius: float = 0.0
+    empirical: bool = False
 
     def __post_init__(self):
         for name in ("ess", "hess_init", "weight_decay"):
@@ -85,18 +93,20 @@ class Ivon:
         return (self.ess * self.weight_decay) ** -0.5
 
     def sigma(self, hess: jax.typing.ArrayLike) -> jax.Array:
-        """Standard deviations of weights with this h."""
+        """Standard deviations of weights with this h, under the weight decay."""
         return jax.lax.rsqrt(self.ess * (jnp.asarray(hess) + self.weight_decay))
 
+    def precision(self, rho: jax.Array) -> jax.Array:
+        """H + δ of weights with this rho."""
+        return 1 / (self.ess * jnp.square(posterior_lib.to_sigma(rho)))
+
     def transformation(self) -> optax.GradientTransformation:
-        """The optimizer over `vi.Trainable`, for gradients of one weight sample."""
+        """The optimizer over `vi.Trainable`."""
         return optax.GradientTransformation(self._init, self._update)  # type: ignore[arg-type]
 
     def _init(self, trainable: vi.Trainable) -> IvonState:
         posterior = {
-            path: Gaussian(
-                jnp.zeros_like(q.mean), jnp.full_like(q.mean, self.hess_init)
-            )
+            path: Point(jnp.zeros_like(q.mean))
             for path, q in trainable.posterior.items()
         }
         params = jax.tree.map(jnp.zeros_like, trainable.params)
@@ -113,33 +123,43 @@ class Ivon:
         def momentum(g, gradient):
             return self.beta1 * g + (1 - self.beta1) * gradient
 
-        def change(g, mean, hess):
-            step = unbiased * g + self.weight_decay * mean
-            step = step / (hess + self.weight_decay)
+        def change(g, mean, decay, precision):
+            step = (unbiased * g + decay * mean) / precision
             if self.clip_radius:
                 step = jnp.clip(step, -self.clip_radius, self.clip_radius)
             return -rate * step
 
         moments, changes = {}, {}
         for path, q in trainable.posterior.items():
-            gradient, moment = grads.posterior[path], state.moments.posterior[path]
-            q, gradient, moment = (cast(Gaussian, p) for p in (q, gradient, moment))
-            g = momentum(moment.mean, gradient.mean)
-            hess = self._new_hess(moment.rho, q.rho, gradient.rho)
-            rho = posterior_lib.to_rho(self.sigma(hess))
-            moments[path] = Gaussian(g, hess)
-            changes[path] = Gaussian(change(g, q.mean, hess), rho - q.rho)
-        g = jax.tree.map(momentum, state.moments.params, grads.params)
+            gradient = grads.posterior[path]
+            q, gradient = cast(Gaussian, q), cast(Gaussian, gradient)
+            g = momentum(state.momentum.posterior[path].mean, gradient.mean)
+            decay = self.decay(q)
+            precision = self.new_precision(q.rho, gradient.rho, decay)
+            rho = posterior_lib.to_rho(jax.lax.rsqrt(self.ess * precision))
+            moments[path] = Point(g)
+            step = change(g, q.mean, decay, precision)
+            changes[path] = Gaussian(step, rho - q.rho)
+        g = jax.tree.map(momentum, state.momentum.params, grads.params)
         params = jax.tree.map(
-            lambda g, mean: change(g, mean, self.hess_init), g, trainable.params
+            lambda g, mean: change(g, mean, self.weight_decay, scale),
+            *(g, trainable.params),
         )
         new_state = IvonState(count, vi.Trainable(moments, g))
         return vi.Trainable(changes, params), new_state
 
-    def _new_hess(
-        self, hess: jax.Array, rho: jax.Array, gradient: jax.Array
+    def decay(self, q: Gaussian) -> jax.typing.ArrayLike:
+        """δ of a layer, by its weights if the prior is empirical."""
+        if not self.empirical:
+            return self.weight_decay
+        second = jnp.square(q.mean) + jnp.square(posterior_lib.to_sigma(q.rho))
+        return 1 / (self.ess * jnp.mean(second))
+
+    def new_precision(
+        self, rho: jax.Array, gradient: jax.Array, decay: jax.typing.ArrayLike
     ) -> jax.Array:
-        """The new h, by the loss's gradient in ρ: ĝ ε times dσ/dρ, a sigmoid."""
-        estimate = gradient / (jax.nn.sigmoid(rho) * posterior_lib.to_sigma(rho))
-        x = (1 - self.beta2) * (estimate - hess)
-        return hess + x + x**2 / (2 * (hess + self.weight_decay))
+        """H + δ after a step, by the gradient in ρ: that in σ times a sigmoid."""
+        sigma, before = posterior_lib.to_sigma(rho), self.precision(rho)
+        estimate = gradient / (jax.nn.sigmoid(rho) * sigma)
+        x = (1 - self.beta2) * (estimate - (before - decay))
+        return before + x + x**2 / (2 * before)

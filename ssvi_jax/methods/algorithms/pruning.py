@@ -12,36 +12,29 @@ import numpy as np
 
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Data, Gaussian, Masks, Posterior
+from ssvi_jax.methods.algorithms.packed import Packed
 from ssvi_jax.methods.problem import Problem
-from ssvi_jax.vi import VI, State, schedules, subspace
+from ssvi_jax.vi import State, schedules, subspace
 
 Keep = Callable[[Posterior], Mapping[str, np.ndarray]]
 """Posterior (on the host) → path → bool ``[s]``, which of its weights to keep."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class DenseToSparse:
+class DenseToSparse(Packed):
     """A training that prunes once; a `problem.Algorithm`.
 
     Attributes:
-      problem: what it was built on.
-      inference: the training step.
       keep: what survives the pruning.
       prune_step: the step before which it happens; at least one phase trains what is
         kept.
-      sigma_init: see `posterior.init`; None: points.
-      mean_init: standard deviation of the initial means; 0: by fan-in.
 
     Raises:
       InputError: no step to prune at, or what cannot be computed.
     """
 
-    problem: Problem
-    inference: VI
     keep: Keep
     prune_step: int
-    sigma_init: tuple[float, float] | None
-    mean_init: float = 0.0
 
     def __post_init__(self):
         self.problem.execution.check(self.problem.batch_size, density=1.0)
@@ -52,36 +45,14 @@ class DenseToSparse:
             )
 
     @property
-    def estimator(self) -> str:
-        """See `problem.Algorithm`."""
-        return "deterministic" if self.sigma_init is None else self.inference.estimator
-
-    @property
     def growth(self) -> None:
         """None: nothing is added."""
         return None
 
-    def init(self, key: jax.Array, rng: np.random.Generator) -> tuple[State, Masks]:
-        """Full masks, and the state on them."""
+    def first_masks(self, rng: np.random.Generator) -> Masks:
+        """Full masks."""
         del rng
-        problem = self.problem
-        masks = {path: np.ones(shape, bool) for path, shape in problem.shapes.items()}
-        state = self.inference.init(
-            key,
-            problem.params,
-            problem.model_state,
-            masks,
-            mean_std=self.mean_init or None,
-            sigma_init=self.sigma_init,
-            means=problem.start,
-        )
-        return state, masks
-
-    def step(
-        self, state: State, masks: Masks, data: Data, batch_index: np.ndarray
-    ) -> tuple[State, dict[str, jax.Array]]:
-        """One phase on the backend for its density; see `vi.VI.inner_loop`."""
-        return self.inference.inner_loop(state, masks, data, batch_index)
+        return {p: np.ones(shape, bool) for p, shape in self.problem.shapes.items()}
 
     def num_growth_batches(self, step: int) -> int:
         """1, to be asked, when the pruning is due; its batch is not used."""

@@ -13,9 +13,10 @@ from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Data, Masks
 from ssvi_jax.io import json_text
 from ssvi_jax.methods import groups
+from ssvi_jax.methods.algorithms.packed import Packed
 from ssvi_jax.methods.problem import Problem
 from ssvi_jax.metrics.cost import Growth
-from ssvi_jax.vi import VI, State, densities, schedules, subspace
+from ssvi_jax.vi import VI, State, densities, dirac, schedules, subspace
 from ssvi_jax.vi import masks as masks_lib
 
 Rate = Callable[[int], float]
@@ -23,26 +24,18 @@ Rate = Callable[[int], float]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Swapping:
+class Swapping(Packed):
     """See the module; a `problem.Algorithm`.
 
     Attributes:
-      problem: what it was built on.
-      inference: the training step.
       counts: kernel path → weights it keeps, from the first step to the last.
-      sigma_init: see `posterior.init`; None: points.
-      mean_init: standard deviation of the initial means; 0: by fan-in.
       rule: who swaps with whom.
       rate: how many.
       grow_batches: batches that the dense gradient is averaged over.
       grow_at_mean: whether it is that of the mean network.
     """
 
-    problem: Problem
-    inference: VI
     counts: dict[str, int]
-    sigma_init: tuple[float, float] | None
-    mean_init: float = 0.0
     rule: subspace.Rule = subspace.DEFAULT_RULE
     rate: Rate = lambda step: 0.0
     grow_batches: int = 1
@@ -51,11 +44,6 @@ class Swapping:
     def __post_init__(self):
         density = sum(self.counts.values()) / self.problem.num_weights
         self.problem.execution.check(self.problem.batch_size, density)
-
-    @property
-    def estimator(self) -> str:
-        """See `problem.Algorithm`."""
-        return "deterministic" if self.sigma_init is None else self.inference.estimator
 
     @property
     def prune_step(self) -> int:
@@ -69,33 +57,15 @@ class Swapping:
             return None
         return Growth(self.problem.inner_steps, self.grow_batches, self.grow_at_mean)
 
-    def init(self, key: jax.Array, rng: np.random.Generator) -> tuple[State, Masks]:
-        """Masks with the density rule's counts, and the state on them.
-
-        They are random, or those of the largest weights of `Problem.start`.
-        """
+    def first_masks(self, rng: np.random.Generator) -> Masks:
+        """The density rule's counts, at random or of the largest of `Problem.start`."""
         problem = self.problem
-        if problem.start is None:
-            masks = masks_lib.random_masks(problem.shapes, self.counts, rng)
-        else:
-            trained = trees.flatten(problem.start)
-            masks = masks_lib.largest_masks(trained, self.counts)
-        state = self.inference.init(
-            key,
-            problem.params,
-            problem.model_state,
-            masks,
-            mean_std=self.mean_init or None,
-            sigma_init=self.sigma_init,
-            means=problem.start,
-        )
-        return state, masks
-
-    def step(
-        self, state: State, masks: Masks, data: Data, batch_index: np.ndarray
-    ) -> tuple[State, dict[str, jax.Array]]:
-        """One phase; see `vi.VI.inner_loop`."""
-        return self.inference.inner_loop(state, masks, data, batch_index)
+        if problem.start is not None:
+            return masks_lib.largest_masks(trees.flatten(problem.start), self.counts)
+        masks = masks_lib.random_masks(problem.shapes, self.counts, rng)
+        if problem.dirac:
+            masks = {path: dirac.select(mask, rng) for path, mask in masks.items()}
+        return masks
 
     def num_growth_batches(self, step: int) -> int:
         """`grow_batches` while r_t is positive and something is sparse."""

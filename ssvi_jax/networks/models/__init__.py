@@ -13,11 +13,20 @@ from collections.abc import Callable
 from flax import linen as nn
 
 from ssvi_jax.core.errors import InputError, check_choice, check_positive
-from ssvi_jax.networks.models import bottleneck, convnet, lstm, mlp, resnet, wide_resnet
+from ssvi_jax.networks.models import (
+    airbench,
+    bottleneck,
+    convnet,
+    lstm,
+    mlp,
+    resnet,
+    wide_resnet,
+)
 
 __all__ = ["MODELS", "OF_SERIES", "build"]
 
 MODELS: dict[str, Callable[[int, float], nn.Module]] = {
+    "airbench": airbench.airbench,
     "convnet": convnet.convnet,
     "lstm": lstm.lstm,
     "mlp": mlp.mlp,

@@ -1,0 +1,103 @@
+"""The network of the CIFAR-10 speed records, for small images.
+
+Source: K. Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"
+(arXiv 2404.00498): a whitening convolution that is not trained, then blocks of two 3x3
+convolutions, the first before its pooling, so that full resolution is kept long; batch
+norm without scale, whose running statistics follow fast; logits divided by 9. Unlike
+there pooling averages (the gradient of a maximum would be a third of a step on a CPU)
+and activations are ReLUs (`ops.fuse_training` knows them).
+
+The filters of the whitening convolution are those of `whitening`; until they are set,
+they are a fixed orthogonal basis of patches.
+"""
+
+from functools import partial
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ssvi_jax.networks.models.convnet import pool_2x2
+from ssvi_jax.vi import dirac
+
+FILTERS = "whitening"
+"""The collection of a model's state that holds filters that are not trained."""
+
+
+class Airbench(nn.Module):
+    """See the module.
+
+    Attributes:
+      widths: channels of the blocks.
+      num_classes: number of logits.
+      dirac: its convolutions begin as the identity (see `vi.dirac`), whatever the mask.
+      fast_statistics: its running statistics are those of few batches, so that they
+        are gathered again when it is trained (see `vi.statistics`).
+    """
+
+    dirac: ClassVar[bool] = True
+    fast_statistics: ClassVar[bool] = True
+
+    widths: tuple[int, ...]
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps images ``[batch, h, w, c]`` to logits ``[batch, num_classes]``."""
+        conv = partial(
+            nn.Conv,
+            kernel_size=(3, 3),
+            padding=1,
+            use_bias=False,
+            kernel_init=_identity_first,
+        )
+        norm = partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.6,
+            use_scale=False,
+        )
+        x = nn.relu(Whiten(name="whiten")(x))
+        layers = [(width, pool) for width in self.widths for pool in (True, False)]
+        for number, (features, pool) in enumerate(layers, start=1):
+            x = conv(features, name=f"conv{number}")(x)
+            x = pool_2x2(x) if pool else x
+            x = nn.relu(norm(name=f"bn{number}")(x))
+        head = nn.Dense(self.num_classes, use_bias=False, name="linear")
+        return head(x.max(axis=(1, 2))) / 9
+
+
+def _identity_first(
+    key: jax.Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32
+) -> jax.Array:
+    """He initialization, and the identity in the first filters (see `vi.dirac`)."""
+    drawn = nn.initializers.he_normal()(key, shape, dtype).reshape(-1)
+    return dirac.means(drawn, jnp.arange(drawn.size), shape).reshape(shape)
+
+
+class Whiten(nn.Module):
+    """A 2x2 convolution with fixed filters and a bias, without padding."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``[batch, h, w, c]`` to ``[batch, h - 1, w - 1, 8 c]``."""
+        number = 4 * x.shape[-1]
+
+        def basis() -> jax.Array:
+            half = jnp.eye(number).reshape(2, 2, x.shape[-1], number)
+            return jnp.concatenate([half, -half], axis=-1)
+
+        filters = self.variable(FILTERS, "filters", basis).value
+        bias = self.param("bias", nn.initializers.zeros, (2 * number,))
+        window = ("NHWC", "HWIO", "NHWC")
+        y = jax.lax.conv_general_dilated(
+            x, filters.astype(x.dtype), (1, 1), "VALID", dimension_numbers=window
+        )
+        return y + bias[None, None, None].astype(x.dtype)
+
+
+def airbench(num_classes: int, width: float = 1.0) -> Airbench:
+    """Channels 64, 256 and 256, times `width`."""
+    widths = tuple(max(1, round(base * width)) for base in (64, 256, 256))
+    return Airbench(widths, num_classes)
