@@ -109,7 +109,11 @@ class Fitted:
           x: inputs ``[n, ...]``.
           y: labels ``[n, ...]``.
           **options: of `predict`.
+
+        Raises:
+          InputError: labels that the likelihood does not have.
         """
+        likelihoods.check_labels(self.likelihood, y, "y")
         return score(self.predict(x, **options), np.asarray(y))
 
     def calibrate(
