@@ -52,6 +52,14 @@ class Fitted:
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list, repr=False)
     describes: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        kept = sum(int(mask.sum()) for mask in self.masks.values())
+        total = sum(mask.size for mask in self.masks.values())
+        method, step = (self.about.get(name, "?") for name in ("method", "step"))
+        sparse = f"{self.sparsity:.2%} sparse ({kept:,} of {total:,} weights kept)"
+        what = sparse if total else "dense"
+        return f"Fitted({method}, step {step}, {what}, {self.likelihood!r})"
+
     @property
     def sparsity(self) -> float:
         """Fraction of the weights that are exactly zero, counted from the masks."""
