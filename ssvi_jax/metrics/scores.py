@@ -57,6 +57,7 @@ def _(prediction: predictions.Classification, y: np.ndarray) -> dict[str, float]
     y = np.asarray(y)
     if np.issubdtype(y.dtype, np.floating):
         return _soft(prediction.probs, y)
+    y = y.astype(np.int64) if y.dtype == bool else y
     each = (prediction.sample_entropy, prediction.sample_log_odds)
     several = len(prediction.sample_entropy) > 1  # one pass says nothing of the weights
     return classification.evaluate(prediction.probs, y, *(each if several else ()))

@@ -1,7 +1,9 @@
 """What the adapters of linen and nnx share: an `ApplyFn` that knows its kernels."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +21,7 @@ from ssvi_jax.core.types import (
     PackedKernel,
     Params,
 )
-from ssvi_jax.networks import mixing, tracing
+from ssvi_jax.networks import mixing, switch, tracing
 from ssvi_jax.networks.dropout import Dropout
 from ssvi_jax.networks.layers import Factors, Layer, Products
 
@@ -75,20 +77,57 @@ class FlaxModel:
     def study(self, params: Params, model_state: ModelState, x: Example) -> None:
         """Learns from traces how the model applies its kernels, for `kernel_shapes`.
 
+        Warns of running statistics that training does not move.
+
         Raises:
-          InputError: in evaluation it writes running statistics, or its output for an
-            example depends on the others in the batch.
+          InputError: in evaluation it writes running statistics, draws random numbers,
+            or its output for an example depends on the others in the batch.
         """
         found = tracing.uses(self._evaluated, params, model_state, x)
         self.kernel_shapes = {path: use.shape for path, use in found.items()}
-        products = Products(params, None, jax.random.key(0))
-        if mixing.mixes(lambda x: self._evaluated(products, params, model_state, x), x):
+
+        def evaluated(key, x):
+            return self._evaluated(Products(params, None, key), params, model_state, x)
+
+        if switch.draws(evaluated, x):
+            raise InputError(
+                "module: with train=False it draws random numbers, as dropout does, so "
+                f"the same input is predicted differently each time; {_SWITCH} "
+                f"To drop in predictions use the method MCDropout. {_MEANT}"
+            )
+        if mixing.mixes(partial(evaluated, jax.random.key(0)), x):
             raise InputError(
                 "module: with train=False its output for one example depends on the "
                 "others in the batch (it sums, compares or sorts over them), so a "
-                f"prediction would change with its batch; {_SWITCH} "
-                "If it is meant so, call it from a function with types.ApplyFn's "
-                "signature."
+                f"prediction would change with its batch; {_SWITCH} {_MEANT}"
+            )
+        self._warn_of_statistics(params, model_state, x)
+
+    def _warn_of_statistics(
+        self, params: Params, model_state: ModelState, x: Example
+    ) -> None:
+        flat = trees.flatten(model_state)
+        names = self._statistics(model_state)
+        if not names:
+            return
+
+        def trained(statistics):
+            state = trees.unflatten(flat | statistics)
+            products = Products(params, None, jax.random.key(0))
+            new = trees.flatten(self._apply(products, params, state, x, train=True)[1])
+            return {name: new[name] for name in names}
+
+        try:
+            still = switch.unmoved(trained, {name: flat[name] for name in names})
+        except Exception:  # what a module raises in training, it will raise there
+            return
+        if len(still) == len(names):
+            warnings.warn(
+                f"module: with train=True it does not move its running statistics "
+                f"({', '.join(still[:2])}), so it normalizes by their first values "
+                f"for good, and may not drop either; {_SWITCH}",
+                UserWarning,
+                stacklevel=4,
             )
 
     def layers(
@@ -155,6 +194,10 @@ class FlaxModel:
     def _apply(self, products, params, model_state, x, *, train):
         raise NotImplementedError
 
+    def _statistics(self, model_state: ModelState) -> list[str]:
+        """Paths of the running statistics in a model's state."""
+        raise NotImplementedError
+
 
 def _packed(mask: np.ndarray) -> PackedKernel:
     """Shapes and types of a kernel that only has the selected weights."""
@@ -174,6 +217,9 @@ _SWITCH = (
     "allowed: a module that is told whether it trains, by an argument of its call or a "
     f"field of its own named {', '.join(TRAIN_ARGUMENTS)}, and tells its parts."
 )
+
+
+_MEANT = "If it is meant so, call it from a function with types.ApplyFn's signature."
 
 
 def writes_statistics(where: str) -> InputError:

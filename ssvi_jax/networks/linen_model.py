@@ -86,6 +86,11 @@ class LinenModel(flax_model.FlaxModel):
             }
         )
 
+    def _statistics(self, model_state):
+        return [
+            p for p in trees.flatten(model_state) if p.startswith(f"{_STATISTICS}/")
+        ]
+
     def _set(self, *, train: bool) -> tuple[nn.Module, dict[str, Any]]:
         """The module, told by its fields whether it trains, and what tells its call."""
         fields: Any = {name: fn(train) for name, fn in self._fields.items()}

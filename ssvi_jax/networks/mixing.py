@@ -58,7 +58,7 @@ def _differ(two: Jaxpr, three: Jaxpr) -> bool:
             return False
         if _joined(a) != _joined(b):
             return True
-        if any(map(_differ, _inner(a), _inner(b))):
+        if any(map(_differ, inner(a), inner(b))):
             return True
     return False
 
@@ -75,7 +75,8 @@ def _joined(equation: JaxprEqn) -> list[int]:
     return [getattr(equation.invars[0].aval, "shape")[axis] for axis in axes]  # noqa: B009
 
 
-def _inner(equation: JaxprEqn) -> Iterator[Jaxpr]:
+def inner(equation: JaxprEqn) -> Iterator[Jaxpr]:
+    """The traces that an equation runs, as a loop its body."""
     for value in equation.params.values():
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, ClosedJaxpr):

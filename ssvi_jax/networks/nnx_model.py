@@ -44,6 +44,11 @@ class NnxModel(flax_model.FlaxModel):
         params, rest = (_from_nnx(template) for template in self._templates)
         return params, rest
 
+    def _statistics(self, model_state):
+        flat = nnx.to_flat_state(self._templates[1])
+        names = [trees.join(p) for p, leaf in flat if isinstance(leaf, nnx.BatchStat)]
+        return [name for name in names if name in trees.flatten(model_state)]
+
     def _apply(self, products, params, model_state, x, *, train):
         params_state = _to_nnx(params, self._templates[0])
         rest_state = _to_nnx(model_state, self._templates[1])

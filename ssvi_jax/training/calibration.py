@@ -22,13 +22,12 @@ from ssvi_jax.vi import posterior as posterior_lib
 MIN_EXAMPLES = 20
 """Fewer say hardly anything of a network's uncertainty."""
 
-_RANGES: dict[type, tuple[float, float]] = {
-    likelihoods.Categorical: (0.0, math.inf),
-    likelihoods.Bernoulli: (0.0, 1.0),
-    likelihoods.Normal: (-math.inf, math.inf),
-    likelihoods.Poisson: (0.0, math.inf),
-}
-"""Likelihood → what labels may be; the number of classes is checked by their scores."""
+_SCORED = (
+    likelihoods.Categorical,
+    likelihoods.Bernoulli,
+    likelihoods.Normal,
+    likelihoods.Poisson,
+)
 
 _BORDERS = {
     "lower": "; the smallest factor tried is as good, and so the mean network",
@@ -150,11 +149,10 @@ def _check(
             "scale, allowed: a posterior of SSVI, SVD, IVON and the like (the factors "
             "of rank-1 networks are not scaled)."
         )
-    allowed = _RANGES.get(type(likelihood))
-    if allowed is None:
+    if type(likelihood) not in _SCORED:
         raise InputError(
             f"likelihood: got {type(likelihood).__name__}, which has no scores, "
-            f"allowed: {', '.join(kind.__name__ for kind in _RANGES)}."
+            f"allowed: {', '.join(kind.__name__ for kind in _SCORED)}."
         )
     rows = predictive.num_inputs(x)
     if y.shape[:1] != (rows,):
@@ -166,9 +164,4 @@ def _check(
             f"x, y: got {rows} examples, allowed: {MIN_EXAMPLES} or more, none of them "
             "trained on."
         )
-    good = np.isfinite(y) & (allowed[0] <= y) & (y <= allowed[1])
-    if not good.all():
-        raise InputError(
-            f"y: got {y[~good][0]}, allowed for {type(likelihood).__name__}: finite "
-            f"numbers from {allowed[0]:g} to {allowed[1]:g}."
-        )
+    likelihoods.check_labels(likelihood, y, "y")

@@ -30,7 +30,7 @@ from ssvi_jax.methods.problem import OptimizerLike, Problem
 from ssvi_jax.networks.describe import layers_of
 from ssvi_jax.networks.learned_noise import NOISE, WithNoise
 from ssvi_jax.networks.structured import Structured
-from ssvi_jax.training import feeds
+from ssvi_jax.training import data_check, feeds
 from ssvi_jax.training.callbacks import (
     CallbackLike,
     Describing,
@@ -113,6 +113,7 @@ def fit(
     """
     key = jax.random.key(0) if key is None else key
     likelihood = likelihoods.as_likelihood(likelihood)
+    data = data_check.checked(data, validation, likelihood)
     source, held_out = prepare(data, validation, batch_size, key, execution)
     trained_params = None
     if start is not None:

@@ -19,7 +19,7 @@ from ssvi_jax.networks import adapters
 from ssvi_jax.networks import network as network_lib
 from ssvi_jax.networks.learned_noise import WithNoise
 from ssvi_jax.networks.structured import Structured
-from ssvi_jax.training import calibration
+from ssvi_jax.training import calibration, module_check
 from ssvi_jax.training.callbacks import LOGGER
 from ssvi_jax.vi import likelihoods, predictions
 from ssvi_jax.vi import masks as masks_lib
@@ -51,6 +51,14 @@ class Fitted:
     about: Mapping[str, Any]
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list, repr=False)
     describes: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        kept = sum(int(mask.sum()) for mask in self.masks.values())
+        total = sum(mask.size for mask in self.masks.values())
+        method, step = (self.about.get(name, "?") for name in ("method", "step"))
+        sparse = f"{self.sparsity:.2%} sparse ({kept:,} of {total:,} weights kept)"
+        what = sparse if total else "dense"
+        return f"Fitted({method}, step {step}, {what}, {self.likelihood!r})"
 
     @property
     def sparsity(self) -> float:
@@ -109,7 +117,11 @@ class Fitted:
           x: inputs ``[n, ...]``.
           y: labels ``[n, ...]``.
           **options: of `predict`.
+
+        Raises:
+          InputError: labels that the likelihood does not have.
         """
+        likelihoods.check_labels(self.likelihood, y, "y")
         return score(self.predict(x, **options), np.asarray(y))
 
     def calibrate(
@@ -219,6 +231,10 @@ def describe_model(structure: Structure, example: Any, *, noise: bool) -> dict:
 def load(path: str | Path, module: Any = None) -> Fitted:
     """Reads a model file that `Fitted.save` or a run wrote.
 
+    The module's parameters are compared with the file's, by path and shape (of a linen
+    module with one array of inputs; of several only the sizes are known). What has no
+    parameters cannot be: with another activation the same weights predict otherwise.
+
     Args:
       path: the file.
       module: the Flax module, linen or nnx, that was trained; not needed for a network
@@ -239,13 +255,16 @@ def load(path: str | Path, module: Any = None) -> Fitted:
             f"module: {path} holds the weights of a network of your own; give the Flax "
             "module that was trained: load(path, module)."
         )
-    network = _network(module, file.config, path)
+    plain = adapters.model_of(module)
+    structure, network = _network(plain, file.config, path)
+    module_check.check_weights(plain, structure, file, path, type(module).__name__)
     weights = jax.tree.map(jnp.asarray, file.weights)
-    _check_weights(network, module, file, path)
     return Fitted(network, weights, file.masks(), likelihood, about, [], file.config)
 
 
-def _network(module: Any, config: Mapping[str, Any], path: str | Path) -> ApplyFn:
+def _network(
+    plain: adapters.FlaxModel, config: Mapping[str, Any], path: str | Path
+) -> tuple[Structure, ApplyFn]:
     try:
         values = dict(config["structure"])
         rank1 = values.pop("rank1")
@@ -257,31 +276,12 @@ def _network(module: Any, config: Mapping[str, Any], path: str | Path) -> ApplyF
         raise InputError(
             f"{path}: its description of the network is damaged ({error})."
         ) from error
-    plain = adapters.model_of(module)
     network: Any = plain
     if structure != Structure():
         network = Structured(plain, structure, None)
     if noise:
         network = WithNoise(network)
-    return network
-
-
-def _check_weights(
-    network: ApplyFn, module: Any, file: artifact.Artifact, path: str | Path
-) -> None:
-    """Refuses weights that are not the module's, where its shapes are known."""
-    if not isinstance(network, adapters.NnxModel):
-        return
-    params, _ = network.init()
-    expected = {p: tuple(leaf.shape) for p, leaf in trees.flatten(params).items()}
-    rest = trees.flatten(file.weights.params)
-    found = {p: tuple(leaf.shape) for p, leaf in rest.items()} | file.shapes
-    if found != expected:
-        unlike = sorted({*found.items()} ^ {*expected.items()})[:4]
-        raise InputError(
-            f"module: {type(module).__name__} has other weights than {path} at "
-            f"{unlike}; give the module that was trained."
-        )
+    return structure, network
 
 
 def _described(likelihood: likelihoods.Likelihood) -> dict[str, Any]:

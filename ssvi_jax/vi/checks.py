@@ -110,12 +110,13 @@ class Labels:
             return
         if not isinstance(labels, np.ndarray | jax.Array) or not labels.size:
             return
-        if not jnp.issubdtype(labels.dtype, jnp.integer):
+        if labels.dtype != bool and not jnp.issubdtype(labels.dtype, jnp.integer):
             return
         if self._num_classes is None:
             self._num_classes = output_shape()[-1]
         parts = [np.asarray(part) for part in _local(labels)]
-        low, high = min(p.min() for p in parts), max(p.max() for p in parts)
+        low = min(int(p.min()) for p in parts)
+        high = max(int(p.max()) for p in parts)
         most = self._num_classes - 1
         if low < 0 or high > most:
             raise InputError(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from ssvi_jax.core.errors import InputError, check_positive
+from ssvi_jax.vi import labels
 
 Output = Any
 """What a network returns for a batch: nearly always one array ``[batch, ...]``."""
@@ -40,14 +41,27 @@ class Likelihood(Protocol):
 class Categorical:
     """One of C classes, by logits ``[batch, C]``.
 
-    Labels are whole numbers ``[batch]`` from 0, or soft ones: probabilities
-    ``[batch, C]`` that add up to 1.
+    Labels are whole numbers ``[batch]`` from 0 (of two classes booleans too), or soft
+    ones: probabilities ``[batch, C]`` that add up to 1.
     """
+
+    def check_labels(self, y: Any, argument: str = "labels") -> None:
+        """Refuses labels that are not whole from 0, booleans or probabilities.
+
+        Raises:
+          InputError: names the first, as of `argument`.
+        """
+        labels.classes(y, argument)
 
     def log_prob(self, output: jax.Array, y: jax.Array) -> jax.Array:
         """See `Likelihood.log_prob`; of soft labels Σ_c y_c log p_c."""
         output = output.astype(jnp.promote_types(output.dtype, jnp.float32))
         if jnp.issubdtype(y.dtype, jnp.floating):
+            if y.shape == output.shape[:-1]:
+                raise InputError(
+                    f"labels: got dtype {y.dtype}, allowed: {labels.CLASSES}; if they "
+                    "are classes, labels.astype(int)."
+                )
             _check_same_shape("logits", output, y)
             return -optax.softmax_cross_entropy(output, y)
         if y.shape != output.shape[:-1]:
@@ -56,7 +70,8 @@ class Categorical:
                 f"{list(output.shape)}, allowed: one each, [batch]; or probabilities "
                 "in the logits' shape, as floats."
             )
-        return -optax.softmax_cross_entropy_with_integer_labels(output, y)
+        classes = y.astype(jnp.int32) if y.dtype == bool else y
+        return -optax.softmax_cross_entropy_with_integer_labels(output, classes)
 
     def metrics(self, output: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
         """Accuracy, a fraction; of soft labels that of the likeliest class."""
@@ -75,6 +90,14 @@ class Bernoulli:
 
     Labels are 0 or 1, or probabilities of 1, ``[batch]``.
     """
+
+    def check_labels(self, y: Any, argument: str = "labels") -> None:
+        """Refuses labels that are not 0, 1 or between, or booleans.
+
+        Raises:
+          InputError: names the first, as of `argument`.
+        """
+        labels.zero_or_one(y, argument)
 
     def log_prob(self, output: jax.Array, y: jax.Array) -> jax.Array:
         """See `Likelihood.log_prob`."""
@@ -115,6 +138,14 @@ class Normal:
             return
         check_positive("noise", self.noise)
 
+    def check_labels(self, y: Any, argument: str = "labels") -> None:
+        """Refuses labels that are not finite numbers.
+
+        Raises:
+          InputError: names the first, as of `argument`.
+        """
+        labels.finite(y, argument)
+
     def log_prob(self, output: Output, y: jax.Array) -> jax.Array:
         """See `Likelihood.log_prob`; summed over the numbers of an example."""
         mean, std = (_one_each(moment, y) for moment in self._moments(output))
@@ -150,6 +181,14 @@ class Normal:
 @dataclasses.dataclass(frozen=True)
 class Poisson:
     """A count, by the logarithm of its rate: ``[batch]``, or ``[batch, 1]``."""
+
+    def check_labels(self, y: Any, argument: str = "labels") -> None:
+        """Refuses labels that are not whole numbers from 0.
+
+        Raises:
+          InputError: names the first, as of `argument`.
+        """
+        labels.counts(y, argument)
 
     def log_prob(self, output: jax.Array, y: jax.Array) -> jax.Array:
         """See `Likelihood.log_prob`."""
@@ -199,6 +238,24 @@ def as_likelihood(given: LikelihoodLike) -> Likelihood:
     if hasattr(given, "log_prob"):
         return given  # type: ignore[return-value]
     return Custom(given)  # type: ignore[arg-type]
+
+
+def check_labels(likelihood: Likelihood, y: Any, argument: str = "labels") -> None:
+    """Refuses labels that a likelihood does not have, if it has a word for it.
+
+    A likelihood may have ``check_labels(y, argument)``, as all here but `Custom` have.
+
+    Args:
+      likelihood: of the labels.
+      y: labels ``[n, ...]``, not traced.
+      argument: what an error names.
+
+    Raises:
+      InputError: names the first label that is none.
+    """
+    check = getattr(likelihood, "check_labels", None)
+    if check is not None:
+        check(y, argument)
 
 
 def _squeezed(output: jax.Array) -> jax.Array:

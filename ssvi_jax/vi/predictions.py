@@ -36,6 +36,11 @@ class Classification:
     sample_entropy: np.ndarray
     sample_log_odds: np.ndarray
 
+    def __repr__(self) -> str:
+        passes, inputs = self.sample_entropy.shape
+        classes = self.probs.shape[-1]
+        return f"Classification({inputs=}, {classes=}, {passes=})"
+
     @property
     def labels(self) -> np.ndarray:
         """The likeliest class ``[n]``."""
@@ -74,6 +79,10 @@ class Binary:
     sample_probs: np.ndarray
     sample_log_odds: np.ndarray
 
+    def __repr__(self) -> str:
+        passes, inputs = self.sample_probs.shape
+        return f"Binary({inputs=}, {passes=})"
+
     @property
     def labels(self) -> np.ndarray:
         """0 or 1 ``[n]``, the likelier."""
@@ -107,6 +116,10 @@ class Regression:
 
     sample_means: np.ndarray
     sample_stds: np.ndarray
+
+    def __repr__(self) -> str:
+        passes, inputs, *shape = self.sample_means.shape
+        return f"Regression({inputs=}, {shape=}, {passes=})"
 
     @property
     def mean(self) -> np.ndarray:
@@ -169,6 +182,10 @@ class Counts:
     """
 
     sample_rates: np.ndarray
+
+    def __repr__(self) -> str:
+        passes, inputs, *_ = self.sample_rates.shape
+        return f"Counts({inputs=}, {passes=})"
 
     @property
     def mean(self) -> np.ndarray:
@@ -233,6 +250,11 @@ class Outputs:
     """
 
     sample_outputs: Any
+
+    def __repr__(self) -> str:
+        leaves = jax.tree.leaves(self.sample_outputs)
+        shapes = ", ".join(str(list(leaf.shape)) for leaf in leaves)
+        return f"Outputs([passes, inputs, ...]: {shapes})"
 
     @property
     def mean(self) -> Any:

@@ -239,14 +239,15 @@ def test_model_state_moves_only_in_training(module):
 
 
 class Odd(nn.Module):
-    """Sows, draws from a stream of its own, has boxed parameters, returns two."""
+    """Sows, trains with a stream of its own, has boxed parameters, returns two."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, train: bool):
         self.sow("intermediates", "inputs", x)
         boxed = nn.with_partitioning(nn.initializers.ones, ("in", "out"))
         y = nn.Dense(3, kernel_init=boxed)(x)
-        return y + jax.random.normal(self.make_rng("noise"), y.shape), x
+        noise = jax.random.normal(self.make_rng("noise"), y.shape) if train else 1.0
+        return y + noise, x
 
 
 def test_models_may_sow_draw_box_and_return_more_than_logits():

@@ -142,6 +142,133 @@ def test_nnx_statistics_are_refused_without_an_example_too():
         net(params, state, X, train=False, key=KEY)
 
 
+class Dropping(nn.Module):
+    """Whatever it is told."""
+
+    layer: Any
+
+    @nn.compact
+    def __call__(self, x, train: bool = False):
+        return self.layer(nn.Dense(4)(x))
+
+
+class NnxDropping(nnx.Module):
+    def __init__(self):
+        self.drop = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return self.drop(x, deterministic=False)
+
+
+class Noisy(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return x + jax.random.normal(self.make_rng("noise"), x.shape)
+
+
+def scanned(*, deterministic):
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            return nn.Dropout(0.5, deterministic=deterministic)(nn.Dense(3)(x)), None
+
+    options: Any = {"params": 0}
+    rngs: Any = {"params": True, "dropout": True}
+    lift = nn.scan(nn.remat(Block), variable_axes=options, split_rngs=rngs, length=2)
+
+    class Scanned(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return lift()(x, None)[0]
+
+    return Scanned()
+
+
+DRAWING = {
+    "linen": lambda: Dropping(nn.Dropout(0.5, deterministic=False)),
+    "scanned": lambda: scanned(deterministic=False),
+    "noise": lambda: Noisy(),
+    "nnx": NnxDropping,
+}
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_random_predictions_are_refused(name):
+    match = r"train=False it draws random numbers.*allowed: .*MCDropout"
+    with pytest.raises(InputError, match=match):
+        adapters.from_flax(DRAWING[name](), X, key=KEY)
+
+
+class Drawn(nn.Module):
+    """Draws, but not what it returns, and not by its key."""
+
+    @nn.compact
+    def __call__(self, x):
+        self.sow("intermediates", "noise", jax.random.normal(self.make_rng("a"), (3,)))
+        return x + jax.random.normal(jax.random.key(1), x.shape)
+
+
+CERTAIN = {
+    "rate 0": lambda: Dropping(nn.Dropout(0.0, deterministic=False)),
+    "scanned": lambda: scanned(deterministic=True),
+    "same numbers each time": lambda: Drawn(),
+    "told": lambda: ByField(),
+}
+
+
+@pytest.mark.parametrize("name", CERTAIN)
+def test_what_does_not_draw_is_not_refused(name):
+    net, params, state = adapters.from_flax(CERTAIN[name](), X, key=KEY)
+    first, second = (
+        net(params, state, X, train=False, key=jax.random.key(i))[0] for i in range(2)
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+class Unknown(nn.Module):
+    """Its switch has a name that nobody knows."""
+
+    @nn.compact
+    def __call__(self, x, evaluate: bool = True):
+        x = nn.BatchNorm(use_running_average=evaluate)(nn.Dense(4)(x))
+        return nn.Dropout(0.5, deterministic=evaluate)(x)
+
+
+class NnxUnknown(nnx.Module):
+    def __init__(self):
+        self.norm = nnx.BatchNorm(3, rngs=nnx.Rngs(0))
+
+    def __call__(self, x, evaluate: bool = True):
+        return self.norm(x, use_running_average=evaluate)
+
+
+STILL = {
+    "linen": (lambda: Unknown(), r"batch_stats/BatchNorm_0/mean, .*var"),
+    "nnx": (NnxUnknown, r"norm/mean, norm/var"),
+}
+
+
+@pytest.mark.parametrize("name", STILL)
+def test_statistics_that_training_leaves_are_warned_of(name):
+    build, where = STILL[name]
+    match = rf"train=True it does not move its running statistics \({where}\).*named"
+    with pytest.warns(UserWarning, match=match) as warned:
+        adapters.from_flax(build(), X, key=KEY)
+    assert [w.filename for w in warned] == [__file__]
+
+
+class Constant(nn.Module):
+    """A state that is no running statistics, and stays as it is."""
+
+    @nn.compact
+    def __call__(self, x):
+        return x * self.variable("constants", "scale", jnp.ones, 3).value[None]
+
+
+def test_other_state_may_stay():
+    adapters.from_flax(Constant(), X, key=KEY)  # warnings are errors
+
+
 def mixing(function):
     class Model(nn.Module):
         @nn.compact

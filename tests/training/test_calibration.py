@@ -248,22 +248,26 @@ REFUSED = {
         "x, y: got 19 examples, allowed: 20 or more",
     ),
     "lengths": ({}, (GOOD_X, GOOD_Y[:-1]), r"y: got shape \[399\] for 400 inputs"),
-    "negative": ({}, (GOOD_X, GOOD_Y - 1), "y: got -1, allowed for Categorical"),
+    "negative": (
+        {},
+        (GOOD_X, GOOD_Y - 1),
+        r"y: got -1 at example \d+, allowed: 0",
+    ),
     "too many classes": ({}, (GOOD_X, GOOD_Y + 1), "labels: got 2 .* allowed: 0 to 1"),
     "NaN": (
         {"apply_fn": linear, "likelihood": ssvi_jax.Normal(1.0)},
         (GOOD_X, np.full(400, np.nan)),
-        "y: got nan, allowed for Normal: finite",
+        "y: got nan at example 0, allowed: finite numbers",
     ),
     "no probability": (
         {"apply_fn": linear, "likelihood": ssvi_jax.Bernoulli()},
         (GOOD_X, GOOD_Y + 0.5),
-        r"y: got 1.5, allowed for Bernoulli: finite numbers from 0 to 1",
+        r"y: got 1.5 at example \d+, allowed: 0 and 1, or probabilities",
     ),
     "negative counts": (
         {"apply_fn": linear, "likelihood": ssvi_jax.Poisson()},
         (GOOD_X, 0 - GOOD_Y),
-        "y: got -1, allowed for Poisson",
+        r"y: got -1 at example \d+, allowed: whole numbers from 0",
     ),
     "function": (
         {"likelihood": likelihoods.Custom(other)},

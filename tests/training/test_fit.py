@@ -297,11 +297,9 @@ def test_bad_input_names_the_argument(change, match):
     assert "--" not in str(error.value)
 
 
-def test_a_value_that_is_not_finite_is_named(tmp_path):
-    bad = X.copy()
-    bad[700, 3] = np.nan
+def test_a_value_that_is_not_finite_is_named():
     with pytest.raises(InputError, match="the loss is not finite at step"):
-        ssvi_jax.fit(ssvi_jax.SSVI(), linen(mlp(), X), (bad, Y), epochs=1)
+        ssvi_jax.fit(ssvi_jax.SSVI(), linen(mlp(), X), (X * 1e38, Y), epochs=1)
 
 
 def test_what_it_does_is_said_once(caplog):

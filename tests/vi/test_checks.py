@@ -97,7 +97,7 @@ def test_labels_are_looked_at_once(monkeypatch):
     assert (len(asked), len(looked)) == (1, 2)
 
 
-@pytest.mark.parametrize("labels", [np.eye(3), np.zeros(12, bool), {"a": 1}])
+@pytest.mark.parametrize("labels", [np.eye(3), np.zeros(12), {"a": 1}])
 def test_other_kinds_of_labels_are_the_likelihoods_affair(labels):
     checks.Labels().check(labels, lambda: pytest.fail("asked"))
 
