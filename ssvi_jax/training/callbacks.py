@@ -153,6 +153,11 @@ def as_callback(given: CallbackLike) -> Callback:
     """The callback itself, or one of a function."""
     if isinstance(given, Callback):
         return given
+    if isinstance(given, type):
+        raise InputError(
+            f"callbacks: got the class {given.__name__}, allowed: an instance, as "
+            f"{given.__name__}(...), or a function of a Phase."
+        )
     if not callable(given):
         raise InputError(
             f"callbacks: got {type(given).__name__}, allowed: a Callback, or a "

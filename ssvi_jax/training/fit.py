@@ -27,7 +27,7 @@ from ssvi_jax.methods.problem import OptimizerLike, Problem
 from ssvi_jax.networks.describe import layers_of
 from ssvi_jax.networks.learned_noise import NOISE, WithNoise
 from ssvi_jax.networks.structured import Structured
-from ssvi_jax.training import fingerprint
+from ssvi_jax.training import arguments, fingerprint
 from ssvi_jax.training.callbacks import (
     Callback,
     CallbackLike,
@@ -108,6 +108,7 @@ def fit(
       InputError: something that does not fit together, which the message names; a loss
         or weight that is not finite; or a folder with another training in it.
     """
+    arguments.check(locals())
     key = jax.random.key(0) if key is None else key
     likelihood = likelihoods.as_likelihood(likelihood)
     source, held_out = prepare(data, validation, batch_size, key, execution)

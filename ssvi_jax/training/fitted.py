@@ -11,6 +11,7 @@ import numpy as np
 
 from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.keys import check_key
 from ssvi_jax.core.structure import Rank1Spec, Structure
 from ssvi_jax.core.types import ApplyFn, Masks, Params, Weights
 from ssvi_jax.io import artifact
@@ -96,7 +97,7 @@ class Fitted:
             self.weights,
             self.masks,
             x,
-            key=jax.random.key(0) if key is None else key,
+            key=_key(key),
             num_samples=samples,
             batch_size=batch_size,
             backend=backend,
@@ -152,7 +153,7 @@ class Fitted:
             self.weights,
             self.masks,
             (x, y),
-            key=jax.random.key(0) if key is None else key,
+            key=_key(key),
             num_samples=samples,
             batch_size=batch_size,
             backend=backend,
@@ -196,6 +197,14 @@ class Fitted:
             metadata={"run": dict(self.about)},
         )
         return sizes["file"]
+
+
+def _key(key: jax.Array | None) -> jax.Array:
+    """The key of the draws, which always is the same unless one is given."""
+    if key is None:
+        return jax.random.key(0)
+    check_key("key", key)
+    return key
 
 
 def describe_model(structure: Structure, example: Any, *, noise: bool) -> dict:
