@@ -5,7 +5,7 @@ What depends on values or on other arguments is checked where it is used.
 
 import inspect
 import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,12 @@ from ssvi_jax.core.settings import positive
 from ssvi_jax.methods.algorithms.sgd import Sgd
 from ssvi_jax.methods.base import Method
 from ssvi_jax.networks.triple import check_network
-from ssvi_jax.training.callbacks import as_callback
+from ssvi_jax.training.callbacks import (
+    EarlyStopping,
+    as_callback,
+    no_validation,
+)
+from ssvi_jax.training.display import ProgressBar
 from ssvi_jax.training.fitted import Fitted
 from ssvi_jax.vi.execution import Execution
 
@@ -44,6 +49,7 @@ def check(given: Mapping[str, Any]) -> None:
         value = given[name]
         if value is not None or name in ("method", "network"):
             looked_at(name, value)
+    _check_stopping(given["callbacks"], given["validation"])
 
 
 def _method(name: str, got: Any) -> None:
@@ -111,10 +117,18 @@ def _start(name: str, got: Any) -> None:
 
 
 def _callbacks(name: str, got: Any) -> None:
-    if isinstance(got, (str, Mapping)) or not isinstance(got, Iterable):
+    if isinstance(got, (str, Mapping)) or not isinstance(got, Sequence):
         raise _refused(name, got, "a list of callbacks: callbacks=[...]")
     for one in got:
         as_callback(one)
+
+
+def _check_stopping(callbacks: Iterable[Any], validation: Any) -> None:
+    """Refuses early stopping where nothing can give it scores."""
+    kinds = list(map(type, callbacks))
+    others = set(kinds) - {EarlyStopping, ProgressBar}
+    if EarlyStopping in kinds and validation is None and not others:
+        raise no_validation()
 
 
 def _execution(name: str, got: Any) -> None:

@@ -80,7 +80,8 @@ def fit(
       epochs: passes over the training data;
       minutes: the first phases are timed, and the schedule gets its length.
       batch_size: examples in a step; all of them where there are fewer. `Batches` have
-        their own.
+        their own. An epoch has whole batches: the rest of its examples, others every
+        epoch, is left out.
       inner_steps: M, steps of a phase, between two swaps; None: a twentieth of the
         training, between 10 and 100.
       likelihood: of the labels: `Categorical`, `Bernoulli`, `Normal`, `Poisson`, or a
@@ -90,8 +91,8 @@ def fit(
         falls to 0 (see `problem.adam`).
       augment: (inputs, key) → inputs, random, inside jit.
       validation: inputs and labels that are not trained on, or a fraction of the data
-        to take for it: scored at the end of every epoch; the network with the lowest
-        NLL is returned.
+        to take for it: scored at the end of every phase that ends an epoch, and of the
+        last; the network with the lowest NLL is returned.
       start: a trained network like this one, sparse or dense, to begin from: its
         largest weights are the first masks and means. What `fit` returned, or full
         parameters; running statistics of the latter are those of `network`.

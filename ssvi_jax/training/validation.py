@@ -1,4 +1,4 @@
-"""Validation: scores of the mean network at the end of every epoch."""
+"""Validation: scores of the mean network where an epoch has ended."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ from ssvi_jax.vi import predictions
 class Validation(Callback):
     """Scores a part of the data that is not trained on, into ``metrics["validation"]``.
 
-    The best network by its NLL is kept on the host; what is yet to be pruned does not
-    count.
+    It happens at the end of a phase in which an epoch ends, and of the last. The best
+    network by its NLL is kept on the host; what is yet to be pruned does not count.
 
     Args:
       data: inputs and labels.
