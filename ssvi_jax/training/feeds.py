@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.core.rows import num_rows
+from ssvi_jax.core.rows import as_arrays, num_rows
 from ssvi_jax.core.types import Data, Masks
 from ssvi_jax.data import lazy
 from ssvi_jax.data.batches import batch_indices
@@ -308,7 +308,8 @@ def _pair(batch: Any) -> Data:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         what = "nothing" if batch is None else f"a {type(batch).__name__}"
         raise InputError(f"data: got {what}, allowed: batches of (inputs, labels).")
-    return batch[0], batch[1]
+    x, y = batch
+    return as_arrays("data (inputs)", x), as_arrays("data (labels)", y)
 
 
 def _shapes(batch: Data) -> list[tuple[int, ...]]:

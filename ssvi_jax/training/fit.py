@@ -73,8 +73,9 @@ def fit(
     Args:
       method: what to train, with its settings: ``SSVI(sparsity=0.95)``, ``RigL()`` …
       network: what `from_flax` returns: function, parameters, running statistics.
-      data: inputs and labels, each an array of n rows or a pytree of such arrays; or
-        `Batches`, where they do not fit into memory.
+      data: inputs and labels, each an array of n rows or a pytree of such arrays (lists
+        of numbers and data frames too); or `Batches`, where they do not fit into
+        memory.
       key: random key of everything; None: ``jax.random.key(0)``.
       steps: length of the training, rounded up to whole phases; or give one of:
       epochs: passes over the training data;
@@ -132,7 +133,9 @@ def fit(
         start=trained_params,
     )
     asked = Asked(steps, epochs, minutes, inner_steps)
-    scored = Validation(held_out, backend=execution.backend) if held_out else None
+    scored = None
+    if held_out is not None:
+        scored = Validation(held_out, example=source.example, backend=execution.backend)
     saving = None
     if folder is not None:
         says = _said(source, held_out, plain, optimizer, problem)

@@ -12,6 +12,7 @@ import numpy as np
 from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.keys import check_key
+from ssvi_jax.core.rows import as_arrays, check_lengths, like_trained
 from ssvi_jax.core.structure import Rank1Spec, Structure
 from ssvi_jax.core.types import ApplyFn, Masks, Params, Weights
 from ssvi_jax.io import artifact
@@ -69,6 +70,12 @@ class Fitted:
         kernels = posterior_lib.sample(posterior, subspace, None)
         return trees.unflatten(trees.flatten(params) | kernels)
 
+    @property
+    def _inputs(self) -> list[list[int]] | None:
+        """Shapes of a batch that it was trained with; None: not known."""
+        inputs = self.describes.get("inputs")
+        return None if inputs is None else [shape for shape, _ in inputs]
+
     def predict(
         self,
         x: Any,
@@ -91,17 +98,19 @@ class Fitted:
           By likelihood: `predictions.Classification`, `Binary`, `Regression`, `Counts`,
           or `Outputs` of a function.
         """
-        return predictions.predict(
-            self.likelihood,
-            self.apply_fn,
-            self.weights,
-            self.masks,
-            x,
-            key=_key(key),
-            num_samples=samples,
-            batch_size=batch_size,
-            backend=backend,
-        )
+        x = as_arrays("x", x)
+        with like_trained("x", x, self._inputs):
+            return predictions.predict(
+                self.likelihood,
+                self.apply_fn,
+                self.weights,
+                self.masks,
+                x,
+                key=_key(key),
+                num_samples=samples,
+                batch_size=batch_size,
+                backend=backend,
+            )
 
     def evaluate(self, x: Any, y: Any, **options: Any) -> dict[str, float]:
         """Scores of `predict` against labels; see `metrics.scores.score`.
@@ -111,6 +120,8 @@ class Fitted:
           y: labels ``[n, ...]``.
           **options: of `predict`.
         """
+        x, y = as_arrays("x", x), as_arrays("y", y)
+        check_lengths("x, y", (x, y), "as many labels as inputs")
         return score(self.predict(x, **options), np.asarray(y))
 
     def calibrate(
@@ -147,17 +158,19 @@ class Fitted:
         Raises:
           InputError: see `calibration.fit`.
         """
-        found = calibration.fit(
-            self.likelihood,
-            self.apply_fn,
-            self.weights,
-            self.masks,
-            (x, y),
-            key=_key(key),
-            num_samples=samples,
-            batch_size=batch_size,
-            backend=backend,
-        )
+        x, y = as_arrays("x", x), as_arrays("y", y)
+        with like_trained("x", x, self._inputs):
+            found = calibration.fit(
+                self.likelihood,
+                self.apply_fn,
+                self.weights,
+                self.masks,
+                (x, y),
+                key=_key(key),
+                num_samples=samples,
+                batch_size=batch_size,
+                backend=backend,
+            )
         posterior = posterior_lib.stretched(self.weights.posterior, found.factor)
         said = calibration.describe(
             found, self.about, examples=len(np.asarray(y)), samples=samples

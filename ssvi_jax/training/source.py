@@ -1,6 +1,7 @@
 """What `fit` is trained on: arrays on the device or batches, and what is held out."""
 
 import functools
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssvi_jax.core.errors import InputError, check_fraction
-from ssvi_jax.core.rows import num_rows
+from ssvi_jax.core.rows import as_arrays, check_lengths, num_rows
 from ssvi_jax.core.settings import positive
 from ssvi_jax.core.types import Data
 from ssvi_jax.training import feeds, fingerprint
@@ -50,8 +51,11 @@ def prepare(
     Raises:
       InputError: what is not inputs and labels, or has different numbers of rows.
     """
-    held_out = validation if isinstance(validation, tuple) else None
-    part = None if isinstance(validation, tuple) else validation
+    held_out, part = None, None
+    if isinstance(validation, numbers.Real) and not isinstance(validation, bool):
+        part = float(validation)
+    elif validation is not None:
+        held_out = _checked("validation", validation)
     if isinstance(data, Batches):
         if part is not None:
             raise InputError(
@@ -64,7 +68,7 @@ def prepare(
         shapes = functools.partial(_batch_shapes, feed.example)
         return Source(lambda _: feed, example, data.num_data, size, shapes), held_out
     positive("batch_size", batch_size)
-    x, y = _checked(data)
+    x, y = _checked("data", data)
     if part is not None:
         (x, y), held_out = _split((x, y), part, seed_of(key))
     number = num_rows((x, y))
@@ -82,18 +86,16 @@ def _batch_shapes(batch: Data) -> str:
     return ", ".join(f"{path} {shape}" for path, shape in shapes) + " a batch"
 
 
-def _checked(data: Any) -> Data:
+def _checked(argument: str, data: Any) -> Data:
     if not isinstance(data, (tuple, list)) or len(data) != 2:
+        also = "Batches" if argument == "data" else "a fraction of the data"
         raise InputError(
-            f"data: got {type(data).__name__}, allowed: (inputs, labels), or Batches."
+            f"{argument}: got {type(data).__name__}, allowed: (inputs, labels), or "
+            f"{also}."
         )
-    x, y = data
-    lengths = {len(leaf) for leaf in jax.tree.leaves((x, y))}
-    if len(lengths) != 1 or 0 in lengths:
-        raise InputError(
-            f"data: got arrays of {sorted(lengths)} rows, allowed: as many inputs as "
-            "labels, at least one."
-        )
+    x = as_arrays(f"{argument} (inputs)", data[0])
+    y = as_arrays(f"{argument} (labels)", data[1])
+    check_lengths(argument, (x, y), "as many inputs as labels")
     return x, y
 
 
