@@ -16,7 +16,7 @@ from ssvi_jax.core.rows import as_arrays, check_lengths, like_trained
 from ssvi_jax.core.structure import Rank1Spec, Structure
 from ssvi_jax.core.types import ApplyFn, Masks, Params, Weights
 from ssvi_jax.io import artifact
-from ssvi_jax.metrics.scores import score
+from ssvi_jax.metrics.scores import by_likelihood
 from ssvi_jax.networks import adapters
 from ssvi_jax.networks import network as network_lib
 from ssvi_jax.networks.learned_noise import WithNoise
@@ -115,6 +115,8 @@ class Fitted:
     def evaluate(self, x: Any, y: Any, **options: Any) -> dict[str, float]:
         """Scores of `predict` against labels; see `metrics.scores.score`.
 
+        Of a likelihood that is a function there is the nll alone.
+
         Args:
           x: inputs ``[n, ...]``.
           y: labels ``[n, ...]``.
@@ -122,7 +124,7 @@ class Fitted:
         """
         x, y = as_arrays("x", x), as_arrays("y", y)
         check_lengths("x, y", (x, y), "as many labels as inputs")
-        return score(self.predict(x, **options), np.asarray(y))
+        return by_likelihood(self.likelihood, self.predict(x, **options), y)
 
     def calibrate(
         self,

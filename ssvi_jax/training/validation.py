@@ -7,7 +7,7 @@ import numpy as np
 
 from ssvi_jax.core.rows import like_trained
 from ssvi_jax.core.types import Masks, Weights
-from ssvi_jax.metrics.scores import score
+from ssvi_jax.metrics.scores import by_likelihood
 from ssvi_jax.training.callbacks import Callback, Phase, Progress, Session
 from ssvi_jax.vi import predictions
 
@@ -59,7 +59,7 @@ class Validation(Callback):
             key=None,
             backend=self._backend,
         )
-        return score(found, np.asarray(self._y))
+        return by_likelihood(problem.likelihood, found, self._y)
 
     def __call__(self, phase: Phase) -> None:
         """Scores at the end of an epoch."""
