@@ -161,7 +161,7 @@ def _train(
     interrupt = None
     with ExitStack() as stack:
         if saved and threading.current_thread() is threading.main_thread():
-            interrupt = stack.enter_context(Interrupt())
+            interrupt = stack.enter_context(Interrupt(again="the same call"))
             stopper = as_callback(_stopper(interrupt))
             callbacks = [callbacks[0], stopper, *callbacks[1:]]
         trained = train(method, problem, source.feed, asked, key, callbacks)

@@ -42,7 +42,8 @@ class Fitted:
       masks: kernel path → which of its weights are kept.
       likelihood: of the labels.
       about: how it was trained: method and settings, steps, seconds.
-      history: the metrics of every phase, oldest first; empty if it was read.
+      history: the metrics of every phase, oldest first; of a training that went on in
+        a folder of those since then; empty if it was read.
       describes: what a model file says of the network, beside its weights.
     """
 

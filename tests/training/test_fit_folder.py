@@ -1,6 +1,8 @@
 """`fit(folder=…)`: which training is continued, which is another, and what is said."""
 
 import logging
+import os
+import signal
 
 import flax.linen as nn
 import jax
@@ -100,6 +102,21 @@ def test_a_training_that_is_found_says_so(tmp_path, caplog):
         f"the training in {tmp_path} continues at step 2 of 4",
         f"the training in {tmp_path} was finished at step 4: nothing was trained",
     ]
+
+
+def test_ctrl_c_says_how_fit_continues(tmp_path, capsys):
+    def press(phase):
+        if phase.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert isinstance(phase, ssvi_jax.Phase)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, callbacks=[press], inner_steps=2, steps=6)
+    said = capsys.readouterr().out
+    assert "goes back to the last checkpoint on the same call" in said
+    assert "--" not in said
+    found = run(tmp_path, inner_steps=2, steps=6)
+    assert [event["step"] for event in found.history] == [6]
 
 
 def test_of_a_large_array_rows_are_read(monkeypatch):
