@@ -92,7 +92,10 @@ def of_augment(augment: Augment | None, example: Any) -> str:
     except Exception:  # likewise
         return counted
     values = values.astype(np.float64)
-    return f"{counted}; mean {values.mean():.3g}, std {values.std():.3g}"
+    mean, std = values.mean(), values.std()
+    if abs(mean) < 1e-4 * std:  # what is left of a sum of 0 is another one elsewhere
+        mean = 0.0
+    return f"{counted}; mean {mean:.3g}, std {std:.3g}"
 
 
 def of_optimizer(optimizer: OptimizerLike | None, params: Any) -> Any:

@@ -2,8 +2,8 @@
 
 import functools
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +118,12 @@ def fit(
     if start is not None:
         plain = _started(method, network, start)
         trained_params = plain[1]
-    network = structured(method, plain, source.example, likelihood, key)
+    with _taken_by(source.example):
+        network = structured(method, plain, source.example, likelihood, key)
+        layers = layers_of(*network, source.example)
     problem = Problem(
         *network,
-        layers=layers_of(*network, source.example),
+        layers=layers,
         num_data=source.num_data,
         total_steps=1,
         batch_size=source.batch_size,
@@ -168,6 +170,23 @@ def _train(
     if interrupt and interrupt.requested:
         raise KeyboardInterrupt
     return trained
+
+
+@contextmanager
+def _taken_by(example: Any) -> Iterator[None]:
+    """Says of inputs that a network fails on them."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # whatever a module of the user's own raises
+        shapes = [str(list(leaf.shape[1:])) for leaf in jax.tree.leaves(example)]
+        first = str(error).strip().split("\n")[0][:200]
+        raise InputError(
+            f"data: got inputs of {', '.join(shapes)} an example, on which the network "
+            f"fails ({type(error).__name__}: {first}); give from_flax(module, x[:1]) "
+            "such inputs, or other data."
+        ) from error
 
 
 def structured(

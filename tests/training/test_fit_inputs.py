@@ -112,6 +112,14 @@ def test_other_inputs_than_those_trained_with(x, match, tmp_path):
             found.evaluate(x, np.zeros(len(jax.tree.leaves(x)[0]), int))
 
 
+def test_data_of_another_shape_than_the_networks():
+    match = (
+        r"^data: got inputs of \[60\] an example, on which the network fails \(Scope"
+    )
+    with pytest.raises(InputError, match=match):
+        fit((X100[:, :60], Y100))
+
+
 def test_a_network_of_any_length_predicts_other_lengths():
     class Pooled(nn.Module):
         @nn.compact
