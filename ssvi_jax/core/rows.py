@@ -49,8 +49,8 @@ def _array(argument: str, leaf: Any) -> Any:
             leaf = _read(argument, leaf)
         if not (jnp.issubdtype(leaf.dtype, np.number) or leaf.dtype == bool):
             raise InputError(
-                f"{argument}: got an array of {leaf.dtype}, allowed: numbers; make "
-                "numbers of text, dates and categories first."
+                f"{argument}: got an array of {leaf.dtype}, allowed: numbers; names of "
+                "classes become some by numpy.unique(labels, return_inverse=True)[1]."
             )
         if leaf.ndim:
             return leaf

@@ -39,7 +39,7 @@ from ssvi_jax.training.fitted import Fitted, describe_model
 from ssvi_jax.training.interrupt import Interrupt
 from ssvi_jax.training.saving import Saving
 from ssvi_jax.training.session import Asked, Trained, train
-from ssvi_jax.training.source import Source, prepare, seed_of
+from ssvi_jax.training.source import Source, as_given, prepare, seed_of
 from ssvi_jax.training.validation import Validation
 from ssvi_jax.vi import likelihoods
 from ssvi_jax.vi.execution import Execution
@@ -113,6 +113,7 @@ def fit(
     arguments.check(locals())
     key = jax.random.key(0) if key is None else key
     likelihood = likelihoods.as_likelihood(likelihood)
+    data, validation = as_given(data, validation)
     source, held_out = prepare(data, validation, batch_size, key, execution)
     plain, trained_params = network, None
     if start is not None:

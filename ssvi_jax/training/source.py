@@ -39,6 +39,21 @@ class Source(NamedTuple):
     says: Callable[[], str]
 
 
+def as_given(data: Any, validation: Any) -> tuple[Any, Any]:
+    """Data and validation for `prepare`: tuples of arrays, `Batches`, a number.
+
+    Raises:
+      InputError: what is not inputs and labels, or has different numbers of rows.
+    """
+    if not isinstance(data, Batches):
+        data = _checked("data", data)
+    if isinstance(validation, numbers.Real) and not isinstance(validation, bool):
+        return data, float(validation)
+    if validation is not None:
+        validation = _checked("validation", validation)
+    return data, validation
+
+
 def prepare(
     data: Any,
     validation: float | Data | None,
@@ -49,13 +64,10 @@ def prepare(
     """Training data on the device, and the validation part.
 
     Raises:
-      InputError: what is not inputs and labels, or has different numbers of rows.
+      InputError: a fraction that leaves no examples, or of `Batches`.
     """
-    held_out, part = None, None
-    if isinstance(validation, numbers.Real) and not isinstance(validation, bool):
-        part = float(validation)
-    elif validation is not None:
-        held_out = _checked("validation", validation)
+    held_out = validation if isinstance(validation, tuple) else None
+    part = None if isinstance(validation, tuple) else validation
     if isinstance(data, Batches):
         if part is not None:
             raise InputError(
@@ -68,7 +80,7 @@ def prepare(
         shapes = functools.partial(_batch_shapes, feed.example)
         return Source(lambda _: feed, example, data.num_data, size, shapes), held_out
     positive("batch_size", batch_size)
-    x, y = _checked("data", data)
+    x, y = data
     if part is not None:
         (x, y), held_out = _split((x, y), part, seed_of(key))
     number = num_rows((x, y))
