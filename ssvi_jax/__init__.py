@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ssvi_jax.networks import adapters
     from ssvi_jax.networks.adapters import from_flax
     from ssvi_jax.networks.describe import describe
-    from ssvi_jax.training.callbacks import Callback, EarlyStopping
+    from ssvi_jax.training.callbacks import Callback, EarlyStopping, Phase
     from ssvi_jax.training.display import ProgressBar
     from ssvi_jax.training.feeds import Batches
     from ssvi_jax.training.fit import fit
@@ -66,6 +66,7 @@ __all__ = [
     "Magnitude",
     "MaskedBNN",
     "Normal",
+    "Phase",
     "Poisson",
     "ProgressBar",
     "Rank1",
@@ -98,7 +99,7 @@ _HOME = {
     "networks": ("adapters",),
     "networks.adapters": ("from_flax",),
     "networks.describe": ("describe",),
-    "training.callbacks": ("Callback", "EarlyStopping"),
+    "training.callbacks": ("Callback", "EarlyStopping", "Phase"),
     "training.display": ("ProgressBar",),
     "training.feeds": ("Batches",),
     "training.fit": ("fit",),

@@ -1,15 +1,51 @@
 """Scores of a prediction of any kind against labels; see `vi.predictions`."""
 
 import functools
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.metrics import classification
-from ssvi_jax.vi import predictions
+from ssvi_jax.vi import likelihoods, predictions
 
 LEVEL = 0.9
 """Of the interval whose coverage is reported."""
+
+
+def by_likelihood(
+    likelihood: likelihoods.Likelihood, prediction: predictions.Predicted, y: Any
+) -> dict[str, float]:
+    """`score`; of a likelihood that is a function its nll alone.
+
+    That is -log of the mean over the passes of p(y | output), in nats an example.
+
+    Args:
+      likelihood: that the prediction is by.
+      prediction: of n inputs.
+      y: their labels, of a function a pytree perhaps.
+
+    Raises:
+      InputError: see `score`; or a function that does not return one number each.
+    """
+    if not isinstance(likelihood, likelihoods.Custom):
+        return score(prediction, np.asarray(y))
+    assert isinstance(prediction, predictions.Outputs)
+    labels, outputs = jax.tree.map(jnp.asarray, (y, prediction.sample_outputs))
+    passes, number = jax.tree.leaves(outputs)[0].shape[:2]
+    each = []
+    for i in range(passes):
+        output = jax.tree.map(lambda leaf, i=i: leaf[i], outputs)
+        each.append(np.asarray(likelihood.log_prob(output, labels), np.float64))
+        if each[-1].shape != (number,):
+            raise InputError(
+                f"likelihood: got log p of shape {list(each[-1].shape)}, needed: "
+                f"[{number}], one number an example."
+            )
+    log_mean = np.logaddexp.reduce(each, axis=0) - np.log(passes)
+    return {"nll": float(-np.mean(log_mean))}
 
 
 @functools.singledispatch
@@ -33,7 +69,7 @@ def score(prediction: predictions.Predicted, y: np.ndarray) -> dict[str, float]:
     del y
     raise InputError(
         f"evaluate: got a prediction of {type(prediction).__name__}, which has no "
-        "scores (its likelihood is a function); score `predict`'s result yourself."
+        "scores (its likelihood is not one of ours); score `predict`'s result yourself."
     )
 
 

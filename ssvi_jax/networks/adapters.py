@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.keys import check_key
 from ssvi_jax.core.types import ModelState, Params
 from ssvi_jax.networks.flax_model import TRAIN_ARGUMENTS, Example, FlaxModel
 from ssvi_jax.networks.layers import Layer
@@ -71,6 +72,8 @@ def from_flax(
         far as a trace for `x` shows it, a prediction would depend on its batch, because
         the module is not told that it does not train.
     """
+    if key is not None:
+        check_key("key", key)
     x = None if x is None else jax.tree.map(jnp.asarray, x)
     model = model_of(module)
     if isinstance(model, NnxModel):

@@ -9,6 +9,7 @@ from ssvi_jax.core.types import ApplyFn, Masks, ModelState, Params
 from ssvi_jax.networks.layers import Layer
 from ssvi_jax.networks.learned_noise import WithNoise
 from ssvi_jax.networks.structured import Structured
+from ssvi_jax.networks.triple import check_network
 from ssvi_jax.ops import backend as backends
 
 
@@ -53,8 +54,10 @@ def describe(
         which kernels they leave to XLA, as dense products, and why.
 
     Raises:
-      InputError: "sparse" where the sparse kernels cannot run.
+      InputError: what is not such a network, or "sparse" where the sparse kernels
+        cannot run.
     """
+    check_network(network)
     masks = masks or {}
     layers = layers_of(*network, example)
     sizes = {layer.path: math.prod(layer.shape) for layer in layers}

@@ -153,6 +153,11 @@ def as_callback(given: CallbackLike) -> Callback:
     """The callback itself, or one of a function."""
     if isinstance(given, Callback):
         return given
+    if isinstance(given, type):
+        raise InputError(
+            f"callbacks: got the class {given.__name__}, allowed: an instance, as "
+            f"{given.__name__}(...), or a function of a Phase."
+        )
     if not callable(given):
         raise InputError(
             f"callbacks: got {type(given).__name__}, allowed: a Callback, or a "
@@ -200,30 +205,63 @@ class History(Callback):
         self.events.append({"step": phase.step, **phase.metrics})
 
 
+LARGER_IS_BETTER = {
+    **dict.fromkeys(("accuracy", "r2"), True),
+    **dict.fromkeys(("nll", "brier", "rmse"), False),
+    **dict.fromkeys(("ece", "adaptive_ece", "classwise_ece"), False),
+}
+"""Scores of which it is known whether more is better."""
+
+
+def no_validation() -> InputError:
+    """Early stopping has nothing to look at."""
+    return InputError(
+        "callbacks: got EarlyStopping without validation, needed: `validation`, a "
+        "fraction of the data or (inputs, labels) that are not trained on."
+    )
+
+
 class EarlyStopping(Callback):
-    """Stops when the validation has not become better for some epochs.
+    """Stops when some validations in a row have not become better.
+
+    There is one at the end of every phase in which an epoch ends; so where a phase is
+    longer than an epoch there are fewer than epochs.
 
     Args:
-      patience: epochs without a better value.
-      metric: a key of the validation's scores, as `metrics.evaluate` names them.
-      larger_is_better: of that metric.
+      patience: validations in a row without a better value.
+      metric: a key of the validation's scores, see `metrics.scores.score`.
+      larger_is_better: of that metric; None: as is known of it (`LARGER_IS_BETTER`).
 
     Raises:
-      InputError: a patience below 1.
+      InputError: a patience below 1, or a metric of which it is not known what is
+        better; in training, no validation, or a metric that it does not have.
     """
 
     def __init__(
-        self, patience: int, metric: str = "nll", *, larger_is_better: bool = False
+        self,
+        patience: int,
+        metric: str = "nll",
+        *,
+        larger_is_better: bool | None = None,
     ):
         positive("patience", patience)
+        if larger_is_better is None:
+            if metric not in LARGER_IS_BETTER:
+                raise InputError(
+                    f"metric: got {metric!r}, allowed: {', '.join(LARGER_IS_BETTER)}; "
+                    "or any score of the validation with `larger_is_better`."
+                )
+            larger_is_better = LARGER_IS_BETTER[metric]
         self._patience, self._metric = patience, metric
         self._sign = 1.0 if larger_is_better else -1.0
         self._best, self._since = -float("inf"), 0
 
     def __call__(self, phase: Phase) -> bool:
-        """True after too many epochs without a better value."""
+        """True after too many validations without a better value."""
         scores: Mapping[str, float] | None = phase.metrics.get("validation")
         if scores is None:
+            if phase.ends_epoch:
+                raise no_validation()
             return False
         if self._metric not in scores:
             raise InputError(

@@ -8,6 +8,7 @@ the user's own come in chunks too.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import partial
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.core.rows import num_rows
+from ssvi_jax.core.rows import as_arrays, num_rows
 from ssvi_jax.core.types import Data, Masks
 from ssvi_jax.data import lazy
 from ssvi_jax.data.batches import batch_indices
@@ -28,6 +29,8 @@ from ssvi_jax.training import processes
 from ssvi_jax.training.interrupt import wait
 from ssvi_jax.vi import State
 from ssvi_jax.vi.devices import Devices
+
+LOGGER = logging.getLogger("ssvi_jax")
 
 CHUNK_BYTES = 2**29
 """Of the images of a chunk, unless one batch alone is larger. Up to three chunks are in
@@ -231,6 +234,7 @@ class OfBatches:
         self.steps_per_epoch = max(batches.num_data // self.batch_size, 1)
         bytes_of = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(first))
         self._chunk = max(1, CHUNK_BYTES // max(bytes_of, 1))
+        self._warned = False
         self._next, self._step = self._from(0), 0
         self._ahead: list[Data] = []
 
@@ -264,9 +268,10 @@ class OfBatches:
         while True:
             number = 0
             for batch in self._batches.epoch(epoch):
-                if number == self.steps_per_epoch:
-                    break
                 pair = _pair(batch)
+                if number == self.steps_per_epoch:
+                    self._warn_of_more(number * self.batch_size + num_rows(pair))
+                    break
                 if _shapes(pair) != self._shapes:
                     if num_rows(pair) < self.batch_size:
                         continue
@@ -285,12 +290,26 @@ class OfBatches:
                 )
             epoch, skipped = epoch + 1, 0
 
+    def _warn_of_more(self, seen: int) -> None:
+        """Says once that an epoch has more examples than N, which are not seen."""
+        if seen > self._batches.num_data and not self._warned:
+            self._warned = True
+            LOGGER.warning(
+                "Batches: an epoch has at least %s examples, but num_data is %s: what "
+                "comes after %s is never trained on, and the KL counts %s examples",
+                seen,
+                self._batches.num_data,
+                self.steps_per_epoch * self.batch_size,
+                self._batches.num_data,
+            )
+
 
 def _pair(batch: Any) -> Data:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         what = "nothing" if batch is None else f"a {type(batch).__name__}"
         raise InputError(f"data: got {what}, allowed: batches of (inputs, labels).")
-    return batch[0], batch[1]
+    x, y = batch
+    return as_arrays("data (inputs)", x), as_arrays("data (labels)", y)
 
 
 def _shapes(batch: Data) -> list[tuple[int, ...]]:

@@ -2,19 +2,16 @@
 
 import functools
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ssvi_jax.core import trees
-from ssvi_jax.core.errors import InputError, check_fraction
-from ssvi_jax.core.rows import num_rows
-from ssvi_jax.core.settings import positive
+from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.structure import Structure
 from ssvi_jax.core.types import (
     ApplyFn,
@@ -30,26 +27,25 @@ from ssvi_jax.methods.problem import OptimizerLike, Problem
 from ssvi_jax.networks.describe import layers_of
 from ssvi_jax.networks.learned_noise import NOISE, WithNoise
 from ssvi_jax.networks.structured import Structured
-from ssvi_jax.training import data_check, feeds
+from ssvi_jax.training import arguments, data_check, fingerprint
 from ssvi_jax.training.callbacks import (
+    Callback,
     CallbackLike,
     Describing,
     History,
     as_callback,
 )
-from ssvi_jax.training.feeds import Batches
 from ssvi_jax.training.fitted import Fitted, describe_model
 from ssvi_jax.training.interrupt import Interrupt
 from ssvi_jax.training.saving import Saving
-from ssvi_jax.training.session import Asked, FeedMaker, Trained, train
+from ssvi_jax.training.session import Asked, Trained, train
+from ssvi_jax.training.source import Source, as_given, prepare, seed_of
 from ssvi_jax.training.validation import Validation
 from ssvi_jax.vi import likelihoods
 from ssvi_jax.vi.execution import Execution
 
 Network = tuple[ApplyFn, Params, ModelState]
 """Function, parameters and running statistics: what `adapters.from_flax` returns."""
-
-_VALIDATION_STREAM = 3  # separates the choice of validation examples
 
 
 def fit(
@@ -77,14 +73,16 @@ def fit(
     Args:
       method: what to train, with its settings: ``SSVI(sparsity=0.95)``, ``RigL()`` …
       network: what `from_flax` returns: function, parameters, running statistics.
-      data: inputs and labels, each an array of n rows or a pytree of such arrays; or
-        `Batches`, where they do not fit into memory.
+      data: inputs and labels, each an array of n rows or a pytree of such arrays (lists
+        of numbers and data frames too); or `Batches`, where they do not fit into
+        memory.
       key: random key of everything; None: ``jax.random.key(0)``.
       steps: length of the training, rounded up to whole phases; or give one of:
       epochs: passes over the training data;
       minutes: the first phases are timed, and the schedule gets its length.
       batch_size: examples in a step; all of them where there are fewer. `Batches` have
-        their own.
+        their own. An epoch has whole batches: the rest of its examples, others every
+        epoch, is left out.
       inner_steps: M, steps of a phase, between two swaps; None: a twentieth of the
         training, between 10 and 100.
       likelihood: of the labels: `Categorical`, `Bernoulli`, `Normal`, `Poisson`, or a
@@ -94,13 +92,14 @@ def fit(
         falls to 0 (see `problem.adam`).
       augment: (inputs, key) → inputs, random, inside jit.
       validation: inputs and labels that are not trained on, or a fraction of the data
-        to take for it: scored at the end of every epoch; the network with the lowest
-        NLL is returned.
+        to take for it: scored at the end of every phase that ends an epoch, and of the
+        last; the network with the lowest NLL is returned.
       start: a trained network like this one, sparse or dense, to begin from: its
         largest weights are the first masks and means. What `fit` returned, or full
         parameters; running statistics of the latter are those of `network`.
       callbacks: called after every phase, see `callbacks`; one may stop the training.
-      folder: for checkpoints. A training that was stopped continues there, bit for bit.
+      folder: for checkpoints. A training that was stopped continues there, bit for bit;
+        one of other data, network or settings is refused (see `fingerprint`).
         Ctrl-C then saves before it is raised.
       execution: what multiplies, on which devices, in how many parts.
 
@@ -111,18 +110,22 @@ def fit(
       InputError: something that does not fit together, which the message names; a loss
         or weight that is not finite; or a folder with another training in it.
     """
+    arguments.check(locals())
     key = jax.random.key(0) if key is None else key
     likelihood = likelihoods.as_likelihood(likelihood)
+    data, validation = as_given(data, validation)
     data = data_check.checked(data, validation, likelihood)
     source, held_out = prepare(data, validation, batch_size, key, execution)
-    trained_params = None
+    plain, trained_params = network, None
     if start is not None:
-        network = _started(method, network, start)
-        trained_params = network[1]
-    network = structured(method, network, source.example, likelihood, key)
+        plain = _started(method, network, start)
+        trained_params = plain[1]
+    with _taken_by(source.example):
+        network = structured(method, plain, source.example, likelihood, key)
+        layers = layers_of(*network, source.example)
     problem = Problem(
         *network,
-        layers=layers_of(*network, source.example),
+        layers=layers,
         num_data=source.num_data,
         total_steps=1,
         batch_size=source.batch_size,
@@ -134,120 +137,58 @@ def fit(
         start=trained_params,
     )
     asked = Asked(steps, epochs, minutes, inner_steps)
-    scored = Validation(held_out, backend=execution.backend) if held_out else None
+    scored = None
+    if held_out is not None:
+        scored = Validation(held_out, example=source.example, backend=execution.backend)
     saving = None
     if folder is not None:
-        saving = Saving(folder, _settings(method, problem, asked))
+        says = _said(source, held_out, plain, optimizer, problem)
+        saving = Saving(folder, {**_settings(method, problem, asked), **says})
     history = History()
     own = map(as_callback, callbacks)
     every = [Describing(source.example), scored, *own, history, saving]
-    with ExitStack() as stack:
-        interrupt = None
-        if saving and threading.current_thread() is threading.main_thread():
-            interrupt = stack.enter_context(Interrupt())
-            every.insert(1, as_callback(_stopper(interrupt)))
-        given = [callback for callback in every if callback is not None]
-        trained = train(method, problem, source.feed, asked, key, given)
-    if interrupt and interrupt.requested:
-        raise KeyboardInterrupt
+    given = [callback for callback in every if callback is not None]
+    trained = _train(method, problem, source, asked, key, given)
     return _fitted(method, problem, source, trained, scored, saving, history)
 
 
-class Source(NamedTuple):
-    """Training data, ready for the device.
-
-    Attributes:
-      feed: makes what examples come from.
-      example: shapes and types of inputs, of a batch of one.
-      num_data: N, the number of training examples.
-      batch_size: examples in a step.
-    """
-
-    feed: FeedMaker
-    example: Any
-    num_data: int
-    batch_size: int
-
-
-def prepare(
-    data: Any,
-    validation: float | Data | None,
-    batch_size: int,
+def _train(
+    method: Method,
+    problem: Problem,
+    source: Source,
+    asked: Asked,
     key: jax.Array,
-    execution: Execution,
-) -> tuple[Source, Data | None]:
-    """Training data on the device, and the validation part.
-
-    Raises:
-      InputError: what is not inputs and labels, or has different numbers of rows.
-    """
-    held_out = validation if isinstance(validation, tuple) else None
-    part = None if isinstance(validation, tuple) else validation
-    if isinstance(data, Batches):
-        if part is not None:
-            raise InputError(
-                f"validation: got {part} with Batches, allowed: inputs and labels of "
-                "their own."
-            )
-        feed = feeds.OfBatches(data)
-        example = _one_of(feed.example[0])
-        size = feed.batch_size
-        return Source(lambda _: feed, example, data.num_data, size), held_out
-    positive("batch_size", batch_size)
-    x, y = _checked(data)
-    if part is not None:
-        (x, y), held_out = _split((x, y), part, seed_of(key))
-    number = num_rows((x, y))
-    batch_size = min(batch_size, number)
-    on_device = execution.keep(jax.tree.map(jnp.asarray, (x, y)))
-    feed = feeds.InMemory(on_device, batch_size, seed_of(key))
-    example = _one_of(on_device[0])
-    return Source(lambda _: feed, example, number, batch_size), held_out
+    callbacks: list[Callback],
+) -> Trained:
+    """Trains; where it is saved, Ctrl-C waits for the phase and its checkpoint."""
+    saved = any(isinstance(callback, Saving) for callback in callbacks)
+    interrupt = None
+    with ExitStack() as stack:
+        if saved and threading.current_thread() is threading.main_thread():
+            interrupt = stack.enter_context(Interrupt(again="the same call"))
+            stopper = as_callback(_stopper(interrupt))
+            callbacks = [callbacks[0], stopper, *callbacks[1:]]
+        trained = train(method, problem, source.feed, asked, key, callbacks)
+    if interrupt and interrupt.requested:
+        raise KeyboardInterrupt
+    return trained
 
 
-def _checked(data: Any) -> Data:
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
+@contextmanager
+def _taken_by(example: Any) -> Iterator[None]:
+    """Says of inputs that a network fails on them."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # whatever a module of the user's own raises
+        shapes = [str(list(leaf.shape[1:])) for leaf in jax.tree.leaves(example)]
+        first = str(error).strip().split("\n")[0][:200]
         raise InputError(
-            f"data: got {type(data).__name__}, allowed: (inputs, labels), or Batches."
-        )
-    x, y = data
-    lengths = {len(leaf) for leaf in jax.tree.leaves((x, y))}
-    if len(lengths) != 1 or 0 in lengths:
-        raise InputError(
-            f"data: got arrays of {sorted(lengths)} rows, allowed: as many inputs as "
-            "labels, at least one."
-        )
-    return x, y
-
-
-def _split(data: Data, part: float, seed: int) -> tuple[Data, Data]:
-    check_fraction("validation", part)
-    number = num_rows(data)
-    rng = np.random.default_rng(
-        np.random.SeedSequence(seed, spawn_key=(_VALIDATION_STREAM,))
-    )
-    order, count = rng.permutation(number), round(part * number)
-    if not 0 < count < number:
-        raise InputError(
-            f"validation: got {part} of {number} examples, allowed: what leaves at "
-            "least one on either side."
-        )
-    kept, held = np.sort(order[count:]), np.sort(order[:count])
-    return _rows(data, kept), _rows(data, held)
-
-
-def _rows(data: Data, rows: np.ndarray) -> Data:
-    return jax.tree.map(lambda leaf: leaf[rows], data)
-
-
-def _one_of(x: Any) -> Any:
-    """Shapes and types of a batch of one."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-            (1, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype)
-        ),
-        x,
-    )
+            f"data: got inputs of {', '.join(shapes)} an example, on which the network "
+            f"fails ({type(error).__name__}: {first}); give from_flax(module, x[:1]) "
+            "such inputs, or other data."
+        ) from error
 
 
 def structured(
@@ -301,12 +242,6 @@ def _started(method: Method, network: Network, start: Fitted | Params) -> Networ
     return apply_fn, params_of, model_state
 
 
-def seed_of(key: jax.Array) -> int:
-    """A seed for NumPy: that of ``jax.random.key(seed)``, for seeds of 32 bits."""
-    words = np.asarray(jax.random.key_data(key)).ravel().tolist()
-    return functools.reduce(lambda total, word: (total << 32) | word, words, 0)
-
-
 def _stopper(interrupt: Interrupt) -> Any:
     return lambda phase: bool(interrupt.requested)
 
@@ -318,10 +253,35 @@ def _settings(method: Method, problem: Problem, asked: Asked) -> dict[str, Any]:
         **method.as_dict(),
         "num_data": problem.num_data,
         "batch_size": problem.batch_size,
-        "likelihood": repr(problem.likelihood),
-        "seed": problem.seed,
-        "started": problem.start is not None,
+        "likelihood": fingerprint.of_name(problem.likelihood),
+        "key": f"jax.random.key({problem.seed})",
         **asked._asdict(),
+    }
+
+
+def _said(
+    source: Source,
+    held_out: Data | None,
+    network: Network,
+    optimizer: OptimizerLike | None,
+    problem: Problem,
+) -> dict[str, Any]:
+    """What tells this training from others that have the same settings."""
+    apply_fn, params, model_state = network
+    evaluated = functools.partial(apply_fn, train=False, key=jax.random.key(0))
+    of, start = fingerprint.of_arrays, problem.start
+    return {
+        "data": source.says(),
+        "validation": "none" if held_out is None else of(held_out),
+        "network": {
+            "params": fingerprint.of_shapes(params),
+            "operations": fingerprint.of_function(
+                evaluated, params, model_state, source.example
+            ),
+        },
+        "start": "none" if start is None else of(start),
+        "optimizer": fingerprint.of_optimizer(optimizer, params),
+        "augment": fingerprint.of_augment(problem.augment, source.example),
     }
 
 

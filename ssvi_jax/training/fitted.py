@@ -11,10 +11,12 @@ import numpy as np
 
 from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.keys import check_key
+from ssvi_jax.core.rows import as_arrays, check_lengths, like_trained
 from ssvi_jax.core.structure import Rank1Spec, Structure
 from ssvi_jax.core.types import ApplyFn, Masks, Params, Weights
 from ssvi_jax.io import artifact
-from ssvi_jax.metrics.scores import score
+from ssvi_jax.metrics.scores import by_likelihood
 from ssvi_jax.networks import adapters
 from ssvi_jax.networks import network as network_lib
 from ssvi_jax.networks.learned_noise import WithNoise
@@ -40,7 +42,8 @@ class Fitted:
       masks: kernel path → which of its weights are kept.
       likelihood: of the labels.
       about: how it was trained: method and settings, steps, seconds.
-      history: the metrics of every phase, oldest first; empty if it was read.
+      history: the metrics of every phase, oldest first; of a training that went on in
+        a folder of those since then; empty if it was read.
       describes: what a model file says of the network, beside its weights.
     """
 
@@ -76,6 +79,12 @@ class Fitted:
         kernels = posterior_lib.sample(posterior, subspace, None)
         return trees.unflatten(trees.flatten(params) | kernels)
 
+    @property
+    def _inputs(self) -> list[list[int]] | None:
+        """Shapes of a batch that it was trained with; None: not known."""
+        inputs = self.describes.get("inputs")
+        return None if inputs is None else [shape for shape, _ in inputs]
+
     def predict(
         self,
         x: Any,
@@ -98,20 +107,24 @@ class Fitted:
           By likelihood: `predictions.Classification`, `Binary`, `Regression`, `Counts`,
           or `Outputs` of a function.
         """
-        return predictions.predict(
-            self.likelihood,
-            self.apply_fn,
-            self.weights,
-            self.masks,
-            x,
-            key=jax.random.key(0) if key is None else key,
-            num_samples=samples,
-            batch_size=batch_size,
-            backend=backend,
-        )
+        x = as_arrays("x", x)
+        with like_trained("x", x, self._inputs):
+            return predictions.predict(
+                self.likelihood,
+                self.apply_fn,
+                self.weights,
+                self.masks,
+                x,
+                key=_key(key),
+                num_samples=samples,
+                batch_size=batch_size,
+                backend=backend,
+            )
 
     def evaluate(self, x: Any, y: Any, **options: Any) -> dict[str, float]:
         """Scores of `predict` against labels; see `metrics.scores.score`.
+
+        Of a likelihood that is a function there is the nll alone.
 
         Args:
           x: inputs ``[n, ...]``.
@@ -121,8 +134,10 @@ class Fitted:
         Raises:
           InputError: labels that the likelihood does not have.
         """
+        x, y = as_arrays("x", x), as_arrays("y", y)
+        check_lengths("x, y", (x, y), "as many labels as inputs")
         likelihoods.check_labels(self.likelihood, y, "y")
-        return score(self.predict(x, **options), np.asarray(y))
+        return by_likelihood(self.likelihood, self.predict(x, **options), y)
 
     def calibrate(
         self,
@@ -158,17 +173,19 @@ class Fitted:
         Raises:
           InputError: see `calibration.fit`.
         """
-        found = calibration.fit(
-            self.likelihood,
-            self.apply_fn,
-            self.weights,
-            self.masks,
-            (x, y),
-            key=jax.random.key(0) if key is None else key,
-            num_samples=samples,
-            batch_size=batch_size,
-            backend=backend,
-        )
+        x, y = as_arrays("x", x), as_arrays("y", y)
+        with like_trained("x", x, self._inputs):
+            found = calibration.fit(
+                self.likelihood,
+                self.apply_fn,
+                self.weights,
+                self.masks,
+                (x, y),
+                key=_key(key),
+                num_samples=samples,
+                batch_size=batch_size,
+                backend=backend,
+            )
         posterior = posterior_lib.stretched(self.weights.posterior, found.factor)
         said = calibration.describe(
             found, self.about, examples=len(np.asarray(y)), samples=samples
@@ -208,6 +225,14 @@ class Fitted:
             metadata={"run": dict(self.about)},
         )
         return sizes["file"]
+
+
+def _key(key: jax.Array | None) -> jax.Array:
+    """The key of the draws, which always is the same unless one is given."""
+    if key is None:
+        return jax.random.key(0)
+    check_key("key", key)
+    return key
 
 
 def describe_model(structure: Structure, example: Any, *, noise: bool) -> dict:

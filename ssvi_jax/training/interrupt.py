@@ -18,14 +18,17 @@ class Interrupt:
 
     Args:
       notify: called with one line when the request arrives.
+      again: how the training is continued, for these lines.
 
     Attributes:
       requested: number of the signal that asked to stop; 0: none has.
     """
 
-    def __init__(self, notify: Callable[[str], object] = print):
+    def __init__(
+        self, notify: Callable[[str], object] = print, *, again: str = "--resume"
+    ):
         self.requested = 0
-        self._notify = notify
+        self._notify, self._again = notify, again
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Self:
@@ -44,14 +47,15 @@ class Interrupt:
         if self.requested:
             # A running XLA computation cannot be stopped; checkpoints are safe.
             with suppress(OSError):
-                os.write(2, b"stopped; continue with --resume\n")
+                os.write(2, f"stopped; continue with {self._again}\n".encode())
             os._exit(128 + number)
         self.requested = number
         # A buffered stream refuses to be written to from within a write.
         with suppress(RuntimeError):
             self._notify(
                 "stopping: this phase is finished and saved first; the same signal "
-                "again stops at once and goes back to the last checkpoint on --resume"
+                "again stops at once and goes back to the last checkpoint on "
+                f"{self._again}"
             )
 
 

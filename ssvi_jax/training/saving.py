@@ -86,7 +86,16 @@ class Saving(Callback):
         if found is None:
             return None
         self._saved_step = found.step
+        self.continued(found.step, session.total_steps)
         return found.tree, float(found.extra["seconds"])
+
+    def continued(self, step: int, total_steps: int) -> None:
+        """Says that a training was found, and where it is."""
+        of = f"the training in {self._folder.parent}"
+        if step < total_steps:
+            self._notify(f"{of} continues at step {step} of {total_steps}")
+        else:
+            LOGGER.warning("%s was finished at step %s: nothing was trained", of, step)
 
     def _find(self, start: Progress) -> Restored | None:
         return self._open().restore(start) if self._resume else None

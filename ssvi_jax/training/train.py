@@ -325,11 +325,12 @@ class RunSaving(Saving):
         if found is None:
             total = {"total_steps": session.total_steps}
             self._log.start(self._config.as_dict(), self._source, total)
-        else:
-            step = int(found[0].state.step)
-            self._log.truncate(step, notify=self._notify)
-            self._notify(f"resumed at step {step} of {session.total_steps}")
         return found
+
+    def continued(self, step: int, total_steps: int) -> None:
+        """Cuts the log off there, and says so."""
+        self._log.truncate(step, notify=self._notify)
+        self._notify(f"resumed at step {step} of {total_steps}")
 
     def _find(self, start: Progress) -> Restored | None:
         resume, steps, folder = self._config.run.resume, self.steps, self._log.folder

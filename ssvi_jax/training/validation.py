@@ -1,35 +1,51 @@
-"""Validation: scores of the mean network at the end of every epoch."""
+"""Validation: scores of the mean network where an epoch has ended."""
 
 from typing import Any
 
 import jax
 import numpy as np
 
+from ssvi_jax.core.rows import like_trained
 from ssvi_jax.core.types import Masks, Weights
-from ssvi_jax.metrics.scores import score
-from ssvi_jax.training.callbacks import Callback, Phase, Progress
+from ssvi_jax.metrics.scores import by_likelihood
+from ssvi_jax.training.callbacks import Callback, Phase, Progress, Session
 from ssvi_jax.vi import predictions
 
 
 class Validation(Callback):
     """Scores a part of the data that is not trained on, into ``metrics["validation"]``.
 
-    The best network by its NLL is kept on the host; what is yet to be pruned does not
-    count.
+    It happens at the end of a phase in which an epoch ends, and of the last. The best
+    network by its NLL is kept on the host; what is yet to be pruned does not count.
 
     Args:
       data: inputs and labels.
+      example: shapes and types of inputs of the training ``[1, ...]``; None: not known.
       backend: what multiplies; see `Execution.backend`.
 
     Attributes:
       best: step, weights and masks of the lowest NLL; None: there was none yet.
     """
 
-    def __init__(self, data: tuple[Any, Any], *, backend: str = "auto"):
+    def __init__(
+        self, data: tuple[Any, Any], *, example: Any = None, backend: str = "auto"
+    ):
         self._x, self._y = data
+        self._trained = None
+        if example is not None:
+            self._trained = [list(leaf.shape) for leaf in jax.tree.leaves(example)]
         self._backend = backend
         self._nll = float("inf")
         self.best: tuple[int, Weights, Masks] | None = None
+
+    def begin(self, session: Session, start: Progress) -> None:
+        """Refuses inputs of another shape on which the network fails."""
+        shapes = [list(leaf.shape) for leaf in jax.tree.leaves(self._x)]
+        trained = self._trained
+        if trained is None or [s[1:] for s in shapes] == [s[1:] for s in trained]:
+            return
+        with like_trained("validation", self._x, trained):
+            self.scores(Phase(session, 0, start, {}, 0.0))
 
     def scores(self, phase: Phase) -> dict[str, float]:
         """Of the mean network after a phase."""
@@ -43,7 +59,7 @@ class Validation(Callback):
             key=None,
             backend=self._backend,
         )
-        return score(found, np.asarray(self._y))
+        return by_likelihood(problem.likelihood, found, self._y)
 
     def __call__(self, phase: Phase) -> None:
         """Scores at the end of an epoch."""

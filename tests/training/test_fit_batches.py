@@ -61,6 +61,15 @@ def test_batches_in_the_same_order_give_the_same_bits_as_arrays():
     assert same(whole, streamed)
 
 
+@pytest.mark.parametrize(("num_data", "warnings"), [(1000, 1), (1500, 0), (1480, 1)])
+def test_more_batches_than_num_data_are_told_of_once(num_data, warnings, caplog):
+    source = ssvi_jax.Batches(batches, num_data=num_data)
+    ssvi_jax.fit(ssvi_jax.Static(), linen(mlp(), X), source, epochs=3)
+    said = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert len(said) == warnings
+    assert all(f"but num_data is {num_data}: " in message for message in said)
+
+
 @pytest.mark.parametrize(
     ("source", "match"),
     [

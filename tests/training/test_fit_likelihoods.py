@@ -8,7 +8,8 @@ from digits_fits import TEST_X, TEST_Y, X, Y, linen, mlp
 
 import ssvi_jax
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.vi import predictions
+from ssvi_jax.metrics import scores
+from ssvi_jax.vi import likelihoods, predictions
 
 
 def test_labels_may_be_soft():
@@ -81,7 +82,38 @@ def test_any_function_is_a_likelihood():
     found = fit.predict(np.eye(3, dtype=np.float32))
     assert isinstance(found, predictions.Outputs)
     np.testing.assert_allclose(found.mean[:, 0], [1, -2, 0.5], atol=0.1)
-    with pytest.raises(InputError, match="evaluate: got a prediction of Outputs"):
-        fit.evaluate(x, x[:, 0])
+    outputs, y = fit.predict(x).sample_outputs[:, :, 0], x[:, 0]
+    densities = np.exp(-np.abs(outputs.astype(np.float64) - y)) / 2
+    nll = -np.log(densities.mean(axis=0)).mean()
+    assert fit.evaluate(x, y) == {"nll": pytest.approx(nll, rel=1e-5)}
     with pytest.raises(InputError, match="likelihood: got a function, which a file"):
         fit.save("model.ssvi")
+
+
+def test_a_function_is_validated_by_its_nll():
+    def laplace(output, y):
+        return -jnp.abs(output[:, 0] - y["at"]) - jnp.log(2.0)
+
+    x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    fit = ssvi_jax.fit(
+        ssvi_jax.Static(sparsity=0.0),
+        linen(nn.Dense(1), x),
+        (x, {"at": x.sum(axis=1)}),
+        epochs=20,
+        batch_size=20,
+        likelihood=laplace,
+        validation=0.5,
+        callbacks=[ssvi_jax.EarlyStopping(patience=50)],
+    )
+    found = [e["validation"] for e in fit.history if "validation" in e]
+    assert [list(one) for one in found] == [["nll"]] * len(found)
+    assert min(one["nll"] for one in found) < found[0]["nll"]
+
+
+def test_a_function_of_another_shape_is_refused_where_it_is_scored():
+    squared = likelihoods.Custom(lambda o, y: -((o - y) ** 2))
+    outputs = predictions.Outputs(np.ones((2, 20, 1), np.float32))
+    with pytest.raises(
+        InputError, match=r"likelihood: got log p of shape \[20, 1\], n"
+    ):
+        scores.by_likelihood(squared, outputs, np.ones((20, 1)))
