@@ -19,6 +19,7 @@ FOREIGN = {
     "magnitude": ("--replacement-end", ".5"),
     "svd": ("--sparsity=.5",),
     "ivon": ("--kl-scale", "1"),
+    "ssvi_ivon": ("--kl-scale", "1"),
     "rank1": ("--prior-std", ".3"),
     "batch_ensemble": ("--fast-prior", "cauchy"),
     "ensemble": ("--bound", "mixture"),

@@ -258,7 +258,7 @@ def test_width_scales_the_channels():
     [
         (
             {"name": "resnet19"},
-            "model: got 'resnet19', allowed: convnet, lstm, mlp, res",
+            "model: got 'resnet19', allowed: airbench, convnet, lstm, mlp, res",
         ),
         ({"width": 0.0}, "width: got 0.0"),
         ({"width": math.nan}, "width: got nan"),

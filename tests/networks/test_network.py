@@ -141,7 +141,7 @@ def test_a_model_file_gives_back_what_was_trained(smoke):
         ({"copies": 2**31}, "a whole number"),
         ({"model": "x" * 30_000}, "model: got 'xxx"),
         ({"model": "convnet"}, "not those of convnet"),
-        ({"model": "other"}, "model: got 'other', allowed: convnet, lstm"),
+        ({"model": "other"}, "model: got 'other', allowed: airbench, convnet, lstm"),
         ({"std": None}, "needed: the fields of NetworkSpec"),
     ],
 )

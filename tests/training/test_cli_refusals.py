@@ -19,7 +19,7 @@ from ssvi_jax.io import orbax_folder, run_log
         ("--sparsity -0.1", "--sparsity: got -0.1, allowed: a number in [0, 1)"),
         ("--sparsity nan", "--sparsity: got nan, allowed: a number in [0, 1)"),
         ("--sparsity many", "could not convert string to float: 'many'"),
-        ("--model vgg", "'vgg' for argument '--model'. Expected one of ('convnet', 'l"),
+        ("--model vgg", "'vgg' for argument '--model'. Expected one of ('airbench"),
         ("--dataset mnist", "'mnist' for argument '--dataset'"),
         ("--preset fast", "'fast' for argument '--preset'"),
         ("--method x", "--method: got 'x', allowed: batch_ensemble, deterministic"),
