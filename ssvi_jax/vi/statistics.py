@@ -76,16 +76,16 @@ def gathered(
         "weight_sample" if sampled else "mean",
         backend_of(backend, apply_fn, subspace),
     )
-    totals, used = None, 0
+    old, totals, used = weights.model_state, None, 0
     for i in range(min(num_batches, number // batch_size)):
         rows = np.sort(order[i * batch_size : (i + 1) * batch_size])
         batch = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf[rows]), x)
         found = of_batch(weights, subspace, batch, jax.random.fold_in(key, i))
+        # Changes are averaged, so that what does not change keeps every bit.
+        found = jax.tree.map(jnp.subtract, found, old)
         totals = found if totals is None else jax.tree.map(jnp.add, totals, found)
         used += 1
-    return jax.tree.map(
-        lambda total, old: (total / used).astype(old.dtype), totals, weights.model_state
-    )
+    return jax.tree.map(lambda o, t: (o + t / used).astype(o.dtype), old, totals)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))

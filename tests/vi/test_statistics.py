@@ -13,12 +13,13 @@ from ssvi_jax.vi import statistics
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).normal(2.0, 3.0, (64, 5)).astype(np.float32)
 Y = np.zeros(64, np.int32)
+SCALE = 2.1  # seven of it, added and divided by seven, are another number
 
 
 class Linen(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool = False):
-        fixed = self.variable("fixed", "scale", lambda: jnp.full(5, 2.0)).value
+        fixed = self.variable("fixed", "scale", lambda: jnp.full(5, SCALE)).value
         x = nn.Dense(4, name="dense")(x * fixed[None])
         x = nn.BatchNorm(use_running_average=not train, momentum=0.7)(x)
         return nn.Dense(3)(nn.relu(x))
@@ -56,7 +57,7 @@ def test_they_are_the_moments_of_the_mean_network(library):
     state = statistics.gathered(
         fit.apply_fn, fit.weights, fit.masks, X, key=KEY, sampled=False
     )
-    mean, var = moments(fit, slice(None), 2.0 if library == "linen" else 1.0)
+    mean, var = moments(fit, slice(None), SCALE if library == "linen" else 1.0)
     found = {
         jax.tree_util.keystr(path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
@@ -68,7 +69,7 @@ def test_they_are_the_moments_of_the_mean_network(library):
             leaf, mean if "mean" in name else var, rtol=1e-4, err_msg=name
         )
     if library == "linen":
-        np.testing.assert_array_equal(state["fixed"]["scale"], 2.0)
+        np.testing.assert_array_equal(state["fixed"]["scale"], np.float32(SCALE))
 
 
 def test_batches_are_averaged():
@@ -77,10 +78,18 @@ def test_batches_are_averaged():
         fit.apply_fn, fit.weights, fit.masks, X, key=KEY, batch_size=16, num_batches=4
     )
     (layer,) = state["batch_stats"].values()
-    mean, var = moments(fit, slice(None), 2.0)
+    mean, var = moments(fit, slice(None), SCALE)
     np.testing.assert_allclose(layer["mean"], mean, rtol=1e-4)
     # Of equal batches the mean of variances is the variance less that of the means.
     assert (np.asarray(layer["var"]) < var).all()
+
+
+def test_what_is_no_statistic_keeps_every_bit():
+    fit = fitted(Linen(), ssvi_jax.Static(sparsity=0.3))
+    state = statistics.gathered(
+        fit.apply_fn, fit.weights, fit.masks, X, key=KEY, batch_size=9, num_batches=7
+    )
+    np.testing.assert_array_equal(state["fixed"]["scale"], np.float32(SCALE))
 
 
 def test_statistics_of_draws_see_their_noise():
