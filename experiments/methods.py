@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     import jax
 
     from ssvi_jax import data
-    from ssvi_jax.evaluation.comparison import report, runs, summary, table
+    from ssvi_jax.evaluation.comparison import report, runs, step_times, summary, table
     from ssvi_jax.evaluation.comparison.inputs import open_inputs
     from ssvi_jax.io import run_log
 
@@ -60,6 +60,8 @@ def main(argv: Sequence[str]) -> int:
         configs.append(config)
         if kept and not seed:
             print(f"{name} keeps its own {', '.join(kept)}")
+    if options.minutes:
+        configs = step_times.in_time(configs, options, dataset)
     runs.check_same(configs)
     inputs = open_inputs(dataset, options, asked.data.data_dir)
     print(f"data: {dataset.source}\ncorruptions: {inputs.cells.source}")

@@ -41,6 +41,21 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("strict")
 
 
+_MAPS = Path("/proc/self/maps")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs() -> Iterator[None]:
+    """Compiled programs are dropped when there are many.
+
+    Each is some memory mappings. Linux allows a process 65,530, and XLA crashes on the
+    next one.
+    """
+    yield
+    if _MAPS.exists() and _MAPS.read_text().count("\n") > 15_000:
+        jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def cifar_dir() -> Path:
     """The folder with a prepared CIFAR-10; the test is skipped where there is none."""

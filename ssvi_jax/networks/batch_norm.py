@@ -42,8 +42,6 @@ def takes(
         and module.dtype in (None, jnp.float32)
         and module.axis in (-1, 3)
         and module.axis_name is None
-        and module.use_bias
-        and module.use_scale
         and not module.is_initializing()
     )
 
@@ -53,8 +51,11 @@ def apply(module: Any, x: jax.Array) -> jax.Array:
     shape = (x.shape[-1],)
     means: Any = module.variable("batch_stats", "mean", jnp.zeros, shape)
     variances: Any = module.variable("batch_stats", "var", jnp.ones, shape)
-    scale = module.param("scale", module.scale_init, shape, module.param_dtype)
-    bias = module.param("bias", module.bias_init, shape, module.param_dtype)
+    scale, bias = jnp.ones(shape), jnp.zeros(shape)
+    if module.use_scale:
+        scale = module.param("scale", module.scale_init, shape, module.param_dtype)
+    if module.use_bias:
+        bias = module.param("bias", module.bias_init, shape, module.param_dtype)
     y, mean, variance = norm.batch_norm(x, scale, bias, module.epsilon)
     rest = 1 - module.momentum
     means.value = module.momentum * means.value + rest * mean

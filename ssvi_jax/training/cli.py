@@ -11,9 +11,9 @@ from typing import Any
 from ssvi_jax.core.command import parse_known
 from ssvi_jax.core.errors import InputError, check_choice
 from ssvi_jax.methods import METHODS
-from ssvi_jax.training.presets import WIDE_DENSITY, defaults
+from ssvi_jax.training.presets import LONG_DENSITY, PRESETS, defaults
 from ssvi_jax.training.recipes import RECIPES
-from ssvi_jax.training.run_config import Config, Run, Training, names_of
+from ssvi_jax.training.run_config import Config, Run, names_of
 
 
 def parse(argv: Sequence[str], *, strict: bool = True) -> Config:
@@ -98,12 +98,12 @@ def resolve(argv: Sequence[str], *, preset: str, dataset: str) -> Config:
 
     asked = parse(argv)
     density = 1.0 - getattr(asked.method, "sparsity", 0.0)
-    wide = (
+    long = (
         asked.method.sparse_from_start
-        and asked.training.model == Training.model
+        and given(argv, "model") in (None, PRESETS["laptop"]["model"])
         and backend.choose(asked.training.training_backend, density) == "sparse"
-        and round(density, 9) <= WIDE_DENSITY
+        and round(density, 9) <= LONG_DENSITY
     )
-    default = defaults(preset, dataset, asked.run.method, wide=wide)
+    default = defaults(preset, dataset, asked.run.method, long=long)
     config, _ = parse_over(argv, default)
     return config.with_values(preset=preset, dataset=dataset)

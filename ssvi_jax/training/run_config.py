@@ -74,9 +74,10 @@ class Training(Settings):
     ] = "convnet"
     """Architecture; wrn28 with --width 10 is WRN-28-10; lstm or mlp for mimic3."""
     width: float = setting(1.0, positive)
-    """Factor on all hidden widths; `laptop`: 3 where sparse kernels keep up to 5 %."""
-    epochs: int = setting(10, positive)
-    """Passes over the training set, to a whole phase; `laptop`: 26 at width 3."""
+    """Factor on all hidden widths."""
+    epochs: float = setting(10.0, positive)
+    """Passes over the training set, to a whole phase; `laptop`: 30 where sparse
+    kernels keep up to 5 %."""
     minutes: float = setting(0.0, not_negative)
     """Train so long instead: the first phases are timed, and the schedule gets the
     number of steps that fits; 0: by epochs."""

@@ -148,10 +148,10 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
             RunValidation(config, data, log, display),
             saving,
         ]
-        feed = _feed(config, data, problem)
+        maker = feed(config, data, problem)
         key = jax.random.key(config.run.seed)
         trained = session.train(
-            config.method, problem, feed, asked(config), key, callbacks
+            config.method, problem, maker, asked(config), key, callbacks
         )
         progress, step = trained.progress, int(trained.progress.state.step)
         if not interrupt.requested:
@@ -192,7 +192,8 @@ def regathered(
     return progress._replace(state=state._replace(model_state=found))
 
 
-def _feed(config: Config, data: Dataset, problem: Problem) -> session.FeedMaker:
+def feed(config: Config, data: Dataset, problem: Problem) -> session.FeedMaker:
+    """What makes the feed of a training, once its length is known."""
     if not data.is_streamed:
         number = problem.num_data
         images, labels = data.train_images[:number], data.train_labels[:number]

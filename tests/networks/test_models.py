@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.networks import models
-from ssvi_jax.networks.models import convnet, wide_resnet
+from ssvi_jax.networks.models import pooling, wide_resnet
 
 COLOUR = (32, 32, 3)
 DIGITS = (8, 8, 1)
@@ -221,7 +221,7 @@ def test_batch_statistics_move_a_tenth_of_the_way(name):
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     if name == "convnet":
-        stem = convnet.pool_2x2(stem)
+        stem = pooling.pool_2x2(stem)
     _, updated = apply(variables, x)
     after = updated["batch_stats"]["bn1"]
     expected_mean = 0.1 * stem.mean(axis=(0, 1, 2))
@@ -234,16 +234,21 @@ def test_batch_statistics_move_a_tenth_of_the_way(name):
     assert all(not np.array_equal(start[path], end[path]) for path in start)
 
 
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 10), (3, 4)])
-def test_pool_is_that_of_flax(height, width):
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 10), (3, 4), (5, 3)])
+def test_pool_and_its_gradient_are_those_of_flax(height, width):
     x = jax.random.normal(jax.random.key(0), (2, height, width, 3))
-    expected = nn.avg_pool(x, (2, 2), strides=(2, 2))
-    np.testing.assert_array_equal(convnet.pool_2x2(x), expected)
+    expected, pull = jax.vjp(
+        partial(nn.avg_pool, window_shape=(2, 2), strides=(2, 2)), x
+    )
+    y, own_pull = jax.vjp(pooling.pool_2x2, x)
+    np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-7)
+    g = jax.random.normal(jax.random.key(1), y.shape)
+    np.testing.assert_allclose(own_pull(g)[0], pull(g)[0], rtol=1e-6)
 
 
 def test_pool_leaves_tiny_images():
     x = jnp.ones((1, 2, 5, 3))
-    assert convnet.pool_2x2(x) is x
+    assert pooling.pool_2x2(x) is x
 
 
 def test_width_scales_the_channels():

@@ -36,6 +36,8 @@ class Odd(nn.Module):
         x = nn.Conv(8, (3, 3), feature_group_count=2)(x)
         x = nn.Dense(6)(x)
         x = nn.BatchNorm(use_running_average=not train, use_bias=False)(x)
+        x = nn.Conv(5, (3, 3))(x)
+        x = nn.BatchNorm(use_running_average=not train, use_scale=False)(x)
         return nn.Dense(10)(x.reshape(x.shape[0], -1))
 
 
@@ -99,6 +101,23 @@ def test_layers_really_run_in_the_kernels():
     # One a batch norm, in its gradient: what a convolution made has its moments.
     assert text.count("@ssvi_comoment(") == 3
     assert "stablehlo.convolution" not in text
+
+
+@needs_kernels
+@pytest.mark.parametrize("missing", ["scale", "bias"])
+def test_batch_norms_without_scale_or_bias_sum_in_the_kernels(missing):
+    class Bare(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train: bool):
+            has = {"use_scale": missing != "scale", "use_bias": missing != "bias"}
+            norm = nn.BatchNorm(use_running_average=not train, **has)
+            x = nn.relu(norm(nn.Conv(8, (3, 3))(x)))
+            return nn.Dense(10)(x.reshape(x.shape[0], -1))
+
+    inference, state, kept, batch = problem(Bare(), "sparse")
+    subspace = masks_lib.to_subspace(kept)
+    text = jax.jit(inference.update).lower(state, subspace, batch).as_text()
+    assert "@ssvi_comoment(" in text
 
 
 @needs_kernels

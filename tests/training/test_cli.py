@@ -217,41 +217,43 @@ def test_resolved_names_replace_auto():
     assert (got.data.dataset, got.run.preset) == ("cifar10", "laptop")
 
 
-WIDE_EPOCHS = presets.WIDE_LAPTOP["epochs"]
+LONG = presets.LONG_LAPTOP["epochs"]
 
 
 @pytest.mark.parametrize(
-    ("flags", "dataset", "runs", "width", "epochs"),
+    ("flags", "dataset", "runs", "model", "epochs"),
     [
-        ([], "cifar10", "sparse", 3.0, WIDE_EPOCHS),
-        ([], "cifar100", "sparse", 3.0, WIDE_EPOCHS),
-        ([], "cifar10", "xla", 1.0, 10),
-        ([], "digits", "sparse", 0.5, 30),
-        (["--width", "1.5"], "cifar10", "sparse", 1.5, WIDE_EPOCHS),
-        (["--sparsity", "0.94"], "cifar10", "sparse", 1.0, 10),
-        (["--model", "resnet18"], "cifar10", "sparse", 1.0, 10),
-        (["--method", "deterministic"], "cifar10", "sparse", 1.0, 10),
-        (["--method", "magnitude"], "cifar10", "sparse", 1.0, 10),
-        (["--method", "rigl"], "cifar10", "sparse", 3.0, WIDE_EPOCHS),
+        ([], "cifar10", "sparse", "airbench", LONG),
+        ([], "cifar100", "sparse", "airbench", LONG),
+        ([], "cifar10", "xla", "airbench", 10),
+        ([], "digits", "sparse", "convnet", 30),
+        (["--model", "airbench"], "cifar10", "sparse", "airbench", LONG),
+        (["--epochs", "2.5"], "cifar10", "sparse", "airbench", 2.5),
+        (["--sparsity", "0.94"], "cifar10", "sparse", "airbench", 10),
+        (["--model", "resnet18"], "cifar10", "sparse", "resnet18", 10),
+        (["--method", "deterministic"], "cifar10", "sparse", "airbench", 10),
+        (["--method", "magnitude"], "cifar10", "sparse", "airbench", 10),
+        (["--method", "rigl"], "cifar10", "sparse", "airbench", LONG),
     ],
 )
-def test_the_laptop_network_is_wide_where_the_sparse_kernels_compute_it(
-    flags, dataset, runs, width, epochs, monkeypatch
+def test_laptop_trains_long_where_the_sparse_kernels_compute_its_network(
+    flags, dataset, runs, model, epochs, monkeypatch
 ):
     asked = []
     monkeypatch.setattr(
         backend, "choose", lambda name, density: asked.append((name, density)) or runs
     )
     got = cli.resolve(flags, preset="laptop", dataset=dataset)
-    assert (got.training.width, got.training.epochs) == (width, epochs)
+    assert (got.training.model, got.training.epochs) == (model, epochs)
+    assert got.data.shifts == ("zeros" if dataset == "digits" else "reflect")
     sparsity = got.values().get("sparsity", 0.0)
     assert asked in ([], [("auto", 1 - sparsity)])
 
 
-def test_the_wide_network_is_of_the_laptop_preset_alone(monkeypatch):
+def test_another_preset_is_not_long(monkeypatch):
     monkeypatch.setattr(backend, "choose", lambda name, density: "sparse")
     got = cli.resolve([], preset="smoke", dataset="cifar10")
-    assert got.training.width == 0.25
+    assert (got.training.width, got.training.epochs) == (0.25, 2)
 
 
 def test_rank_1_is_dense_by_default():

@@ -351,9 +351,13 @@ def test_a_process_that_is_not_one_of_them_is_refused(process_id):
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("epochs", 1.5, "^epochs: got '1.5', allowed: a whole number"),
-        ("epochs", True, "^epochs: got 'True', allowed: a whole number"),
-        ("epochs", 10**30, "^epochs: got '1000.*, allowed: a whole number up to"),
+        ("batch_size", 1.5, "^batch_size: got '1.5', allowed: a whole number"),
+        ("batch_size", True, "^batch_size: got 'True', allowed: a whole number"),
+        (
+            "batch_size",
+            10**30,
+            "^batch_size: got '1000.*, allowed: a whole number up to",
+        ),
         ("width", "1", "^width: got '1', allowed: a finite number"),
         ("width", 10**400, "^width: got '1000.*, allowed: a finite number"),
         ("kl_scale", None, "^kl_scale: got 'None', allowed: a finite number"),

@@ -4,6 +4,7 @@ Imports nothing heavy, so that a command line can be parsed and refused at once.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,6 +48,13 @@ class Comparison:
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/methods")
     """Folder of the table and figures; runs go to DIR/runs/METHOD-SEED."""
 
+    minutes: float = 0.0
+    """Equal training time, on these cores when idle: as many epochs of each method as
+    fit by --step-times; 0: equal epochs."""
+    step_times: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Seconds of a step of all methods, measured side by side into this file where
+    there is none; default: DIR/step_times.json."""
+
     corruptions_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """As for experiments/corruptions.py: folder of CIFAR-10-C's .npy files."""
     ood: Annotated[
@@ -67,6 +75,10 @@ class Comparison:
 
     def __post_init__(self):
         check_positive("--seeds", self.seeds)
+        if not 0 <= self.minutes < math.inf:
+            raise InputError(
+                f"--minutes: got {self.minutes}, allowed: 0 (equal epochs) or more."
+            )
         if self.images < 0:
             raise InputError(f"--images: got {self.images}, allowed: 0 (all) or more.")
         if self.verify and self.write_reference:

@@ -11,6 +11,8 @@ from functools import partial
 import jax
 from flax import linen as nn
 
+from ssvi_jax.networks.models.pooling import pool_2x2
+
 
 class ConvNet(nn.Module):
     """A stem convolution and blocks of two convolutions, all 3x3 with batch norm.
@@ -35,17 +37,6 @@ class ConvNet(nn.Module):
             x = pool_2x2(x) if pool else x
             x = nn.relu(norm(name=f"bn{number}")(x))
         return nn.Dense(self.num_classes, name="linear")(x.mean(axis=(1, 2)))
-
-
-def pool_2x2(x: jax.Array) -> jax.Array:
-    """Halves ``[batch, h, w, c]`` by averaging, dropping an odd last row or column.
-
-    Images less than 3 pixels high or wide are returned as they are, so that small
-    inputs survive every stage.
-    """
-    # The gradient of a maximum would be most of a training step on a CPU: with it the
-    # whole step takes twice as long.
-    return x if min(x.shape[1:3]) < 3 else nn.avg_pool(x, (2, 2), strides=(2, 2))
 
 
 def convnet(num_classes: int, width: float = 1.0) -> ConvNet:

@@ -1,0 +1,79 @@
+"""The study: methods in equal training time, on real CIFAR-10, in parts that continue.
+
+    python experiments/study.py --part five --ood DIR/cifar100_test.npz
+    python experiments/study.py --list
+
+A part is a comparison (experiments/methods.py, whose flags may be added). One table of
+times, measured side by side, turns its minutes into epochs, so its runs may be stopped,
+continued, and spread over machines.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ssvi_jax.core import command
+from ssvi_jax.core.errors import check_choice
+
+SPARSE = "ssvi_ivon,ssvi,rigl,static,masked_bnn"
+DENSE = "deterministic,ivon,vi,ensemble,mc_dropout,rank1,batch_ensemble"
+FEW = "ssvi_ivon,rigl,deterministic"
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "five": ("--methods", f"{SPARSE},{DENSE}", "--minutes", "5"),
+    "thirty": ("--methods", FEW, "--minutes", "30"),
+    **{
+        f"images-{number}": (
+            *("--methods", f"{FEW},ensemble", "--minutes", "5"),
+            *("--train-size", str(number)),
+        )
+        for number in (1000, 5000)
+    },
+    **{
+        f"sparsity-{100 * sparsity:.0f}": (
+            *("--methods", "ssvi_ivon,rigl", "--minutes", "5"),
+            *("--sparsity", str(sparsity)),
+        )
+        for sparsity in (0.9, 0.98)
+    },
+}
+"""Part → flags of its comparison."""
+
+NETWORK = ("--preset", "laptop", "--model", "airbench", "--shifts", "reflect")
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Trains and evaluates one part of the study; more flags go to its comparison."""
+
+    part: str = "five"
+    """five and thirty: minutes of every method; images-N: of N training images;
+    sparsity-P: percent."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/study")
+    """Folder; a part is in DIR/PART, and the times of a step in DIR/step_times.json."""
+    list: bool = False
+    """Print the parts and what they compare."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse and hand over to the comparison; the exit code."""
+    study, flags = tyro.cli(Study, args=list(argv), return_unknown_args=True)
+    if study.list:
+        for name, own in PARTS.items():
+            print(f"{name:<14}{' '.join(own)}")
+        return 0
+    check_choice("--part", study.part, PARTS)
+    places = ["--out", str(study.out / study.part)]
+    if not study.part.startswith("sparsity"):
+        # Another sparsity has other times, in a table of its own.
+        places += ["--step-times", str(study.out / "step_times.json")]
+    own = [*places, *PARTS[study.part], *NETWORK]
+    return importlib.import_module("methods").main([*own, *flags])
+
+
+if __name__ == "__main__":
+    command.run(main)
