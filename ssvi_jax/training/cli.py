@@ -33,7 +33,8 @@ def parse(argv: Sequence[str], *, strict: bool = True) -> Config:
     values: dict[str, Any] = {}
     if recipe is not None:
         values = {"method": recipe.method, "dataset": recipe.dataset}
-    default = Config.of({**values, "method": _method(argv, values)})
+    method = _method(argv, values)
+    default = Config.of({**METHODS[method].training, **values, "method": method})
     config, foreign = parse_over(argv, default)
     if foreign and strict:
         raise InputError(
