@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from ssvi_jax.vi import VI
 
 
+_LARGEST_STEP = 0.01
+"""Of a weight, where nothing else is asked for and labels are no classes."""
+
 _OPTIMIZER = "change what method.optimizer() has, by dataclasses.replace"
 
 
@@ -49,8 +52,10 @@ class Newton(Settings):
     """Initial Hessian h₀; σ² = 1 / (λ (h + weight decay)), λ = N / temperature."""
     beta2: float | None = setting(None, optional(fraction))
     """How slowly the Hessian follows its estimates; None: 1 - 2 / steps."""
-    clip_radius: float = setting(0.0, not_negative)
-    """Largest change of a weight, over learning rate and h₀; 0: any."""
+    clip_radius: float | None = setting(None, optional(not_negative))
+    """Largest change of a weight, over learning rate and h₀; 0: any; None: any for
+    classes, 0.01 a step at the peak rate for other likelihoods, whose Hessian may be
+    far above h₀ (that of a normal is one over the variance of its noise)."""
     temperature: float = setting(1.0, positive)
     """T: 1 is the exact posterior, below 1 a cold one (the KL counts T)."""
     estimator: Literal["local_reparam", "flipout", "weight_sample"] = "weight_sample"
@@ -159,9 +164,20 @@ def _step(settings: "IVON | SSVIIvon", problem: "Problem") -> "Ivon":
         beta1=sgd.momentum,
         beta2=_beta2(settings.beta2, problem.total_steps),
         weight_decay=sgd.weight_decay,
-        clip_radius=settings.clip_radius,
+        clip_radius=_clip_radius(settings, sgd, problem),
         empirical=settings.layer_prior == "empirical",
     )
+
+
+def _clip_radius(settings: "IVON | SSVIIvon", sgd: "Sgd", problem: "Problem") -> float:
+    from ssvi_jax.vi.likelihoods import Bernoulli, Categorical
+
+    if settings.clip_radius is not None:
+        return settings.clip_radius
+    if isinstance(problem.likelihood, Bernoulli | Categorical):
+        return 0.0
+    scale = settings.hess_init + sgd.weight_decay
+    return _LARGEST_STEP / (sgd.learning_rate * scale)
 
 
 def _beta2(asked: float | None, steps: int) -> float:

@@ -126,8 +126,8 @@ def start(optimizer, apply_fn, log_likelihood, mean):
 @pytest.mark.parametrize(
     "constants",
     [
-        {"beta1": 0.9, "beta2": 0.9, "clip_radius": 0.0},
-        {"beta1": 0.0, "beta2": 0.999, "clip_radius": 0.0},
+        {"beta1": 0.9, "beta2": 0.9, "clip_radius": None},
+        {"beta1": 0.0, "beta2": 0.999, "clip_radius": None},
         {"beta1": 0.8, "beta2": 0.5, "clip_radius": 0.7},
     ],
 )
@@ -231,7 +231,7 @@ def test_it_is_the_authors_recipe():
         "momentum": 0.9,
         "beta2": None,
         "weight_decay": 2e-4,
-        "clip_radius": 0.0,
+        "clip_radius": None,
     }
     assert {name: got.values()[name] for name in recipe} == recipe
     # `fit` takes the same, with what `Sgd` has.
