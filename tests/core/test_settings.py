@@ -89,7 +89,7 @@ def test_methods_and_runs_take_them():
 
 
 def test_out_of_range_they_are_refused_as_before():
-    with pytest.raises(InputError, match="^draws: got 0, allowed"):
+    with pytest.raises(InputError, match=r"^draws: got 0, allowed"):
         ssvi_jax.SSVIIvon(draws=np.int64(0))
-    with pytest.raises(InputError, match="^hess_init: got nan, allowed"):
+    with pytest.raises(InputError, match=r"^hess_init: got nan, allowed"):
         ssvi_jax.SSVIIvon(hess_init=np.float32(np.nan))
