@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
@@ -203,9 +204,11 @@ def _started(
     """The network with the parameters of a trained one, or as it is.
 
     Raises:
-      InputError: a method of copies, which would all be the same, or other parameters.
+      InputError: a method of copies, which would all be the same, other parameters, or
+        values that are not finite.
     """
     if start is None:
+        _check_finite("network", network[1])
         return network
     if method.structure.copies is not None:
         raise InputError(
@@ -226,7 +229,21 @@ def _started(
             f"start: got other parameters than the network's, at {', '.join(unlike)}; "
             "give those of a network like this one, without members."
         )
+    _check_finite("start", params_of)
+    if isinstance(start, Fitted):
+        _check_finite("start", model_state)
     return apply_fn, params_of, model_state
+
+
+def _check_finite(argument: str, tree: Params) -> None:
+    """Refuses weights with NaN, which the first loss would be blamed for."""
+    for path, leaf in trees.flatten(tree).items():
+        inexact = jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+        if inexact and not np.isfinite(leaf).all():
+            raise InputError(
+                f"{argument}: got weights that are not finite, in {path}, allowed: "
+                "finite numbers; give a network whose training did not diverge."
+            )
 
 
 def _stopper(interrupt: Interrupt) -> Any:
