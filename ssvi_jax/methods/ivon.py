@@ -57,6 +57,15 @@ class Newton(Settings):
     layer_prior: Literal["weight_decay", "empirical"] = "weight_decay"
     """empirical: each layer's standard deviation is that of its weights by then."""
 
+    def check_training(self, training: Any) -> None:
+        """See `Method.check_training`."""
+        if training.nesterov:
+            raise InputError(
+                "nesterov: got True, allowed with ivon: False (its momentum is an "
+                "average)."
+            )
+        check_positive("weight_decay", training.weight_decay)
+
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -142,11 +151,7 @@ def _step(settings: Newton, problem: "Problem") -> "Ivon":
             "optimizer: got one of your own, allowed with IVON: Sgd, of which it "
             "takes rate, momentum and decay (it is an optimizer itself)."
         )
-    if sgd.nesterov:
-        raise InputError(
-            "nesterov: got True, allowed with ivon: False (its momentum is an average)."
-        )
-    check_positive("weight_decay", sgd.weight_decay)
+    settings.check_training(sgd)
     return Ivon(
         learning_rate=sgd.rate(problem.total_steps),
         ess=problem.num_data / settings.temperature,
