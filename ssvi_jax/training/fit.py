@@ -115,6 +115,7 @@ def fit(
         or weight that is not finite; or a folder with another training in it.
     """
     arguments.check(locals())
+    batch_size = arguments.plain(batch_size)
     key = jax.random.key(0) if key is None else key
     likelihood = likelihoods.as_likelihood(likelihood)
     data, validation = as_given(data, validation)
@@ -137,7 +138,7 @@ def fit(
         execution=execution,
         start=None if start is None else plain[1],
     )
-    asked = Asked(steps, epochs, minutes, inner_steps)
+    asked = Asked(*map(arguments.plain, (steps, epochs, minutes, inner_steps)))
     scored = None
     if held_out is not None:
         scored = Validation(held_out, example=source.example, backend=execution.backend)
