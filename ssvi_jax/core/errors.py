@@ -1,7 +1,8 @@
 """The one exception for bad input: what came, what is allowed, what to do."""
 
+import numbers
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the command line's help must not wait for NumPy
     import numpy as np
@@ -33,6 +34,32 @@ def check_positive(argument: str, got: float) -> None:
     """Raises `InputError` unless `got` is a finite number above zero."""
     if not 0.0 < got < float("inf"):
         raise InputError(f"{argument}: got {got}, allowed: a finite number above 0.")
+
+
+def check_count(argument: str, got: Any) -> int:
+    """The count as Python's number, also of NumPy's, which JSON would not take.
+
+    Raises:
+      InputError: unless `got` is a whole number above 0; booleans and text are none.
+    """
+    if isinstance(got, bool) or not isinstance(got, numbers.Integral) or got < 1:
+        what = repr(got) if isinstance(got, str) else str(got)
+        raise InputError(
+            f"{argument}: got {what[:100]}, allowed: a whole number above 0."
+        )
+    return int(got)
+
+
+def check_flag(argument: str, got: Any) -> bool:
+    """True or False as Python's, also of NumPy's.
+
+    Raises:
+      InputError: anything else, also what Python would take for one of them.
+    """
+    plain = got.item() if getattr(got, "shape", None) == () else got
+    if not isinstance(plain, bool):
+        raise InputError(f"{argument}: got {got!r:.100}, allowed: True or False.")
+    return plain
 
 
 def check_rows(argument: str, got: "np.ndarray", num_rows: int) -> None:

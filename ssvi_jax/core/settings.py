@@ -5,6 +5,7 @@ A file may hold anything, so kinds are checked too. Imports nothing heavy.
 """
 
 import dataclasses
+import numbers
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -61,6 +62,8 @@ def optional(check: Check) -> Check:
 class Settings:
     """The base of all settings.
 
+    Numbers of NumPy and JAX become Python's, so that settings are always JSON.
+
     Raises:
       InputError: a value of another kind, not among the choices, or out of its range;
         the message begins with the field's name.
@@ -73,7 +76,10 @@ class Settings:
     def check(self) -> None:
         """Raises `InputError`, see the class; more is added where values depend."""
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            given = getattr(self, field.name)
+            value = _plain(given)
+            if value is not given:
+                object.__setattr__(self, field.name, value)
             kind: Any = field.type
             if get_origin(kind) is Annotated:
                 kind = get_args(kind)[0]
@@ -116,6 +122,23 @@ def checked_later() -> Iterator[None]:
         yield
     finally:
         _LATER.reset(token)
+
+
+def _plain(got: Any) -> Any:
+    """Numbers of NumPy and JAX, which are not imported here, as Python's."""
+    if hasattr(got, "tolist") and getattr(got, "ndim", None) in (0, 1):
+        got = got.tolist()
+    if isinstance(got, (list, tuple)):
+        plain = [_plain(one) for one in got]
+        same = all(a is b for a, b in zip(plain, got, strict=True))
+        if same:
+            return got
+        return plain if isinstance(got, list) else tuple(plain)
+    if type(got) in (bool, int, float):
+        return got
+    if isinstance(got, numbers.Integral):
+        return int(got)
+    return float(got) if isinstance(got, numbers.Real) else got
 
 
 def _check_kind(name: str, kind: Any, got: object) -> None:

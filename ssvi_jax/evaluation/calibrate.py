@@ -60,9 +60,13 @@ def main(argv: Sequence[str]) -> int:
     import jax
 
     from ssvi_jax.evaluation.shift import subjects
-    from ssvi_jax.io import artifact
+    from ssvi_jax.io import artifact, container
+    from ssvi_jax.networks import network as network_lib
     from ssvi_jax.training import calibration, fitted
 
+    container.check_file(command.out)  # before the search, which takes minutes
+    file = artifact.load(command.model)
+    network_lib.check_ours(file, command.model, ".calibrate(x, y).save(path)")
     trained = fitted.load(command.model)
     (source,) = subjects.find([], [command.model], [])
     data = _data(source, command)
@@ -73,7 +77,6 @@ def main(argv: Sequence[str]) -> int:
     found = trained.calibrate(
         images, labels, samples=command.samples, key=jax.random.key(command.seed)
     )
-    file = artifact.load(command.model)
     artifact.save(
         command.out,
         found.weights,
@@ -93,7 +96,13 @@ def _data(source: "Source", command: Command) -> "Dataset":
     from ssvi_jax import data
     from ssvi_jax.data import shifted
 
-    run, found = source.run, data.load(source.dataset, command.data_dir)
+    run = source.run
+    if "dataset" not in run:
+        raise InputError(
+            f"{source.path}: does not say what data set it was trained on, allowed: "
+            "the model.ssvi of a run."
+        )
+    found = data.load(source.dataset, command.data_dir)
     if run.get("train_corruption", "none") == "none":
         return found
     try:

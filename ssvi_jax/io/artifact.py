@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssvi_jax.core import trees
-from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.errors import InputError, check_flag
 from ssvi_jax.core.types import Gaussian, Masks, Point, Posterior, Weights
 from ssvi_jax.io import container
 from ssvi_jax.io.container import inflate
@@ -101,6 +101,7 @@ def save(
       InputError: posterior and masks do not fit, a value is not finite, a dtype or
         configuration cannot be stored, or the file cannot be written.
     """
+    path, half = container.path_of(path), check_flag("half", half)
     posterior = weights.posterior
     _check_posterior(posterior, masks)
     arrays = {
@@ -126,7 +127,7 @@ def save(
         "layers": layers,
         "arrays": tables,
     }
-    return _sizes(container.write(Path(path), header, streams), masks, arrays)
+    return _sizes(container.write(path, header, streams), masks, arrays)
 
 
 def load(path: str | Path) -> Artifact:
@@ -139,8 +140,11 @@ def load(path: str | Path) -> Artifact:
       InputError: there is no such file, or it is not a whole, unaltered model file
         of a format that this version knows.
     """
+    path = container.path_of(path)
     try:
-        return _unpack(*container.read(Path(path)))
+        if path.is_dir():
+            raise _folder(path)
+        return _unpack(*container.read(path))
     except InputError:
         raise
     except FileNotFoundError as error:
@@ -151,6 +155,15 @@ def load(path: str | Path) -> Artifact:
             f"{path}: not a whole model file ({reason}). Copy or train it again; model "
             "files are what a run writes as model.ssvi."
         ) from error
+
+
+def _folder(path: Path) -> InputError:
+    """A folder is not a model file, but a run's has one."""
+    file = path / "model.ssvi"
+    give = file if file.is_file() else "a file, as a run or `Fitted.save` writes"
+    return InputError(
+        f"path: got {path}, a folder, allowed: a model file; give {give}."
+    )
 
 
 def _check_posterior(posterior: Posterior, masks: Masks) -> None:

@@ -31,6 +31,28 @@ ERRORS = (
 """What reading a damaged or hostile file can raise, here and in whoever unpacks it."""
 
 
+def path_of(given: str | os.PathLike[str]) -> Path:
+    """A path that came from outside.
+
+    Raises:
+      InputError: no text and no path.
+    """
+    if not isinstance(given, (str, os.PathLike)):
+        raise InputError(
+            f"path: got a {type(given).__name__}, allowed: the path of a file, as "
+            "'model.ssvi'."
+        )
+    return Path(given)
+
+
+def check_file(path: Path) -> None:
+    """Raises `InputError` where a folder is, which no file can replace."""
+    if path.is_dir() or not path.name:
+        raise InputError(
+            f"path: got {path}, a folder, allowed: a file, as {path / 'model.ssvi'}."
+        )
+
+
 def write(
     path: Path, header: Mapping[str, Any], streams: Mapping[str, bytes]
 ) -> dict[str, int]:
@@ -45,8 +67,10 @@ def write(
       Coded bytes of every stream, and those of the whole ``file``.
 
     Raises:
-      InputError: the header is not JSON, or the file cannot be written.
+      InputError: the header is not JSON, the path is a folder's, or the file cannot be
+        written.
     """
+    check_file(path)
     text = _json({"format": _FORMAT, **header})
     coded = {name: _deflate(data) for name, data in streams.items()}
     content = safetensors.numpy.save(

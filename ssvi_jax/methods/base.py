@@ -48,6 +48,18 @@ class Method(Settings):
 
         return adam
 
+    def check_training(self, training: Any) -> None:
+        """Refuses settings of the training that the method cannot take.
+
+        A command line asks before anything is loaded.
+
+        Args:
+          training: what has the attributes of `Sgd`.
+
+        Raises:
+          InputError: names the first.
+        """
+
     def build(self, problem: "Problem") -> "Algorithm":
         """The algorithm that trains a network.
 

@@ -41,12 +41,14 @@ if TYPE_CHECKING:
 _LARGEST_STEP = 0.01
 """Of a weight, where nothing else is asked for and labels are no classes."""
 
-_OPTIMIZER = "change what method.optimizer() has, by dataclasses.replace"
+_OPTIMIZER = "for fit, change what method.optimizer() has, by dataclasses.replace"
 
 
 @dataclasses.dataclass(frozen=True)
 class Newton(Settings):
     """How the Hessian is found, and what is made of it."""
+
+    name: ClassVar[str]
 
     hess_init: float = setting(0.5, positive)
     """Initial Hessian h₀; σ² = 1 / (λ (h + weight decay)), λ = N / temperature."""
@@ -64,6 +66,15 @@ class Newton(Settings):
     """Samples of the weights in a step, whose gradients are averaged."""
     layer_prior: Literal["weight_decay", "empirical"] = "weight_decay"
     """empirical: each layer's standard deviation is that of its weights by then."""
+
+    def check_training(self, training: Any) -> None:
+        """See `Method.check_training`."""
+        if training.nesterov:
+            raise InputError(
+                f"nesterov: got True, allowed with {self.name}: False (its momentum is "
+                f"an average); {_OPTIMIZER}."
+            )
+        check_positive("weight_decay", training.weight_decay)
 
 
 @register
@@ -151,12 +162,7 @@ def _step(settings: "IVON | SSVIIvon", problem: "Problem") -> "Ivon":
             "which it takes rate, momentum and decay (it is an optimizer itself); "
             f"{_OPTIMIZER}."
         )
-    if sgd.nesterov:
-        raise InputError(
-            f"nesterov: got True, allowed with {settings.name}: False (its momentum is "
-            f"an average); {_OPTIMIZER}."
-        )
-    check_positive("weight_decay", sgd.weight_decay)
+    settings.check_training(sgd)
     return Ivon(
         learning_rate=sgd.rate(problem.total_steps),
         ess=problem.num_data / settings.temperature,

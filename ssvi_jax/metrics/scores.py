@@ -93,6 +93,7 @@ def _(prediction: predictions.Classification, y: np.ndarray) -> dict[str, float]
     y = np.asarray(y)
     if np.issubdtype(y.dtype, np.floating):
         return _soft(prediction.probs, y)
+    _check_classes(y, *prediction.probs.shape)
     y = y.astype(np.int64) if y.dtype == bool else y
     each = (prediction.sample_entropy, prediction.sample_log_odds)
     several = len(prediction.sample_entropy) > 1  # one pass says nothing of the weights
@@ -103,6 +104,9 @@ def _(prediction: predictions.Classification, y: np.ndarray) -> dict[str, float]
 def _(prediction: predictions.Binary, y: np.ndarray) -> dict[str, float]:
     probs = np.stack([1.0 - prediction.probs, prediction.probs], axis=-1)
     y = np.asarray(y)
+    if y.shape == (len(probs), 1):  # trained on so by an output [n, 1]
+        y = y[:, 0]
+    _check_shape(y, len(probs), f"[{len(probs)}], one each")
     if np.issubdtype(y.dtype, np.floating) and not np.isin(y, (0.0, 1.0)).all():
         return _soft(probs, np.stack([1.0 - y, y], axis=-1))
     return classification.evaluate(probs, y.astype(np.int64))
@@ -110,10 +114,11 @@ def _(prediction: predictions.Binary, y: np.ndarray) -> dict[str, float]:
 
 @score.register
 def _(prediction: predictions.Regression, y: np.ndarray) -> dict[str, float]:
+    found = nll(prediction, y)  # first, as it refuses labels of another shape
     error = _errors(prediction, y)
     spread = np.var(np.asarray(y, np.float64))
     return {
-        "nll": nll(prediction, y),
+        "nll": found,
         "rmse": float(np.sqrt(np.mean(np.square(error)))),
         "r2": float(1.0 - np.mean(np.square(error)) / spread) if spread else 0.0,
         "coverage": _coverage(prediction, y),
@@ -122,12 +127,31 @@ def _(prediction: predictions.Regression, y: np.ndarray) -> dict[str, float]:
 
 @score.register
 def _(prediction: predictions.Counts, y: np.ndarray) -> dict[str, float]:
+    found = nll(prediction, y)
     error = _errors(prediction, y)
     return {
-        "nll": nll(prediction, y),
+        "nll": found,
         "rmse": float(np.sqrt(np.mean(np.square(error)))),
         "coverage": _coverage(prediction, y),
     }
+
+
+def _check_shape(y: np.ndarray, number: int, allowed: str) -> None:
+    """Refuses labels that are not one number an example."""
+    if y.shape != (number,):
+        column = "; y[:, 0] of a column" if y.shape == (number, 1) else ""
+        raise InputError(f"y: got shape {list(y.shape)}, allowed: {allowed}{column}.")
+
+
+def _check_classes(y: np.ndarray, number: int, classes: int) -> None:
+    """Refuses whole labels that are not one of the classes each."""
+    allowed = f"[{number}], a class each, or probabilities [{number}, {classes}]"
+    _check_shape(y, number, f"{allowed} as floats")
+    if y.size and not 0 <= y.min() <= y.max() < classes:
+        raise InputError(
+            f"y: got labels from {y.min()} to {y.max()}, allowed: 0 to {classes - 1}, "
+            f"as the network has {classes} outputs."
+        )
 
 
 def _soft(probs: np.ndarray, y: np.ndarray) -> dict[str, float]:

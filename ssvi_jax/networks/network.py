@@ -22,6 +22,9 @@ from ssvi_jax.networks import members, models
 from ssvi_jax.networks.adapters import LinenModel
 from ssvi_jax.networks.structured import Structured
 
+OWN = "flax"
+"""Marks, in a model file, a network of the user's own, of which it has weights only."""
+
 _MAX_WHOLE = 2**31 - 1
 
 
@@ -182,6 +185,27 @@ class ImageNetwork(Structured):
         return normalize(x, mean, std, unit=255.0 if self.spec.pixels else 1.0)
 
 
+def check_ours(
+    file: artifact.Artifact, path: str | Path, then: str = ".predict(x)"
+) -> None:
+    """Refuses the model file of a network of the user's own.
+
+    Args:
+      file: what it holds.
+      path: where it is.
+      then: what to do in Python with what was loaded.
+
+    Raises:
+      InputError: it is one.
+    """
+    if file.config.get("kind") == OWN:
+        raise InputError(
+            f"{path}: holds the weights of a network of your own, but neither its "
+            "module nor its data, allowed: the model.ssvi of a run. In Python: "
+            f"ssvi_jax.load('{path}', module){then}."
+        )
+
+
 def load(path: str | Path) -> tuple[ImageNetwork, Weights, Masks]:
     """A network, its weights and masks from a model file that a run left.
 
@@ -189,6 +213,7 @@ def load(path: str | Path) -> tuple[ImageNetwork, Weights, Masks]:
       InputError: no model file, a damaged one, or one that holds another kind of model.
     """
     file = artifact.load(path)
+    check_ours(file, path)
     network = ImageNetwork(NetworkSpec.from_json(file.config))
     try:
         params, model_state = jax.eval_shape(network.init, jax.random.key(0))

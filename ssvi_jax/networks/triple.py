@@ -1,8 +1,10 @@
 """A network as users pass it on: function, parameters, running statistics."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import jax
 from flax import linen as nn
 from flax import nnx
 
@@ -37,3 +39,28 @@ def check_network(got: Any) -> None:
             f"network: got a {type(params).__name__} as its parameters, allowed: "
             f"{make}."
         )
+
+
+@contextmanager
+def taken_by(argument: str, example: Any, do: str) -> Iterator[None]:
+    """Says of inputs that a network fails on them, in the block.
+
+    Args:
+      argument: name of the inputs.
+      example: arrays ``[n, ...]``, or their shapes and types.
+      do: what to do, to end the message.
+
+    Raises:
+      InputError: the block raised anything else.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # whatever a module of the user's own raises
+        shapes = [str(list(leaf.shape[1:])) for leaf in jax.tree.leaves(example)]
+        first = str(error).strip().split("\n")[0][:200]
+        raise InputError(
+            f"{argument}: got inputs of {', '.join(shapes)} an example, on which the "
+            f"network fails ({type(error).__name__}: {first}); {do}."
+        ) from error

@@ -52,6 +52,13 @@ def check(given: Mapping[str, Any]) -> None:
     _check_stopping(given["callbacks"], given["validation"])
 
 
+def plain(got: Any) -> Any:
+    """A number as Python's, for what is written of a training is JSON; None is None."""
+    if got is None:
+        return None
+    return int(got) if isinstance(got, numbers.Integral) else float(got)
+
+
 def _method(name: str, got: Any) -> None:
     if not isinstance(got, Method):
         raise _refused(name, got, "a method with its settings, as SSVI(sparsity=0.95)")

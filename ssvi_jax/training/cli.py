@@ -26,7 +26,8 @@ def parse(argv: Sequence[str], *, strict: bool = True) -> Config:
       strict: refuse flags that only other methods have; else they are left out.
 
     Raises:
-      InputError: an unknown method, or such a flag.
+      InputError: an unknown method, such a flag, or a setting of the training that the
+        method cannot take.
     """
     preset = given(argv, "preset") or Run.preset
     recipe = RECIPES.get(preset)
@@ -34,6 +35,7 @@ def parse(argv: Sequence[str], *, strict: bool = True) -> Config:
     if recipe is not None:
         values = {"method": recipe.method, "dataset": recipe.dataset}
     method = _method(argv, values)
+    # Of the training what the method has in every preset, so that it can be checked.
     default = Config.of({**METHODS[method].training, **values, "method": method})
     config, foreign = parse_over(argv, default)
     if foreign and strict:
@@ -41,6 +43,7 @@ def parse(argv: Sequence[str], *, strict: bool = True) -> Config:
             f"{foreign[0]}: no setting of the method {config.run.method}; leave it "
             "out, or choose another method (--help --method NAME lists its settings)."
         )
+    config.method.check_training(config.training)
     return config
 
 

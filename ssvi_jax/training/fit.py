@@ -2,13 +2,14 @@
 
 import functools
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
@@ -27,6 +28,7 @@ from ssvi_jax.methods.problem import OptimizerLike, Problem
 from ssvi_jax.networks.describe import layers_of
 from ssvi_jax.networks.learned_noise import NOISE, WithNoise
 from ssvi_jax.networks.structured import Structured
+from ssvi_jax.networks.triple import taken_by
 from ssvi_jax.training import arguments, data_check, fingerprint
 from ssvi_jax.training.callbacks import (
     Callback,
@@ -46,6 +48,8 @@ from ssvi_jax.vi.execution import Execution
 
 Network = tuple[ApplyFn, Params, ModelState]
 """Function, parameters and running statistics: what `adapters.from_flax` returns."""
+
+_GIVE = "give from_flax(module, x[:1]) such inputs, or other data"
 
 
 def fit(
@@ -111,16 +115,14 @@ def fit(
         or weight that is not finite; or a folder with another training in it.
     """
     arguments.check(locals())
+    batch_size = arguments.plain(batch_size)
     key = jax.random.key(0) if key is None else key
     likelihood = likelihoods.as_likelihood(likelihood)
     data, validation = as_given(data, validation)
     data = data_check.checked(data, validation, likelihood)
     source, held_out = prepare(data, validation, batch_size, key, execution)
-    plain, trained_params = network, None
-    if start is not None:
-        plain = _started(method, network, start)
-        trained_params = plain[1]
-    with _taken_by(source.example):
+    plain = _started(method, network, start)
+    with taken_by("data", source.example, _GIVE):
         network = structured(method, plain, source.example, likelihood, key)
         layers = layers_of(*network, source.example)
     problem = Problem(
@@ -134,9 +136,9 @@ def fit(
         likelihood=likelihood,
         augment=augment,
         execution=execution,
-        start=trained_params,
+        start=None if start is None else plain[1],
     )
-    asked = Asked(steps, epochs, minutes, inner_steps)
+    asked = Asked(*map(arguments.plain, (steps, epochs, minutes, inner_steps)))
     scored = None
     if held_out is not None:
         scored = Validation(held_out, example=source.example, backend=execution.backend)
@@ -174,23 +176,6 @@ def _train(
     return trained
 
 
-@contextmanager
-def _taken_by(example: Any) -> Iterator[None]:
-    """Says of inputs that a network fails on them."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # whatever a module of the user's own raises
-        shapes = [str(list(leaf.shape[1:])) for leaf in jax.tree.leaves(example)]
-        first = str(error).strip().split("\n")[0][:200]
-        raise InputError(
-            f"data: got inputs of {', '.join(shapes)} an example, on which the network "
-            f"fails ({type(error).__name__}: {first}); give from_flax(module, x[:1]) "
-            "such inputs, or other data."
-        ) from error
-
-
 def structured(
     method: Method,
     network: Network,
@@ -214,12 +199,18 @@ def structured(
     return apply_fn, params, model_state
 
 
-def _started(method: Method, network: Network, start: Fitted | Params) -> Network:
-    """The network with the parameters of a trained one.
+def _started(
+    method: Method, network: Network, start: Fitted | Params | None
+) -> Network:
+    """The network with the parameters of a trained one, or as it is.
 
     Raises:
-      InputError: a method of copies, which would all be the same, or other parameters.
+      InputError: a method of copies, which would all be the same, other parameters, or
+        values that are not finite.
     """
+    if start is None:
+        _check_finite("network", network[1])
+        return network
     if method.structure.copies is not None:
         raise InputError(
             f"start: got a trained network for {type(method).__name__}, whose members "
@@ -239,7 +230,21 @@ def _started(method: Method, network: Network, start: Fitted | Params) -> Networ
             f"start: got other parameters than the network's, at {', '.join(unlike)}; "
             "give those of a network like this one, without members."
         )
+    _check_finite("start", params_of)
+    if isinstance(start, Fitted):
+        _check_finite("start", model_state)
     return apply_fn, params_of, model_state
+
+
+def _check_finite(argument: str, tree: Params) -> None:
+    """Refuses weights with NaN, which the first loss would be blamed for."""
+    for path, leaf in trees.flatten(tree).items():
+        inexact = jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+        if inexact and not np.isfinite(leaf).all():
+            raise InputError(
+                f"{argument}: got weights that are not finite, in {path}, allowed: "
+                "finite numbers; give a network whose training did not diverge."
+            )
 
 
 def _stopper(interrupt: Interrupt) -> Any:

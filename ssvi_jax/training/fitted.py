@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssvi_jax.core import trees
-from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.errors import InputError, check_count
 from ssvi_jax.core.keys import check_key
 from ssvi_jax.core.rows import as_arrays, check_lengths, like_trained
 from ssvi_jax.core.structure import Rank1Spec, Structure
@@ -26,9 +26,6 @@ from ssvi_jax.training.callbacks import LOGGER
 from ssvi_jax.vi import likelihoods, predictions
 from ssvi_jax.vi import masks as masks_lib
 from ssvi_jax.vi import posterior as posterior_lib
-
-KIND = "flax"
-"""Marks, in a model file, a network that is not one of the library's own."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,6 +104,7 @@ class Fitted:
           By likelihood: `predictions.Classification`, `Binary`, `Regression`, `Counts`,
           or `Outputs` of a function.
         """
+        counts = _counts(samples, batch_size)
         x = as_arrays("x", x)
         with like_trained("x", x, self._inputs):
             return predictions.predict(
@@ -116,12 +114,20 @@ class Fitted:
                 self.masks,
                 x,
                 key=_key(key),
-                num_samples=samples,
-                batch_size=batch_size,
                 backend=backend,
+                **counts,
             )
 
-    def evaluate(self, x: Any, y: Any, **options: Any) -> dict[str, float]:
+    def evaluate(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        samples: int = 10,
+        key: jax.Array | None = None,
+        batch_size: int = 500,
+        backend: str = "auto",
+    ) -> dict[str, float]:
         """Scores of `predict` against labels; see `metrics.scores.score`.
 
         Of a likelihood that is a function there is the nll alone.
@@ -129,15 +135,22 @@ class Fitted:
         Args:
           x: inputs ``[n, ...]``.
           y: labels ``[n, ...]``.
-          **options: of `predict`.
+          samples: see `predict`.
+          key: likewise.
+          batch_size: likewise.
+          backend: likewise.
 
         Raises:
-          InputError: labels that the likelihood does not have.
+          InputError: labels that the likelihood does not have, or options that
+            `predict` refuses.
         """
         x, y = as_arrays("x", x), as_arrays("y", y)
         check_lengths("x, y", (x, y), "as many labels as inputs")
         likelihoods.check_labels(self.likelihood, y, "y")
-        return by_likelihood(self.likelihood, self.predict(x, **options), y)
+        found = self.predict(
+            x, samples=samples, key=key, batch_size=batch_size, backend=backend
+        )
+        return by_likelihood(self.likelihood, found, y)
 
     def calibrate(
         self,
@@ -173,6 +186,7 @@ class Fitted:
         Raises:
           InputError: see `calibration.fit`.
         """
+        counts = _counts(samples, batch_size)
         x, y = as_arrays("x", x), as_arrays("y", y)
         with like_trained("x", x, self._inputs):
             found = calibration.fit(
@@ -182,13 +196,15 @@ class Fitted:
                 self.masks,
                 (x, y),
                 key=_key(key),
-                num_samples=samples,
-                batch_size=batch_size,
                 backend=backend,
+                **counts,
             )
         posterior = posterior_lib.stretched(self.weights.posterior, found.factor)
         said = calibration.describe(
-            found, self.about, examples=len(np.asarray(y)), samples=samples
+            found,
+            self.about,
+            examples=len(np.asarray(y)),
+            samples=counts["num_samples"],
         )
         LOGGER.info("calibration: %s", calibration.sentence(said))
         return dataclasses.replace(
@@ -208,7 +224,8 @@ class Fitted:
           Its size in bytes.
 
         Raises:
-          InputError: the likelihood is a function, or the file cannot be written.
+          InputError: the likelihood is a function, `path` is no file's, or the file
+            cannot be written.
         """
         if isinstance(self.likelihood, likelihoods.Custom):
             raise InputError(
@@ -225,6 +242,14 @@ class Fitted:
             metadata={"run": dict(self.about)},
         )
         return sizes["file"]
+
+
+def _counts(samples: Any, batch_size: Any) -> dict[str, int]:
+    """Both as `predictions.predict` takes them, refused by the names they have here."""
+    return {
+        "num_samples": check_count("samples", samples),
+        "batch_size": check_count("batch_size", batch_size),
+    }
 
 
 def _key(key: jax.Array | None) -> jax.Array:
@@ -246,7 +271,7 @@ def describe_model(structure: Structure, example: Any, *, noise: bool) -> dict:
     leaves, treedef = jax.tree.flatten(example)
     del treedef  # the user's module gives it again
     return {
-        "kind": KIND,
+        "kind": network_lib.OWN,
         "structure": dataclasses.asdict(structure),
         "inputs": [[list(leaf.shape), str(leaf.dtype)] for leaf in leaves],
         "noise": noise,
@@ -272,7 +297,7 @@ def load(path: str | Path, module: Any = None) -> Fitted:
     file = artifact.load(path)
     likelihood = _likelihood(file.config.get("likelihood"), path)
     about = dict(file.metadata.get("run", {}))
-    if file.config.get("kind") != KIND:
+    if file.config.get("kind") != network_lib.OWN:
         network, weights, masks = network_lib.load(path)
         return Fitted(network, weights, masks, likelihood, about, [], file.config)
     if module is None:

@@ -23,11 +23,23 @@ def check_masks(masks: Masks, shapes: Mapping[str, tuple[int, ...]]) -> None:
       shapes: path → full shape of the model's kernels.
 
     Raises:
-      InputError: a path or a shape differs.
+      InputError: no mapping of arrays, or a path or a shape differs.
     """
+    if not isinstance(masks, Mapping):
+        own = " (of a trained network fit.masks)" if hasattr(masks, "masks") else ""
+        raise InputError(
+            f"masks: got a {type(masks).__name__}, allowed: kernel path → boolean "
+            f"array{own}."
+        )
+    for path, mask in masks.items():
+        if not hasattr(mask, "shape"):
+            raise InputError(
+                f"masks[{path!r}]: got a {type(mask).__name__}, allowed: a boolean "
+                "array."
+            )
     got = {path: tuple(mask.shape) for path, mask in masks.items()}
     if got != shapes:
-        wrong = sorted({*got.items()} ^ {*shapes.items()})
+        wrong = sorted({*got.items()} ^ {*shapes.items()}, key=str)
         raise InputError(
             f"masks: differ from the model's kernels at {wrong[:4]}; needed: one "
             "boolean array of the full shape for each path of kernel_shapes()."

@@ -121,8 +121,9 @@ def backend_of(asked: str, apply_fn: ApplyFn, subspace: Subspace) -> str:
       subspace: the selected coordinates.
 
     Raises:
-      InputError: "sparse" where the kernels cannot run.
+      InputError: an unknown name, or "sparse" where the kernels cannot run.
     """
+    check_choice("backend", asked, backends.BACKENDS)
     total, kept = masks.sizes(subspace)
     if not total or (asked == "auto" and not _takes_kernels(apply_fn)):
         return "xla"

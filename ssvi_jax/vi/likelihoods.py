@@ -137,6 +137,8 @@ class Normal:
                 )
             return
         check_positive("noise", self.noise)
+        if type(self.noise) not in (int, float):  # of NumPy, which no model file holds
+            object.__setattr__(self, "noise", float(self.noise))
 
     def check_labels(self, y: Any, argument: str = "labels") -> None:
         """Refuses labels that are not finite numbers.

@@ -86,11 +86,7 @@ def to_subspace(masks: Masks, posterior: Posterior | None = None) -> Subspace:
     """
     index, shapes = {}, []
     for path, mask in sorted(masks.items()):  # noise must not hang on their order
-        if mask.dtype != np.bool_:
-            raise InputError(
-                f"masks[{path!r}]: got dtype {mask.dtype}, allowed: bool (0/1 "
-                "arrays: use mask.astype(bool))."
-            )
+        check_boolean(path, mask)
         if mask.size > np.iinfo(np.int32).max:
             raise InputError(
                 f"masks[{path!r}]: got {mask.size} weights, allowed: at most 2^31 - 1."
@@ -101,6 +97,15 @@ def to_subspace(masks: Masks, posterior: Posterior | None = None) -> Subspace:
     if posterior is not None:
         check_fits(subspace, posterior)
     return subspace
+
+
+def check_boolean(path: str, mask: np.ndarray) -> None:
+    """Raises `InputError` unless a kernel's mask is of booleans."""
+    if mask.dtype != np.bool_:
+        raise InputError(
+            f"masks[{path!r}]: got dtype {mask.dtype}, allowed: bool (0/1 arrays: use "
+            "mask.astype(bool))."
+        )
 
 
 def check_fits(subspace: Subspace, posterior: Posterior) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssvi_jax.core import trees
-from ssvi_jax.core.errors import InputError, check_choice
+from ssvi_jax.core.errors import InputError, check_choice, check_count
 from ssvi_jax.core.types import ApplyFn, Masks, Subspace, Weights
 from ssvi_jax.ops import backend as backend_lib
 from ssvi_jax.ops import fuse_prediction
@@ -165,10 +165,8 @@ def passes(
 
 
 def _check_settings(num_samples: int, batch_size: int, average: str) -> None:
-    if num_samples < 1 or batch_size < 1:
-        raise InputError(
-            f"num_samples, batch_size: got {num_samples}, {batch_size}, allowed: 1 up."
-        )
+    check_count("num_samples", num_samples)
+    check_count("batch_size", batch_size)
     check_choice("average", average, AVERAGES)
 
 
@@ -205,6 +203,7 @@ def has_samples(apply_fn: ApplyFn, weights: Weights) -> bool:
 
 def backend_for(masks: Masks, asked: str = "auto") -> str:
     """What is to multiply with these masks: see `ops.backend.choose`."""
+    check_choice("backend", asked, backend_lib.BACKENDS)
     return (
         backend_lib.choose(asked, 1.0 - masks_lib.sparsity(masks)) if masks else "xla"
     )
@@ -221,6 +220,7 @@ def predict_mean(
     average: str = "probabilities",
 ) -> np.ndarray:
     """`Prediction.mean_probs` in float64, without any draw."""
+    _check_settings(1, batch_size, average)
     log_probs_of = _Passes(apply_fn, weights, masks, x, batch_size, backend)
     return _average(_draws(log_probs_of, num_members(apply_fn), 1, None), average)[0]
 

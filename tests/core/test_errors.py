@@ -24,6 +24,12 @@ REFUSED = [
     (errors.check_positive, ("std", -1), "std"),
     (errors.check_positive, ("std", math.inf), "inf"),
     (errors.check_positive, ("std", math.nan), "nan"),
+    (errors.check_count, ("samples", 2.5), "samples: got 2.5, .* a whole number above"),
+    (errors.check_count, ("samples", "3"), "samples: got '3'"),
+    (errors.check_count, ("samples", True), "samples: got True"),
+    (errors.check_count, ("samples", np.int64(0)), "samples: got 0"),
+    (errors.check_flag, ("half", "no"), "half: got 'no', allowed: True or False"),
+    (errors.check_flag, ("half", 1), "half: got 1"),
 ]
 
 
@@ -39,6 +45,8 @@ def test_good_values_pass():
     errors.check_fraction("sparsity", 0.999)
     errors.check_fraction("rate", 1.0, one_allowed=True)
     errors.check_positive("std", 1e-30)
+    assert type(errors.check_count("samples", np.int64(3))) is int
+    assert errors.check_flag("half", np.True_) is True
     errors.check_rows("index", np.array([[0, 3]]), 4)
     errors.check_rows("index", np.zeros((0, 5), int), 0)
 

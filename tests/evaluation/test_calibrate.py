@@ -170,7 +170,9 @@ def test_what_cannot_be_calibrated_is_refused(model, tmp_path):
     refused = {
         tmp_path / "none.ssvi": "there is no such file",
         path: "without Gaussian kernels",
-        own: "holds the weights of a network of your own",
+        own: f"ssvi_jax.load('{own}', module).calibrate(x, y).save(path)",
+        model.parent: f"a folder, allowed: a model file; give {model}",
+        rewritten(model, tmp_path / "unsaid.ssvi", dataset=None): "does not say what",
         rewritten(model, tmp_path / "set.ssvi", dataset="moon"): "moon",
         rewritten(model, tmp_path / "run.ssvi", **damaged): "its run is damaged",
     }
@@ -195,3 +197,10 @@ def test_few_images_are_refused(model, tmp_path):
     outcome = smoke_run.call(calibrate.main, model, *flags)
     assert outcome.code == 2
     assert "got 5 examples, allowed: 20 or more" in outcome.err
+
+
+def test_a_folder_to_write_is_refused_before_the_search(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load", None)
+    outcome = smoke_run.call(calibrate.main, model, "--out", tmp_path)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"got {tmp_path}, a folder, allowed: a file, as {tmp_path}" in outcome.err

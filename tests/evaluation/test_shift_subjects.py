@@ -154,3 +154,22 @@ def test_model_file_without_a_run(run, tmp_path):
     )
     with pytest.raises(InputError, match="names no run"):
         subjects.find([], [tmp_path / "m.ssvi"], [])
+
+
+def test_a_network_of_the_users_own_is_refused_by_its_file(run, tmp_path):
+    file, path = artifact.load(run / "model.ssvi"), tmp_path / "own.ssvi"
+    described = {"kind": "flax", "structure": {}, "noise": False}
+    artifact.save(path, file.weights, file.masks(), config=described)
+    with pytest.raises(
+        InputError, match=r"own\.ssvi: holds .*module\)\.evaluate\(x, y"
+    ):
+        subjects.find([], [path], [])
+
+
+def test_a_model_that_names_no_data_set_is_refused_by_its_file(run, tmp_path):
+    file, path = artifact.load(run / "model.ssvi"), tmp_path / "m.ssvi"
+    artifact.save(path, file.weights, file.masks(), config=file.config)
+    sources = subjects.find([], [path], [])
+    with pytest.raises(InputError, match=r"m\.ssvi: does not say what .*--dataset"):
+        subjects.dataset(sources, "auto")
+    assert subjects.dataset(sources, "digits") == "digits"

@@ -258,3 +258,21 @@ def test_a_full_disk_leaves_the_old_file(model, tmp_path):
     assert out.startswith(f"{path}: the file could not be written (")
     assert path.read_bytes() == content
     assert os.listdir(tmp_path) == ["model.ssvi"]
+
+
+def test_a_folder_is_no_model_file(tmp_path):
+    with pytest.raises(
+        InputError, match=r"^path: got .*, a folder, .*; give a file, as"
+    ):
+        artifact.load(tmp_path)
+    (tmp_path / "model.ssvi").write_bytes(b"")
+    with pytest.raises(InputError) as caught:
+        artifact.load(tmp_path)
+    assert str(caught.value) == (
+        f"path: got {tmp_path}, a folder, allowed: a model file; give "
+        f"{tmp_path / 'model.ssvi'}."
+    )
+    with pytest.raises(
+        InputError, match=r"^path: got a NoneType, allowed: the path of"
+    ):
+        artifact.load(None)  # type: ignore[arg-type]

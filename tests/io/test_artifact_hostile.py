@@ -51,7 +51,7 @@ def test_foreign_files_are_refused(tmp_path):
     assert_refused(path, foreign, "no model of ssvi_jax")
     with pytest.raises(InputError, match="there is no such file"):
         artifact.load(tmp_path / "missing.ssvi")
-    with pytest.raises(InputError, match="not a whole"):
+    with pytest.raises(InputError, match="a folder, allowed: a model file"):
         artifact.load(tmp_path)
 
 

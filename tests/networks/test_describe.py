@@ -1,5 +1,7 @@
 """What a network says of its kernels, and why some go without the sparse ones."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -156,3 +158,81 @@ def test_a_plain_function_is_described_by_its_parameters():
     params = {"dense": {"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)}}
     text = describe((lambda *args, **options: None, params, {}), X)  # type: ignore[arg-type]
     assert rows(text)["dense"].split() == ["3×4", "12", "1.0000"]
+
+
+# What is refused ----------------------------------------------------------------------
+
+
+def dense(width=4):
+    module = nn.Sequential([nn.Dense(width), nn.relu, nn.Dense(3)])
+    return from_flax(module, X[:1, 0, 0], key=jax.random.key(0))
+
+
+SMALL, SMALL_X = dense(), X[:, 0, 0]
+GOOD = masks_of(SMALL, 0.9)
+FIRST, LAST = GOOD
+BAD_MASKS = {
+    "another width": (masks_of(dense(8), 0.9), "^masks: differ from .*'layers_0/k"),
+    "other names": ({"a": np.ones(3, bool)}, r"^masks: differ from .*\('a', \(3,\)\)"),
+    "one missing": ({FIRST: GOOD[FIRST]}, f"^masks: differ from .*'{LAST}'"),
+    "another shape": ({**GOOD, LAST: np.ones(3, bool)}, f"^masks: differ .*'{LAST}'"),
+    "keys of two kinds": ({**GOOD, 3: np.ones(3, bool)}, r"differ .*\(3, \(3,\)\)"),
+    "0 and 1": ({**GOOD, LAST: GOOD[LAST] * 1}, r"\]: got dtype int64, allowed: bool"),
+    "no array": ({**GOOD, LAST: [True]}, r"\]: got a list, allowed: a boolean array"),
+    "nothing kept": (
+        {path: np.zeros_like(mask) for path, mask in GOOD.items()},
+        "^masks: got none that keeps a weight",
+    ),
+    "a list": ([*GOOD.values()], "^masks: got a list, allowed: kernel path"),
+    "an empty list": ([], "^masks: got a list, allowed: kernel path"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MASKS)
+def test_masks_of_another_network_are_refused(case):
+    masks, words = BAD_MASKS[case]
+    with pytest.raises(InputError, match=words):
+        describe(SMALL, SMALL_X, masks)
+
+
+def test_a_trained_network_is_no_masks():
+    fit = ssvi_jax.fit(
+        ssvi_jax.Static(sparsity=0.5), SMALL, (SMALL_X, np.zeros(2, int)), steps=1
+    )
+    given: Any = fit
+    with pytest.raises(InputError, match=r"^masks: got a Fitted, .*fit\.masks"):
+        describe(SMALL, SMALL_X, given)
+    assert "0.5" in describe(SMALL, SMALL_X, fit.masks)
+
+
+def test_a_kernel_that_stays_dense_has_a_mask_that_says_so():
+    masks = {**GOOD, LAST: np.ones_like(GOOD[LAST])}
+    assert describe(SMALL, SMALL_X, masks).splitlines()[2].split()[2:] == [
+        *("12", "1.0000")
+    ]
+
+
+BAD_INPUTS = {
+    "another length": (np.zeros((2, 7)), r"^example: got inputs of \[7\] .*fails"),
+    "none": (None, r"^example: got no array, allowed: inputs \[batch"),
+    "text": ("abc", "^example: got a str, allowed: arrays"),
+    "a number": (np.float32(1), "^example: got a ndarray, allowed: arrays"),
+    "no axes": (jax.ShapeDtypeStruct((), np.float32), "got an array without axes"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUTS)
+def test_inputs_that_the_network_does_not_take_are_refused(case):
+    x, words = BAD_INPUTS[case]
+    with pytest.raises(InputError, match=words):
+        describe(SMALL, x)
+
+
+def test_one_image_is_no_batch(network):
+    with pytest.raises(InputError, match=r"^example: got inputs of \[6, 3\] .*fails"):
+        describe(network, X[0])
+
+
+def test_an_unknown_backend_is_refused_without_masks_too():
+    with pytest.raises(InputError, match=r"^backend: got 'foo', allowed: auto"):
+        describe(SMALL, SMALL_X, backend="foo")

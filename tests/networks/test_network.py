@@ -159,3 +159,10 @@ def test_a_file_that_is_no_model(tmp_path):
     (tmp_path / "text.ssvi").write_text("hello")
     with pytest.raises(InputError, match="not a whole model file"):
         network.load(tmp_path / "text.ssvi")
+
+
+def test_the_file_of_a_network_of_the_users_own_says_so(smoke, tmp_path):
+    file, path = artifact.load(smoke.folder / "model.ssvi"), tmp_path / "own.ssvi"
+    artifact.save(path, file.weights, file.masks(), config={"kind": "flax"})
+    with pytest.raises(InputError, match=r"own\.ssvi: holds .*module\)\.predict\(x\)"):
+        network.load(path)

@@ -248,12 +248,26 @@ REFUSED = {
         "x, y: got 19 examples, allowed: 20 or more",
     ),
     "lengths": ({}, (GOOD_X, GOOD_Y[:-1]), r"y: got shape \[399\] for 400 inputs"),
+    "a column": (
+        {},
+        (GOOD_X, GOOD_Y[:, None]),
+        r"^y: got shape \[400, 1\], allowed: \[400\], a class each, .*; y\[:, 0\]",
+    ),
+    "a column of counts": (
+        {"apply_fn": linear, "likelihood": ssvi_jax.Poisson()},
+        (GOOD_X, np.ones((400, 2))),
+        r"^y: got shape \[400, 2\], needed: \[400\]",
+    ),
     "negative": (
         {},
         (GOOD_X, GOOD_Y - 1),
         r"y: got -1 at example \d+, allowed: 0",
     ),
-    "too many classes": ({}, (GOOD_X, GOOD_Y + 1), "labels: got 2 .* allowed: 0 to 1"),
+    "too many classes": (
+        {},
+        (GOOD_X, GOOD_Y + 1),
+        "^y: got labels .* to 2, allowed: 0 to 1",
+    ),
     "NaN": (
         {"apply_fn": linear, "likelihood": ssvi_jax.Normal(1.0)},
         (GOOD_X, np.full(400, np.nan)),
@@ -274,7 +288,7 @@ REFUSED = {
         (GOOD_X, GOOD_Y),
         "likelihood: got Custom, which has no scores, allowed: Categorical",
     ),
-    "samples": ({}, (GOOD_X, GOOD_Y), "num_samples"),
+    "samples": ({}, (GOOD_X, GOOD_Y), "^samples: got 0, allowed"),
 }
 
 

@@ -352,3 +352,16 @@ def test_a_set_asked_for_by_name_is_never_replaced(asked, offline, tmp_path):
     for way in ("1. ", "2. ", "3. ", "--data-dir"):
         assert way in words
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", ["ivon", "ssvi_ivon"])
+def test_what_a_method_cannot_take_of_the_training_is_refused_at_once(method):
+    asked = cli.parse(["--method", method])
+    assert (asked.training.nesterov, asked.training.weight_decay) == (False, 2e-4)
+    for flags, words in {
+        "--nesterov": r"^nesterov: got True, allowed with ivon: False",
+        "--weight-decay 0": r"^weight_decay: got 0\.0, allowed: .*above 0",
+    }.items():
+        with pytest.raises(InputError, match=words):
+            cli.parse(["--method", method, *flags.split()])
+        cli.parse(["--method", "ssvi", *flags.split()])

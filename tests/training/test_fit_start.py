@@ -1,5 +1,7 @@
 """`fit(start=…)`: a small posterior from a network that exists."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,3 +91,20 @@ def test_what_cannot_start_is_said(network, dense):
             start={"other": {"kernel": jnp.zeros((2, 2))}},
             **SETTINGS,
         )
+
+
+def test_weights_that_are_not_finite_are_blamed_on_the_start(network, dense):
+    params = trees.flatten(dense.params)
+    path = min(params)
+    for bad in (np.nan, np.inf):
+        broken = trees.unflatten({**params, path: params[path].at[0].set(bad)})
+        weights = dense.weights._replace(params=broken, posterior={})
+        fitted = dataclasses.replace(dense, weights=weights, masks={})
+        for start in (broken, fitted):
+            with pytest.raises(
+                InputError, match=f"^start: got .*not finite, in {path}"
+            ):
+                ssvi_jax.fit(ssvi_jax.SSVI(), network, (X, Y), start=start, **SETTINGS)
+        other = (network[0], broken, network[2])
+        with pytest.raises(InputError, match=f"^network: got .*not finite, in {path}"):
+            ssvi_jax.fit(ssvi_jax.SSVI(), other, (X, Y), **SETTINGS)

@@ -73,7 +73,7 @@ def test_samples_of_a_certain_network_are_one_pass(problem):
     assert [scores.shape for scores in each] == 2 * [(1, NUM_INPUTS)]
     mean = predictive.predict_mean(linear, certain, masks, x)
     np.testing.assert_array_equal(probs, mean.astype(np.float32))
-    with pytest.raises(InputError, match=r"num_samples, batch_size: got 0, 500"):
+    with pytest.raises(InputError, match=r"^num_samples: got 0, allowed"):
         predictive.predict_samples(
             linear, certain, masks, x, key=jax.random.key(0), num_samples=0
         )
@@ -202,8 +202,10 @@ def test_nan_never_passes(problem, where):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"num_samples": 0}, "num_samples, batch_size: got 0, 500"),
-        ({"batch_size": 0}, "num_samples, batch_size: got 10, 0"),
+        ({"num_samples": 0}, "num_samples: got 0, allowed"),
+        ({"batch_size": 0}, "batch_size: got 0, allowed"),
+        ({"num_samples": 2.5}, "num_samples: got 2.5, allowed: a whole number"),
+        ({"batch_size": True}, "batch_size: got True, allowed: a whole number"),
         ({"x": np.zeros((0, 4), np.float32)}, "x: got no inputs"),
     ],
 )

@@ -102,11 +102,18 @@ def dataset(sources: Sequence[Source], asked: str) -> str:
       asked: a data set's name, or "auto".
 
     Raises:
-      InputError: "auto", and the models were trained on different ones.
+      InputError: "auto", and the models were trained on different ones, or one does
+        not say on which.
     """
     names = {source.dataset for source in sources}
     if asked != "auto":
         return asked
+    for source in sources:
+        if "dataset" not in source.run:
+            raise InputError(
+                f"{source.path}: does not say what data set it was trained on; give "
+                "--dataset."
+            )
     if len(names) > 1:
         each = ", ".join(f"{source.name}: {source.dataset}" for source in sources)
         raise InputError(
@@ -167,7 +174,9 @@ def _model_name(path: Path) -> str:
 
 
 def _from_model(path: Path, name: str) -> Source:
-    run = artifact.load(path).metadata.get("run", {})
+    file = artifact.load(path)
+    network_lib.check_ours(file, path, ".evaluate(x, y)")
+    run = file.metadata.get("run", {})
     if not isinstance(run, dict):
         raise InputError(f"{path}: its metadata names no run; write it anew.")
     return Source(name, path, run)
