@@ -169,7 +169,9 @@ def test_scores_are_those_of_the_predictions(summary, predictions, digits):
         )
         assert found["ece"] == pytest.approx(metrics.evaluate(probs, labels)["ece"])
     information = uncertainty.uncertainty_from_entropies(
-        predictions["mc_probs"], predictions["sample_entropy"]
+        predictions["mc_probs"],
+        predictions["sample_entropy"],
+        predictions["mixture_entropy"],
     ).mutual_information.mean()
     assert summary["test"]["mc"]["mutual_information"] == pytest.approx(information)
     disagreement = predictions["sample_log_odds"].std(axis=0).mean()
@@ -245,6 +247,26 @@ def test_dense_vi_costs_what_dense_vi_costs(dense_vi):
     assert sum(found["snr_histogram"]["counts"]) == TOTAL
     assert dense_vi.predictions["sample_entropy"].shape == (3, 360)
     assert found["model_file"]["max_probability_difference_mc"] < 1e-2
+
+
+def test_a_run_that_averages_logits_is_finished(tmp_path, digits):
+    changes = {"method": "ensemble", "members": 3, "average": "logits"}
+    found = finished(tmp_path, digits, **changes)
+    kept, scores = found.predictions, found.summary["test"]["mc"]
+    probs = kept["member_probs"].astype(np.float64)
+    logits = np.exp(np.log(probs).mean(axis=0))
+    logits /= logits.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(kept["mc_probs"], logits, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(
+        kept["mixture_entropy"], uncertainty.entropy(probs.mean(axis=0)), atol=1e-5
+    )
+    # Some predictions are surer than their members are on average.
+    below = uncertainty.entropy(logits) - kept["sample_entropy"].mean(axis=0)
+    assert below.min() < -uncertainty.SUM_TOLERANCE
+    information = uncertainty.uncertainty(probs).mutual_information.mean()
+    assert scores["mutual_information"] == pytest.approx(information, rel=1e-4)
+    entropy = uncertainty.entropy(logits).mean()
+    assert scores["predictive_entropy"] == pytest.approx(entropy, rel=1e-4)
 
 
 def test_a_point_estimate_has_no_samples(point):

@@ -134,7 +134,8 @@ def scores(
 ) -> dict[str, dict[str, float]]:
     """Metrics of the average (`mc`; only if `sampled`) and of the mean network.
 
-    Of two classes, AUROC and AUPRC of the second one as well.
+    Of two classes, AUROC and AUPRC of the second one as well. The mutual information
+    is that of averaged probabilities, whatever the run averages.
     """
 
     def of(probs: np.ndarray, *each: np.ndarray) -> dict[str, float]:
@@ -144,7 +145,11 @@ def scores(
     mean = {"mean": of(prediction.mean_probs)}
     if not sampled:
         return mean
-    each = (prediction.sample_entropy, prediction.sample_log_odds)
+    each = (
+        prediction.sample_entropy,
+        prediction.sample_log_odds,
+        prediction.mixture_entropy,
+    )
     return {"mc": of(prediction.mc_probs, *each)} | mean
 
 
