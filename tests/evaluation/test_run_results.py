@@ -302,3 +302,28 @@ def test_the_ledger_follows_the_configuration(smoke, changes, products, grows):
     growth = 2 * (2 * forward + 2 * TOTAL) / 10 if grows else 0
     assert found["train_step_flops"] == 64 * (3 * products * forward + growth)
     assert found["train_step_flops_dense_vi"] == 64 * 3 * 2 * 2 * TOTAL
+
+
+@pytest.mark.parametrize("method", ["ivon", "ssvi_ivon"])
+def test_the_ledger_counts_the_draws_of_a_step(smoke, method):
+    kept = KEPT if method == "ssvi_ivon" else TOTAL
+    changes = {"method": method}
+    masks = smoke.masks[0]
+    if method == "ssvi_ivon":
+        changes |= {"addition": "random"}
+    else:
+        masks = {path: np.ones_like(mask) for path, mask in masks.items()}
+    for draws in (1, 4):
+        trained = smoke_run.tiny_trained(masks, draws=draws, **changes)
+        found = results.costs(smoke_run.tiny_config(draws=draws, **changes), trained)
+        assert found["train_step_flops"] == 64 * draws * 3 * 2 * kept
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.9])
+@pytest.mark.parametrize(("member_batch", "seen"), [("split", 1), ("tile", 4)])
+def test_the_ledger_counts_the_members_that_see_an_example(
+    member_batch, seen, sparsity
+):
+    options = {"method": "rank1", "sparsity": sparsity, "member_batch": member_batch}
+    algorithm = smoke_run.tiny_algorithm(**options)
+    assert (algorithm.times_seen, algorithm.draws) == (seen, 1)

@@ -224,6 +224,8 @@ def costs(config: Config, trained: Trained) -> dict[str, float]:
         # The layers of an ensemble are those of all members.
         num_samples=passes // (trained.network.spec.copies or 1),
         estimator=algorithm.estimator,
+        draws=algorithm.draws,
+        times_seen=algorithm.times_seen,
         growth=algorithm.growth,
     )
 
