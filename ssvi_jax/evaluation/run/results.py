@@ -261,7 +261,11 @@ def write_model(path: Path, config: Config, trained: Trained) -> dict[str, Any]:
             masks,
             config=dataclasses.asdict(trained.network.spec),
             half=half,
-            metadata={"run": run, "step": trained.step},
+            metadata={
+                "run": run,
+                "step": trained.step,
+                "samples": config.run.samples,
+            },
         )
         sizes[name] = path.stat().st_size
     return {
