@@ -9,9 +9,9 @@ under shift can compare it with the one that it came from.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -36,8 +36,11 @@ class Command:
     """Model file (model.ssvi) that a run left."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """Model file to write."""
-    samples: int = 10
-    """Posterior samples of a prediction; about 20 predictions are made."""
+    overwrite: bool = False
+    """Write it even where there is a file, that of the model too."""
+    samples: int | None = None
+    """Posterior samples of a prediction, of each member; about 20 predictions are made.
+    Default: as many as the run predicted with, or 10 where its file does not say."""
     images: int = 0
     """Use only the first so many validation images; 0: all."""
     seed: int = 0
@@ -46,10 +49,16 @@ class Command:
     """Folder of sets prepared by TFDS (else $TFDS_DATA_DIR, ~/tensorflow_datasets)."""
 
     def __post_init__(self):
-        if self.samples < 1 or self.images < 0 or not 0 <= self.seed < 2**32:
+        samples = 1 if self.samples is None else self.samples
+        if samples < 1 or self.images < 0 or not 0 <= self.seed < 2**32:
             raise InputError(
                 f"--samples, --images, --seed: got {self.samples}, {self.images}, "
                 f"{self.seed}, allowed: at least 1, at least 0, and 0 to 2^32 - 1."
+            )
+        if self.out.exists() and not self.overwrite:
+            raise InputError(
+                f"--out: got {self.out}, which exists, allowed: a new file; choose "
+                "another, or add --overwrite."
             )
 
 
@@ -74,8 +83,9 @@ def main(argv: Sequence[str]) -> int:
     images, labels = data.val_images, data.val_labels[:]
     if command.images:
         images, labels = images[: command.images], labels[: command.images]
+    samples = command.samples or _samples(file.metadata)
     found = trained.calibrate(
-        images, labels, samples=command.samples, key=jax.random.key(command.seed)
+        images, labels, samples=samples, key=jax.random.key(command.seed)
     )
     artifact.save(
         command.out,
@@ -85,10 +95,16 @@ def main(argv: Sequence[str]) -> int:
         half=file.half,
         metadata={**file.metadata, "run": dict(found.about)},
     )
-    print(f"{len(labels)} validation images, {command.samples} samples: {data.source}")
+    print(f"{len(labels)} validation images, {samples} samples: {data.source}")
     print(calibration.sentence(found.about["calibration"]))
     print(command.out)
     return 0
+
+
+def _samples(metadata: Mapping[str, Any]) -> int:
+    """Those of the run, which older files do not name."""
+    found = metadata.get("samples")
+    return found if type(found) is int and found > 0 else 10
 
 
 def _data(source: "Source", command: Command) -> "Dataset":

@@ -63,7 +63,8 @@ class Newton(Settings):
     estimator: Literal["local_reparam", "flipout", "weight_sample"] = "weight_sample"
     """Gradient estimator; weight_sample needs one product instead of two."""
     draws: int = setting(1, positive)
-    """Samples of the weights in a step, whose gradients are averaged."""
+    """Samples of the weights in a step, whose gradients are averaged; a step costs
+    that many times as much."""
     layer_prior: Literal["weight_decay", "empirical"] = "weight_decay"
     """empirical: each layer's standard deviation is that of its weights by then."""
 

@@ -143,6 +143,9 @@ class Algorithm(Protocol):
     Attributes:
       problem: what it was built on.
       estimator: of gradients, for the ledger (a key of `metrics.cost.PRODUCTS`).
+      draws: how often a step draws its noise, for the ledger; at least 1.
+      times_seen: how many members of one network see each example of a batch, for the
+        ledger; 1 but for `member_batches.Tiled`.
       prune_step: the step before which it prunes a dense network; 0: never.
     """
 
@@ -153,6 +156,16 @@ class Algorithm(Protocol):
 
     @property
     def estimator(self) -> str:
+        """See the class."""
+        ...
+
+    @property
+    def draws(self) -> int:
+        """See the class."""
+        ...
+
+    @property
+    def times_seen(self) -> int:
         """See the class."""
         ...
 

@@ -86,6 +86,7 @@ class StreamingMetrics:
         labels: ArrayLike,
         sample_entropy: ArrayLike | None = None,
         sample_log_odds: ArrayLike | None = None,
+        mixture_entropy: ArrayLike | None = None,
     ) -> None:
         """Adds one batch; an empty one adds nothing.
 
@@ -96,13 +97,16 @@ class StreamingMetrics:
             given, in every batch, expected entropy and mutual information follow.
           sample_log_odds: ``[S, n]`` largest log-odds in nats of each sample's
             prediction; when given, in every batch, the logit disagreement follows.
+          mixture_entropy: ``[n]`` entropy in nats of the samples' averaged
+            probabilities, for the mutual information, where `probs` averages something
+            else, such as logits (see `uncertainty.uncertainty_from_entropies`).
 
         Raises:
           InputError: for values outside the module's conventions, or a batch unlike
             the ones before it.
         """
         p, y = _checked(probs, labels)
-        scores = _scores(p, y, sample_entropy, sample_log_odds)
+        scores = _scores(p, y, sample_entropy, sample_log_odds, mixture_entropy)
         correct, confidence = scores["accuracy"], p.max(axis=1)
         self._check_classes(p.shape[1])
         self._add(scores)
@@ -161,10 +165,11 @@ def evaluate(
     labels: ArrayLike,
     sample_entropy: ArrayLike | None = None,
     sample_log_odds: ArrayLike | None = None,
+    mixture_entropy: ArrayLike | None = None,
 ) -> dict[str, float]:
     """All metrics of one array of predictions: `StreamingMetrics` in one call."""
     metrics = StreamingMetrics()
-    metrics.update(probs, labels, sample_entropy, sample_log_odds)
+    metrics.update(probs, labels, sample_entropy, sample_log_odds, mixture_entropy)
     return metrics.compute()
 
 
@@ -230,13 +235,16 @@ def _scores(
     y: np.ndarray,
     sample_entropy: ArrayLike | None,
     sample_log_odds: ArrayLike | None,
+    mixture_entropy: ArrayLike | None,
 ) -> dict[str, np.ndarray]:
     """The metrics that are plain means: name → value of each example ``[n]``."""
     scores = {"accuracy": _correct(p, y), "nll": _nll(p, y), "brier": _brier(p, y)}
     if sample_entropy is None:
         scores |= {"predictive_entropy": entropy(p)}
     else:
-        scores |= uncertainty_from_entropies(p, sample_entropy)._asdict()
+        scores |= uncertainty_from_entropies(
+            p, sample_entropy, mixture_entropy
+        )._asdict()
     if sample_log_odds is not None:
         scores |= {"logit_disagreement": logit_disagreement(sample_log_odds, len(p))}
     return scores

@@ -14,7 +14,8 @@ Rules, all of them:
   the weights. The first layer is counted so too, though it needs no input gradient.
 - The local reparameterization has two products (mean and variance) in each of the
   three, and so has flipout (mean and deviation); weight sampling and deterministic
-  training have one.
+  training have one. A step that averages the gradients of several draws has all of them
+  once for each draw.
 - Addition by gradient costs, once in a phase of `inner_steps` steps and for each of its
   batches, a forward pass and input gradients through the kept weights, and the dense
   gradient of the means: one product of all weights. It is spread over the phase. With
@@ -26,10 +27,11 @@ Rules, all of them:
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
-from ssvi_jax.core.errors import InputError, check_choice
+from ssvi_jax.core.errors import InputError, check_choice, check_positive
 
 PRODUCTS = {"local_reparam": 2, "flipout": 2, "weight_sample": 1, "deterministic": 1}
 """Estimator → products of a layer in the forward pass, and in each gradient."""
@@ -104,6 +106,7 @@ def train_step_flops(
     *,
     batch_size: int,
     estimator: str = "local_reparam",
+    draws: int = 1,
     growth: Growth | None = None,
 ) -> float:
     """FLOPs of one training step, the dense gradients of a phase spread over it.
@@ -112,6 +115,8 @@ def train_step_flops(
       layers: all kernels of the model.
       batch_size: examples in a step.
       estimator: a key of `PRODUCTS`.
+      draws: how often a step draws its noise, at least 1; the dense gradient for
+        addition draws once.
       growth: how addition finds its gradient; None where there is none (static masks,
         addition at random, a dense network).
 
@@ -119,11 +124,12 @@ def train_step_flops(
       FLOPs of a step, averaged over a phase.
 
     Raises:
-      InputError: for an unknown estimator.
+      InputError: for an unknown estimator, or draws below 1.
     """
     check_choice("estimator", estimator, PRODUCTS)
+    check_positive("draws", draws)
     products = PRODUCTS[estimator]
-    step = 3 * products * forward_flops(layers)
+    step = 3 * products * draws * forward_flops(layers)
     if growth is None:
         return float(batch_size * step)
     through_kept = 2 * (1 if growth.at_mean else products) * forward_flops(layers)
@@ -143,24 +149,28 @@ def flops_summary(
     batch_size: int,
     num_samples: int,
     estimator: str = "local_reparam",
+    draws: int = 1,
+    times_seen: int = 1,
     growth: Growth | None = None,
     dense_part: float = 0.0,
 ) -> dict[str, float]:
     """The ledger's entries of a run's summary, beside dense VI.
 
-    Dense VI keeps all weights, trains with the local reparameterization, never grows,
-    and predicts with `num_samples` samples (1 where this run has none). `dense_part` is
-    the fraction of this run's steps before it was pruned, when they were dense.
+    Dense VI keeps all weights, trains with the local reparameterization and one draw a
+    step, never grows, and predicts with `num_samples` samples (1 where this run has
+    none). `dense_part` is the fraction of this run's steps before it was pruned, when
+    they were dense, and `times_seen` how many members of the network see each example
+    of a batch.
 
     Returns:
       train_step_flops, train_step_flops_dense_vi (a step of `batch_size` examples),
       predict_flops, predict_flops_dense_vi (one example).
     """
     everything = dense(layers)
-    step = train_step_flops(
-        layers, batch_size=batch_size, estimator=estimator, growth=growth
-    )
-    before = train_step_flops(everything, batch_size=batch_size, estimator=estimator)
+    noise: dict[str, Any] = {"estimator": estimator, "draws": draws}
+    seen = batch_size * times_seen
+    step = train_step_flops(layers, batch_size=seen, growth=growth, **noise)
+    before = train_step_flops(everything, batch_size=seen, **noise)
     return {
         "train_step_flops": dense_part * before + (1 - dense_part) * step,
         "train_step_flops_dense_vi": train_step_flops(

@@ -51,6 +51,7 @@ def scores(
     probs: ArrayLike,
     sample_entropy: ArrayLike | None = None,
     sample_log_odds: ArrayLike | None = None,
+    mixture_entropy: ArrayLike | None = None,
 ) -> dict[str, np.ndarray]:
     """The usual scores of predictions, each float64 ``[n]``, larger for foreign inputs.
 
@@ -66,6 +67,8 @@ def scores(
       probs: ``[n, C]`` class probabilities (averaged over posterior samples).
       sample_entropy: ``[S, n]`` entropy in nats of each sample's prediction.
       sample_log_odds: ``[S, n]`` largest log-odds in nats of each sample's prediction.
+      mixture_entropy: ``[n]``, where `probs` does not average probabilities: see
+        `uncertainty.uncertainty_from_entropies`.
 
     Raises:
       InputError: rows that are no probabilities, or entropies or log-odds that do not
@@ -79,7 +82,7 @@ def scores(
         )
     result = {"entropy": entropy(p), "max_probability": 1.0 - p.max(axis=1)}
     if sample_entropy is not None:
-        parts = uncertainty_from_entropies(p, sample_entropy)
+        parts = uncertainty_from_entropies(p, sample_entropy, mixture_entropy)
         result["mutual_information"] = parts.mutual_information
     if sample_log_odds is not None:
         result["logit_disagreement"] = logit_disagreement(sample_log_odds, len(p))

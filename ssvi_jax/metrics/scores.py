@@ -57,8 +57,8 @@ def score(prediction: predictions.Predicted, y: np.ndarray) -> dict[str, float]:
       y: their labels.
 
     Returns:
-      Of classes: see `metrics.evaluate`, with what the passes differ by where there are
-      several; of soft labels nll (cross-entropy) and
+      Of classes, and of 0 or 1: see `metrics.evaluate`, with what the passes differ by
+      where there are several; of soft labels nll (cross-entropy) and
       accuracy (of the likeliest class). Of numbers: nll (nats an example, of the
       mixture), rmse, r2, coverage (fraction inside the central 90 % interval). Of
       counts: nll, rmse, coverage.
@@ -95,9 +95,7 @@ def _(prediction: predictions.Classification, y: np.ndarray) -> dict[str, float]
         return _soft(prediction.probs, y)
     _check_classes(y, *prediction.probs.shape)
     y = y.astype(np.int64) if y.dtype == bool else y
-    each = (prediction.sample_entropy, prediction.sample_log_odds)
-    several = len(prediction.sample_entropy) > 1  # one pass says nothing of the weights
-    return classification.evaluate(prediction.probs, y, *(each if several else ()))
+    return classification.evaluate(prediction.probs, y, *_of_passes(prediction))
 
 
 @score.register
@@ -109,7 +107,7 @@ def _(prediction: predictions.Binary, y: np.ndarray) -> dict[str, float]:
     _check_shape(y, len(probs), f"[{len(probs)}], one each")
     if np.issubdtype(y.dtype, np.floating) and not np.isin(y, (0.0, 1.0)).all():
         return _soft(probs, np.stack([1.0 - y, y], axis=-1))
-    return classification.evaluate(probs, y.astype(np.int64))
+    return classification.evaluate(probs, y.astype(np.int64), *_of_passes(prediction))
 
 
 @score.register
@@ -152,6 +150,14 @@ def _check_classes(y: np.ndarray, number: int, classes: int) -> None:
             f"y: got labels from {y.min()} to {y.max()}, allowed: 0 to {classes - 1}, "
             f"as the network has {classes} outputs."
         )
+
+
+def _of_passes(
+    prediction: predictions.Classification | predictions.Binary,
+) -> tuple[np.ndarray, ...]:
+    """What `classification.evaluate` takes of the passes."""
+    each = (prediction.sample_entropy, prediction.sample_log_odds)
+    return each if len(each[1]) > 1 else ()  # one pass says nothing of the weights
 
 
 def _soft(probs: np.ndarray, y: np.ndarray) -> dict[str, float]:

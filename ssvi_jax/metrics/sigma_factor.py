@@ -38,13 +38,16 @@ class SigmaFactor(NamedTuple):
       nll_before: the same with c = 1, never less.
       border: "lower" or "upper" where the end of the range is as good: at the lower one
         the mean network is, and at the upper one held-out data ask for more than the
-        range has, or are too few. Else "".
+        range has, or are too few. "both": the data do not tell factors apart. Else "".
+      as_good: the smallest and the largest factor tried whose NLL is as good, within
+        `TIE`. Which of them is `factor` says nothing of the posterior.
     """
 
     factor: float
     nll: float
     nll_before: float
     border: str
+    as_good: tuple[float, float]
 
     @property
     def temperature(self) -> float:
@@ -83,12 +86,12 @@ def fit(nll_of: Callable[[float], float]) -> SigmaFactor:
         options={"xatol": _PRECISION},
     )
     least = min(tried.values()) + TIE
-    chosen = min((f for f in tried if tried[f] <= least), key=_distance)
-    border = ""
-    if chosen != 1.0:
-        near = {"lower": MIN_FACTOR, "upper": MAX_FACTOR}
-        border = next((end for end, f in near.items() if tried[f] <= least), "")
-    return SigmaFactor(chosen, tried[chosen], tried[1.0], border)
+    as_good = [f for f in tried if tried[f] <= least]
+    chosen = min(as_good, key=_distance)
+    low, high = MIN_FACTOR in as_good, MAX_FACTOR in as_good
+    border = "both" if low and high else "lower" if low else "upper" if high else ""
+    ends_of_tie = min(as_good), max(as_good)
+    return SigmaFactor(chosen, tried[chosen], tried[1.0], border, ends_of_tie)
 
 
 def _distance(factor: float) -> float:

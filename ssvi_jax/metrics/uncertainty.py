@@ -19,9 +19,11 @@ class Uncertainty(NamedTuple):
     """Uncertainty of each example's prediction in nats, all float64 ``[n]``.
 
     Attributes:
-      predictive_entropy: H of the average over samples (total uncertainty).
+      predictive_entropy: H of the prediction (total uncertainty).
       expected_entropy: average over samples of H (aleatoric part).
-      mutual_information: their difference (epistemic part), at least 0.
+      mutual_information: H of the samples' averaged probabilities less the expected
+        entropy (epistemic part), at least 0. So it is the difference of the two above,
+        unless the prediction averages something else, such as logits.
     """
 
     predictive_entropy: np.ndarray
@@ -61,13 +63,17 @@ def uncertainty(sample_probs: ArrayLike) -> Uncertainty:
 
 
 def uncertainty_from_entropies(
-    mean_probs: ArrayLike, sample_entropy: ArrayLike
+    mean_probs: ArrayLike,
+    sample_entropy: ArrayLike,
+    mixture_entropy: ArrayLike | None = None,
 ) -> Uncertainty:
     """The same from what a run stores: mean probabilities and samples' entropies.
 
     Args:
       mean_probs: ``[n, C]``, the average over samples.
       sample_entropy: ``[S, n]`` entropy of each sample's prediction in nats.
+      mixture_entropy: ``[n]`` entropy in nats of the samples' averaged probabilities,
+        where `mean_probs` is not their average but that of logits, say; None: it is.
 
     Returns:
       As `uncertainty`. Rounding below 0 of the mutual information becomes 0.
@@ -75,17 +81,21 @@ def uncertainty_from_entropies(
     Raises:
       InputError: if shapes do not fit, an entropy is NaN or outside [0, log C], or the
         samples' entropies are larger on average than the entropy of the mean: then the
-        two arrays do not belong together.
+        arrays do not belong together.
     """
     total = entropy(mean_probs)
     num_classes = np.shape(mean_probs)[-1]
     expected = _checked_entropies(sample_entropy, total, num_classes).mean(axis=0)
-    information = total - expected
+    mixture = total
+    if mixture_entropy is not None:
+        mixture = _checked_mixture(mixture_entropy, total, num_classes)
+    information = mixture - expected
     if np.any(information < -SUM_TOLERANCE):
         raise InputError(
             "sample_entropy: its mean is above the entropy of the mean prediction by "
-            f"{-information.min():.3g} nats, which no average of predictions can have. "
-            "Give the entropies of the very samples that were averaged."
+            f"{-information.min():.3g} nats, which no average of probabilities can "
+            "have. Give the entropies of the very samples that were averaged, and of "
+            "averaged logits mixture_entropy as well."
         )
     return Uncertainty(total, expected, np.maximum(information, 0.0))
 
@@ -156,11 +166,27 @@ def _checked_entropies(
             f"sample_entropy: got shape {h.shape}, allowed: [samples, "
             f"{', '.join(map(str, total.shape))}] with at least one sample."
         )
+    return _in_range("sample_entropy", h, num_classes)
+
+
+def _checked_mixture(
+    mixture_entropy: ArrayLike, total: np.ndarray, num_classes: int
+) -> np.ndarray:
+    h = np.asarray(mixture_entropy, dtype=np.float64)
+    if h.shape != total.shape:
+        raise InputError(
+            f"mixture_entropy: got shape {h.shape}, allowed: {total.shape}, one number "
+            "an example."
+        )
+    return _in_range("mixture_entropy", h, num_classes)
+
+
+def _in_range(argument: str, h: np.ndarray, num_classes: int) -> np.ndarray:
     limit = np.log(num_classes)
     good = (h >= -SUM_TOLERANCE) & (h <= limit + SUM_TOLERANCE)
     if not good.all():
         raise InputError(
-            f"sample_entropy: got {h[~good][0]:.6g}, allowed: 0 to log({num_classes}) "
+            f"{argument}: got {h[~good][0]:.6g}, allowed: 0 to log({num_classes}) "
             f"= {limit:.4g} nats."
         )
     return h

@@ -32,8 +32,16 @@ _SCORED = (
 _BORDERS = {
     "lower": "; the smallest factor tried is as good, and so the mean network",
     "upper": "; the largest factor tried is as good: are there enough examples?",
+    "both": (
+        "; the smallest and the largest factor tried are as good, and so the mean "
+        "network: these examples do not tell factors apart"
+    ),
     "": "",
 }
+
+_WIDE = 1.1
+"""Ratio of equally good factors from which a sentence names them: near a minimum those
+of the last steps of the search are as good too."""
 
 
 def fit(
@@ -50,7 +58,8 @@ def fit(
 ) -> SigmaFactor:
     """The factor that gives a network's samples the least NLL on data.
 
-    Every factor is tried with the same key, hence the same standard normal draws.
+    It is relative to `weights` (see `trained`). Every factor is tried with the same
+    key, hence the same standard normal draws.
 
     Args:
       likelihood: of the labels.
@@ -97,37 +106,72 @@ def fit(
     return sigma_factor.fit(nll_of)
 
 
-def describe(
-    found: SigmaFactor, before: Mapping[str, Any], *, examples: int, samples: int
-) -> dict[str, Any]:
+def trained(weights: Weights, about: Mapping[str, Any]) -> Weights:
+    """The weights before an earlier calibration, whose factor is taken back.
+
+    So a factor is relative to what was trained however often one is searched.
+
+    Args:
+      weights: of a network, calibrated or not.
+      about: what is said of it.
+
+    Raises:
+      InputError: see `check`.
+    """
+    check(about)
+    posterior = posterior_lib.stretched(
+        weights.posterior, 1.0 / (factor_in(about) or 1.0)
+    )
+    return weights._replace(posterior=posterior)
+
+
+def describe(found: SigmaFactor, *, examples: int, samples: int) -> dict[str, Any]:
     """What a model file says of it, under "calibration".
 
     Args:
-      found: the factor.
-      before: what was said of the network; if it was calibrated before, both factors
-        are multiplied, so that the result is relative to what was trained.
+      found: the factor, of the network as it was trained.
       examples: how many chose it.
       samples: draws of each member.
     """
-    total = found.factor * (factor_in(before) or 1.0)
     return {
-        "sigma_factor": total,
-        "temperature": total**2,
+        "sigma_factor": found.factor,
+        "temperature": found.temperature,
         "nll": found.nll,
         "nll_before": found.nll_before,
         "border": found.border,
+        "as_good": list(found.as_good),
         "examples": examples,
         "samples": samples,
     }
 
 
 def factor_in(about: Mapping[str, Any]) -> float | None:
-    """The factor that a description of a network names; None: it was not calibrated."""
+    """The factor that a description of a network names.
+
+    None: it was not calibrated, or what it says of that is damaged (see `check`).
+    """
     found = about.get("calibration")
     value = found.get("sigma_factor") if isinstance(found, Mapping) else None
-    if not isinstance(value, float | int) or not 0 < value < math.inf:
-        return None
-    return float(value)
+    is_number = isinstance(value, float | int) and not isinstance(value, bool)
+    return float(value) if is_number and 0 < value < math.inf else None
+
+
+def check(about: Mapping[str, Any], where: object = "about") -> None:
+    """Refuses a description whose calibration is damaged.
+
+    Args:
+      about: what is said of a network.
+      where: what says it, for the message: an argument's name, or a file's path.
+
+    Raises:
+      InputError: there is a calibration without a factor above 0.
+    """
+    if about.get("calibration") is not None and factor_in(about) is None:
+        raise InputError(
+            f"{where}: got the calibration {about['calibration']!r:.100}, allowed: one "
+            "with a sigma_factor that is a finite number above 0, as `calibrate` "
+            "makes it; calibrate the network as it was trained."
+        )
 
 
 def sentence(said: Mapping[str, Any]) -> str:
@@ -137,6 +181,9 @@ def sentence(said: Mapping[str, Any]) -> str:
         f"sigma × {factor:.4g} of what was trained (temperature {temperature:.4g}): "
         f"NLL {said['nll_before']:.4f} → {said['nll']:.4f} nats"
     )
+    low, high = said["as_good"]
+    if high > _WIDE * low:
+        text += f"; factors from {low:.3g} to {high:.3g} are as good"
     return text + _BORDERS[said["border"]]
 
 

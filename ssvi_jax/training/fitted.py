@@ -58,7 +58,9 @@ class Fitted:
         method, step = (self.about.get(name, "?") for name in ("method", "step"))
         sparse = f"{self.sparsity:.2%} sparse ({kept:,} of {total:,} weights kept)"
         what = sparse if total else "dense"
-        return f"Fitted({method}, step {step}, {what}, {self.likelihood!r})"
+        factor = calibration.factor_in(self.about)
+        stretched = "" if factor is None else f", calibrated: sigma × {factor:.4g}"
+        return f"Fitted({method}, step {step}, {what}, {self.likelihood!r}{stretched})"
 
     @property
     def sparsity(self) -> float:
@@ -166,7 +168,9 @@ class Fitted:
 
         See `metrics.sigma_factor`. Means do not change, and of a rank-1 network neither
         do the factors: only the kernels' own posterior is scaled. The factor is never
-        worse than 1 on these examples; what was found is logged, at level INFO.
+        worse than 1 on these examples; what was found is logged, at level INFO. Of a
+        calibrated network the earlier factor is taken back first, so that the new one
+        replaces it.
 
         Args:
           x: inputs ``[n, ...]`` that were not trained on; some hundreds or more.
@@ -180,36 +184,36 @@ class Fitted:
         Returns:
           A network with other standard deviations, and ``about["calibration"]``:
           ``sigma_factor`` and ``temperature`` relative to what was trained, ``nll`` and
-          ``nll_before`` (nats), ``border`` ("lower" where the mean network is as good,
-          "upper" where the largest factor is, else ""), ``examples``, ``samples``.
+          ``nll_before`` (nats; before is as trained), ``border`` ("lower" where the
+          mean network is as good, "upper" where the largest factor is, "both", else
+          ""), ``as_good`` (the smallest and largest factor tried that are as good; any
+          between them could have been chosen), ``examples``, ``samples``.
 
         Raises:
-          InputError: see `calibration.fit`.
+          InputError: see `calibration.fit`; or a damaged earlier calibration.
         """
         counts = _counts(samples, batch_size)
+        weights = calibration.trained(self.weights, self.about)
         x, y = as_arrays("x", x), as_arrays("y", y)
         with like_trained("x", x, self._inputs):
             found = calibration.fit(
                 self.likelihood,
                 self.apply_fn,
-                self.weights,
+                weights,
                 self.masks,
                 (x, y),
                 key=_key(key),
                 backend=backend,
                 **counts,
             )
-        posterior = posterior_lib.stretched(self.weights.posterior, found.factor)
+        posterior = posterior_lib.stretched(weights.posterior, found.factor)
         said = calibration.describe(
-            found,
-            self.about,
-            examples=len(np.asarray(y)),
-            samples=counts["num_samples"],
+            found, examples=len(np.asarray(y)), samples=counts["num_samples"]
         )
         LOGGER.info("calibration: %s", calibration.sentence(said))
         return dataclasses.replace(
             self,
-            weights=self.weights._replace(posterior=posterior),
+            weights=weights._replace(posterior=posterior),
             about={**self.about, "calibration": said},
         )
 
@@ -224,9 +228,10 @@ class Fitted:
           Its size in bytes.
 
         Raises:
-          InputError: the likelihood is a function, `path` is no file's, or the file
-            cannot be written.
+          InputError: the likelihood is a function, `about` has a damaged calibration,
+            `path` is no file's, or the file cannot be written.
         """
+        calibration.check(self.about)
         if isinstance(self.likelihood, likelihoods.Custom):
             raise InputError(
                 "likelihood: got a function, which a file cannot hold; save "
@@ -297,6 +302,7 @@ def load(path: str | Path, module: Any = None) -> Fitted:
     file = artifact.load(path)
     likelihood = _likelihood(file.config.get("likelihood"), path)
     about = dict(file.metadata.get("run", {}))
+    calibration.check(about, path)
     if file.config.get("kind") != network_lib.OWN:
         network, weights, masks = network_lib.load(path)
         return Fitted(network, weights, masks, likelihood, about, [], file.config)

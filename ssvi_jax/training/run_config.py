@@ -214,7 +214,8 @@ class Run(Settings):
     samples: int = setting(10, positive)
     """Posterior samples per prediction at the end, of each member."""
     average: Literal["probabilities", "logits"] = "probabilities"
-    """What predictions average over samples and members."""
+    """What predictions average over samples and members; the mutual information is
+    that of averaged probabilities with either."""
     test_every: int = setting(0, not_negative)
     """Also evaluate the test set every so many epochs, for curves only; 0: never."""
     figures: bool = True

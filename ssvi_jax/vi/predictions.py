@@ -94,10 +94,14 @@ class Binary:
         return _entropy(_two(self.probs))
 
     @property
+    def sample_entropy(self) -> np.ndarray:
+        """Entropy of each pass's own prediction ``[passes, n]``, in nats."""
+        return _entropy(_two(self.sample_probs))
+
+    @property
     def mutual_information(self) -> np.ndarray:
         """What of the entropy is due to the weights ``[n]``, in nats, at least 0."""
-        each = _entropy(_two(self.sample_probs)).mean(axis=0)
-        return np.maximum(self.entropy - each, 0.0)
+        return np.maximum(self.entropy - self.sample_entropy.mean(axis=0), 0.0)
 
     @property
     def disagreement(self) -> np.ndarray:

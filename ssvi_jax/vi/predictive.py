@@ -35,11 +35,14 @@ class Prediction(NamedTuple):
       mean_probs: float32 ``[n, classes]``, averaged over the members, each at its
         posterior mean; of an ordinary network that is the mean network.
       sample_entropy: float32 ``[passes, n]``, entropy (nats) of each pass's own
-        prediction, member by member; the entropy of `mc_probs` minus its average is
-        the mutual information between prediction and weights.
+        prediction, member by member; `mixture_entropy` minus its average is the mutual
+        information between prediction and weights.
       sample_log_odds: float32 ``[passes, n]``, largest log-odds (nats) of each pass's
         own prediction; their standard deviation is the logit disagreement.
       member_probs: float32 ``[members, n, classes]``, each at its posterior mean.
+      mixture_entropy: float32 ``[n]``, entropy (nats) of the passes' averaged
+        probabilities, whatever `mc_probs` averages: that of averaged logits may be
+        below the average of `sample_entropy`.
     """
 
     mc_probs: np.ndarray
@@ -47,6 +50,7 @@ class Prediction(NamedTuple):
     sample_entropy: np.ndarray
     sample_log_odds: np.ndarray
     member_probs: np.ndarray
+    mixture_entropy: np.ndarray
 
 
 def predict(
@@ -88,13 +92,14 @@ def predict(
     _check_settings(num_samples, batch_size, average)
     log_probs_of = _Passes(apply_fn, weights, masks, x, batch_size, backend)
     at_mean = [log_probs_of(i, None) for i in range(num_members(apply_fn))]
-    mean_probs, entropies, log_odds = _average(at_mean, average)
+    mean_probs, *each = _average(at_mean, average)
     member_probs = np.exp(np.stack(at_mean))
     mc_probs = mean_probs
     if is_random(apply_fn, weights):
         draws = _draws(log_probs_of, num_members(apply_fn), num_samples, key)
-        mc_probs, entropies, log_odds = _average(draws, average)
-    found = Prediction(mc_probs, mean_probs, entropies, log_odds, member_probs)
+        mc_probs, *each = _average(draws, average)
+    entropies, log_odds, mixture = each
+    found = Prediction(mc_probs, mean_probs, entropies, log_odds, member_probs, mixture)
     return Prediction(*(array.astype(np.float32) for array in found))
 
 
@@ -112,7 +117,8 @@ def predict_samples(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`mc_probs`, `sample_entropy`, `sample_log_odds` without the passes of the means.
 
-    They are those of `predict` with the same key; the arguments are its too.
+    They are those of `predict` with the same key; the arguments are its too. Of
+    averaged logits `predict` alone has the `mixture_entropy` of a mutual information.
     """
     _check_settings(num_samples, batch_size, average)
     log_probs_of = _Passes(apply_fn, weights, masks, x, batch_size, backend)
@@ -124,7 +130,7 @@ def predict_samples(
         key if random else None,
     )
     mc_probs, entropies, log_odds = (
-        array.astype(np.float32) for array in _average(draws, average)
+        array.astype(np.float32) for array in _average(draws, average)[:3]
     )
     return mc_probs, entropies, log_odds
 
@@ -227,22 +233,27 @@ def predict_mean(
 
 def _average(
     passes: Iterable[np.ndarray], average: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Float64 probabilities ``[n, classes]`` of all passes; `pass_scores` of each.
 
-    Log-probabilities are logits less a constant that their softmax does not see.
+    The last is the entropy of their mixture. Log-probabilities are logits less a
+    constant that their softmax does not see.
     """
-    total, entropies, log_odds = 0.0, [], []
+    mixture, logits, entropies, log_odds = 0.0, 0.0, [], []
     for log_probs in passes:
-        averaged = np.exp(log_probs) if average == "probabilities" else log_probs
-        total = total + averaged
+        mixture = mixture + np.exp(log_probs)
+        if average == "logits":
+            logits = logits + log_probs
         entropies.append(pass_scores.entropy(log_probs))
         log_odds.append(pass_scores.largest_log_odds(log_probs))
-    mean = np.asarray(total) / len(entropies)
+    mean = mixture = np.asarray(mixture) / len(entropies)
     if average == "logits":
+        mean = np.asarray(logits) / len(entropies)
         mean = np.exp(mean - mean.max(axis=-1, keepdims=True))
         mean /= mean.sum(axis=-1, keepdims=True)
-    return mean, np.stack(entropies), np.stack(log_odds)
+    with np.errstate(divide="ignore"):  # a class may be ruled out by every pass
+        total = pass_scores.entropy(np.log(mixture))
+    return mean, np.stack(entropies), np.stack(log_odds), total
 
 
 _packed_sample = jax.jit(posterior_lib.packed_sample, static_argnames="backend")

@@ -136,19 +136,22 @@ def test_half_precision_is_kept_and_a_model_may_be_replaced(model, tmp_path):
     copy = tmp_path / "model.ssvi"
     copy.write_bytes(model.read_bytes())
     outcome = smoke_run.call(
-        calibrate.main, copy, "--out", copy, "--samples", "2", "--images", "30"
+        calibrate.main, copy, "--out", copy, "--images", "30", "--overwrite"
     )
     assert outcome.code == 0, outcome.err
     file = artifact.load(copy)
     assert file.half
-    assert file.metadata["run"]["calibration"]["examples"] == 30
+    said = file.metadata["run"]["calibration"]
+    assert (said["examples"], said["samples"]) == (30, 3)  # samples as the run had
+    assert "30 validation images, 3 samples" in outcome.out
     assert copy.stat().st_size < 1.1 * model.stat().st_size
 
 
 def test_validation_images_are_corrupted_as_in_training(wide, digits, tmp_path):
     changes = {"train_corruption": "contrast", "train_severity": 5, "seed": 2}
     path = rewritten(wide, tmp_path / "m.ssvi", **changes)
-    outcome = smoke_run.call(calibrate.main, path, "--out", path, *OPTIONS)
+    options = [*OPTIONS, "--overwrite"]
+    outcome = smoke_run.call(calibrate.main, path, "--out", path, *options)
     assert outcome.code == 0, outcome.err
     assert "corrupted by contrast, severity 5, seed 2" in outcome.out
     said = artifact.load(path).metadata["run"]["calibration"]
@@ -181,6 +184,23 @@ def test_what_cannot_be_calibrated_is_refused(model, tmp_path):
         assert (outcome.code, outcome.out) == (2, ""), file
         assert words in outcome.err
     assert not (tmp_path / "new.ssvi").exists()
+
+
+def test_no_file_is_overwritten_without_a_word(model, tmp_path):
+    copy, other = tmp_path / "model.ssvi", tmp_path / "other.ssvi"
+    for path in (copy, other):
+        path.write_bytes(model.read_bytes())
+        outcome = smoke_run.call(calibrate.main, copy, "--out", path, *OPTIONS)
+        assert outcome.code == 2
+        assert f"--out: got {path}, which exists" in outcome.err
+        assert "--overwrite" in outcome.err
+        assert path.read_bytes() == model.read_bytes()
+
+
+@pytest.mark.parametrize("metadata", [{}, {"samples": 0}, {"samples": "3"}])
+def test_files_that_name_no_samples_get_10(metadata):
+    assert calibrate._samples(metadata) == 10
+    assert calibrate._samples({"samples": 4}) == 4
 
 
 @pytest.mark.parametrize(

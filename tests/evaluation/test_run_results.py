@@ -169,7 +169,9 @@ def test_scores_are_those_of_the_predictions(summary, predictions, digits):
         )
         assert found["ece"] == pytest.approx(metrics.evaluate(probs, labels)["ece"])
     information = uncertainty.uncertainty_from_entropies(
-        predictions["mc_probs"], predictions["sample_entropy"]
+        predictions["mc_probs"],
+        predictions["sample_entropy"],
+        predictions["mixture_entropy"],
     ).mutual_information.mean()
     assert summary["test"]["mc"]["mutual_information"] == pytest.approx(information)
     disagreement = predictions["sample_log_odds"].std(axis=0).mean()
@@ -247,6 +249,26 @@ def test_dense_vi_costs_what_dense_vi_costs(dense_vi):
     assert found["model_file"]["max_probability_difference_mc"] < 1e-2
 
 
+def test_a_run_that_averages_logits_is_finished(tmp_path, digits):
+    changes = {"method": "ensemble", "members": 3, "average": "logits"}
+    found = finished(tmp_path, digits, **changes)
+    kept, scores = found.predictions, found.summary["test"]["mc"]
+    probs = kept["member_probs"].astype(np.float64)
+    logits = np.exp(np.log(probs).mean(axis=0))
+    logits /= logits.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(kept["mc_probs"], logits, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(
+        kept["mixture_entropy"], uncertainty.entropy(probs.mean(axis=0)), atol=1e-5
+    )
+    # Some predictions are surer than their members are on average.
+    below = uncertainty.entropy(logits) - kept["sample_entropy"].mean(axis=0)
+    assert below.min() < -uncertainty.SUM_TOLERANCE
+    information = uncertainty.uncertainty(probs).mutual_information.mean()
+    assert scores["mutual_information"] == pytest.approx(information, rel=1e-4)
+    entropy = uncertainty.entropy(logits).mean()
+    assert scores["predictive_entropy"] == pytest.approx(entropy, rel=1e-4)
+
+
 def test_a_point_estimate_has_no_samples(point):
     found = point.summary
     assert found["test"].keys() == found["val"].keys() == {"mean"}
@@ -280,3 +302,28 @@ def test_the_ledger_follows_the_configuration(smoke, changes, products, grows):
     growth = 2 * (2 * forward + 2 * TOTAL) / 10 if grows else 0
     assert found["train_step_flops"] == 64 * (3 * products * forward + growth)
     assert found["train_step_flops_dense_vi"] == 64 * 3 * 2 * 2 * TOTAL
+
+
+@pytest.mark.parametrize("method", ["ivon", "ssvi_ivon"])
+def test_the_ledger_counts_the_draws_of_a_step(smoke, method):
+    kept = KEPT if method == "ssvi_ivon" else TOTAL
+    changes = {"method": method}
+    masks = smoke.masks[0]
+    if method == "ssvi_ivon":
+        changes |= {"addition": "random"}
+    else:
+        masks = {path: np.ones_like(mask) for path, mask in masks.items()}
+    for draws in (1, 4):
+        trained = smoke_run.tiny_trained(masks, draws=draws, **changes)
+        found = results.costs(smoke_run.tiny_config(draws=draws, **changes), trained)
+        assert found["train_step_flops"] == 64 * draws * 3 * 2 * kept
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.9])
+@pytest.mark.parametrize(("member_batch", "seen"), [("split", 1), ("tile", 4)])
+def test_the_ledger_counts_the_members_that_see_an_example(
+    member_batch, seen, sparsity
+):
+    options = {"method": "rank1", "sparsity": sparsity, "member_batch": member_batch}
+    algorithm = smoke_run.tiny_algorithm(**options)
+    assert (algorithm.times_seen, algorithm.draws) == (seen, 1)

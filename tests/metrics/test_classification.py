@@ -253,6 +253,11 @@ def test_keys_and_means_of_the_uncertainties():
     assert got["expected_entropy"] == pytest.approx(expected.mean(), abs=1e-12)
     assert got["mutual_information"] == pytest.approx(information.mean(), abs=1e-12)
     assert got["logit_disagreement"] == pytest.approx(np.std(odds, axis=0).mean())
+    mixture = total + 0.01
+    other = metrics.evaluate(samples[0], labels, entropy(samples), odds, mixture)
+    assert other["predictive_entropy"] == pytest.approx(entropy(probs).mean())
+    difference = other["mutual_information"] - got["mutual_information"]
+    assert difference == pytest.approx(0.01)
     without = metrics.evaluate(probs, labels).keys()
     assert not {"mutual_information", "logit_disagreement"} & without
 

@@ -40,6 +40,25 @@ def test_step_by_hand(estimator, want):
 
 
 @pytest.mark.parametrize(
+    ("estimator", "products"), [("weight_sample", 1), ("flipout", 2)]
+)
+def test_each_draw_of_a_step_costs_its_products(estimator, products):
+    options = {"batch_size": 16, "estimator": estimator, "draws": 4}
+    got = flops.train_step_flops(NET, **options)
+    assert got == 16 * 4 * 3 * products * 2324
+    # The dense gradient for addition draws once, whatever a step does.
+    growth = (2 * products * 2324 + 9296) / 100
+    grown = flops.train_step_flops(NET, growth=Growth(100), **options)
+    assert grown == pytest.approx(got + 16 * growth)
+    summary = flops.flops_summary(
+        NET, num_samples=1, dense_part=0.25, times_seen=3, **options
+    )
+    dense = 16 * 4 * 3 * products * 9296
+    assert summary["train_step_flops"] == 3 * (0.25 * dense + 0.75 * got)
+    assert summary["train_step_flops_dense_vi"] == 16 * 6 * 9296
+
+
+@pytest.mark.parametrize(
     ("growth", "extra"),
     [
         # Forward and input gradient with two products each, one dense product.
@@ -148,6 +167,8 @@ def test_impossible_layers_are_refused(numbers):
 def test_bad_arguments_are_refused():
     with pytest.raises(InputError, match=r"estimator: got 'lrt', allowed: determ"):
         flops.train_step_flops(NET, batch_size=1, estimator="lrt")
+    with pytest.raises(InputError, match=r"draws: got 0, allowed"):
+        flops.train_step_flops(NET, batch_size=1, draws=0)
     with pytest.raises(InputError, match=r"Growth: got inner_steps 0"):
         Growth(0)
     with pytest.raises(InputError, match=r"num_batches 0"):

@@ -261,6 +261,11 @@ def test_scores_agree_with_the_uncertainties():
     np.testing.assert_allclose(only["logit_disagreement"], np.std(odds, axis=0))
     both = detection.scores(samples.mean(axis=0), entropy(samples), odds)
     assert list(both) == [*names[:2], "mutual_information", names[2]]
+    mixture = parts.predictive_entropy
+    of_one = detection.scores(samples[0], entropy(samples), odds, mixture)
+    np.testing.assert_allclose(
+        of_one["mutual_information"], parts.mutual_information, atol=1e-12
+    )
 
 
 # Bad input ---------------------------------------------------------------------------

@@ -34,6 +34,8 @@ def test_the_ends_of_the_range_are_told():
     assert (low.factor, low.border) == (MIN_FACTOR, "lower")
     assert (high.factor, high.border) == (MAX_FACTOR, "upper")
     assert (low.nll, high.nll) == (MIN_FACTOR, -MAX_FACTOR)
+    assert low.as_good[0] == MIN_FACTOR
+    assert high.as_good[1] == MAX_FACTOR
 
 
 def test_of_equally_good_factors_the_nearest_to_1_is_taken():
@@ -41,9 +43,15 @@ def test_of_equally_good_factors_the_nearest_to_1_is_taken():
     assert found.nll == 0.2
     assert 0.1 <= found.factor <= 0.2
     assert found.border == "lower"
+    assert found.as_good == (MIN_FACTOR, found.factor)
     rounding = sigma_factor.fit(lambda c: 1 + TIE / 2 * math.sin(100 * c))
-    assert (rounding.factor, rounding.border) == (1.0, "")
-    assert sigma_factor.fit(lambda c: 1.0).factor == 1.0
+    assert (rounding.factor, rounding.border) == (1.0, "both")
+    assert rounding.as_good == (MIN_FACTOR, MAX_FACTOR)
+    # The factor 1 wins, and the mean network is as good all the same.
+    flat_below = sigma_factor.fit(lambda c: max(c, 1.0))
+    assert (flat_below.factor, flat_below.border) == (1.0, "lower")
+    flat_above = sigma_factor.fit(lambda c: -min(c, 1.0))
+    assert (flat_above.factor, flat_above.border) == (1.0, "upper")
 
 
 @pytest.mark.parametrize("bad", [math.inf, math.nan, -math.inf, 1e300])

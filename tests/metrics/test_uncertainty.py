@@ -74,6 +74,50 @@ def test_stored_entropies_give_the_same_within_bounds(seed, num_samples, num_cla
     assert (got.mutual_information >= 0).all()
 
 
+def contradicting():
+    """Two samples ``[S, 1, 2]``, averaged logits, and the entropies, by hand."""
+    samples = np.array([[[0.99, 0.01]], [[0.2, 0.8]]])
+    logits = np.log(samples).mean(axis=0)
+    averaged = np.exp(logits) / np.exp(logits).sum()
+    each = [[loop_entropy([0.99, 0.01])], [loop_entropy([0.2, 0.8])]]
+    return samples, averaged, np.array(each), loop_entropy([0.595, 0.405])
+
+
+def test_averaged_logits_have_the_information_of_averaged_probabilities():
+    samples, averaged, each, mixture = contradicting()
+    total, expected, information = uncertainty_from_entropies(averaged, each, [mixture])
+    assert total == pytest.approx(loop_entropy(averaged[0].tolist()), abs=1e-12)
+    assert expected == pytest.approx(each.mean(), abs=1e-12)
+    assert information == pytest.approx(mixture - each.mean(), abs=1e-12)
+    assert information == pytest.approx(uncertainty(samples).mutual_information)
+    # The logarithms' mean leans to the surer sample, and is surer than both on average.
+    surer = [[[0.999, 0.001]], [[0.4, 0.6]]]
+    logits = np.log(surer).mean(axis=0)
+    averaged = np.exp(logits) / np.exp(logits).sum()
+    each = entropy(surer)
+    with pytest.raises(InputError, match=r"no average of probabilities .* of averaged"):
+        uncertainty_from_entropies(averaged, each)
+    mixed = entropy(np.mean(surer, axis=0))
+    found = uncertainty_from_entropies(averaged, each, mixed)
+    assert found.predictive_entropy < found.expected_entropy
+    assert found.mutual_information > 0.1
+
+
+@pytest.mark.parametrize(
+    ("mixture", "message"),
+    [
+        ([0.1, 0.2], r"mixture_entropy: got shape \(2,\), allowed: \(1,\)"),
+        ([math.nan], r"mixture_entropy: got nan, allowed: 0 to log\(2\)"),
+        ([0.8], r"mixture_entropy: got 0.8, allowed: 0 to log\(2\)"),
+        ([0.1], "sample_entropy: its mean is above"),
+    ],
+)
+def test_mixture_entropies_that_do_not_fit_are_refused(mixture, message):
+    _, averaged, each, _ = contradicting()
+    with pytest.raises(InputError, match=message):
+        uncertainty_from_entropies(averaged, each, mixture)
+
+
 def test_logit_disagreement_by_hand():
     # Of two samples half the distance, of equal ones nothing.
     got = logit_disagreement([[1.0, 5.0, -2.0], [4.0, 5.0, 2.0]])

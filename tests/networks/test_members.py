@@ -70,6 +70,9 @@ def test_an_ensemble_is_the_average_of_its_networks(average):
     np.testing.assert_array_equal(found.mean_probs, found.mc_probs)
     entropy = -np.sum(probs * np.log(probs), axis=-1)
     np.testing.assert_allclose(found.sample_entropy, entropy, rtol=1e-4)
+    mixture = probs.mean(0)
+    mixture_entropy = -np.sum(mixture * np.log(mixture), axis=-1)
+    np.testing.assert_allclose(found.mixture_entropy, mixture_entropy, rtol=1e-5)
     mean = predictive.predict_mean(Stacked(3), ensemble(), {}, X, average=average)
     np.testing.assert_allclose(mean, expected, rtol=1e-5)
     assert predictive.num_passes(Stacked(3), ensemble(), 10) == 3

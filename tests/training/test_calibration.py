@@ -13,6 +13,8 @@ from scipy import special
 import ssvi_jax
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian, Point, Weights
+from ssvi_jax.evaluation.shift import subjects
+from ssvi_jax.io import artifact
 from ssvi_jax.ops import custom_calls
 from ssvi_jax.training import calibration
 from ssvi_jax.training.fitted import Fitted
@@ -121,15 +123,39 @@ def test_where_the_noise_says_too_much_already_hardly_any_sigma_remains():
     assert said["border"] == "lower"
     assert said["sigma_factor"] < 0.02
     assert "smallest factor tried is as good" in calibration.sentence(said)
+    again = found.calibrate(np.ones((200, 1), np.float32), y, samples=20, key=KEY)
+    assert again.about["calibration"]["sigma_factor"] >= 0.01
 
 
-def test_calibrated_again_the_factors_are_multiplied(caplog):
+def test_factors_that_are_as_good_are_named():
+    x, y = noisy()
+    # Of a weight that hardly varies every factor gives the same network.
+    found = one_weight(sigma=1e-9).calibrate(x, y, samples=5, key=KEY)
+    said = found.about["calibration"]
+    assert (said["sigma_factor"], said["border"]) == (1.0, "both")
+    assert said["as_good"] == [0.01, 10.0]
+    text = calibration.sentence(said)
+    assert "factors from 0.01 to 10 are as good" in text
+    assert "so the mean network" in text
+    sharp = one_weight().calibrate(x, y, samples=SAMPLES, key=KEY)
+    assert "as good" not in calibration.sentence(sharp.about["calibration"])
+
+
+def test_calibrated_again_the_new_factor_replaces_the_old_one(caplog):
     x, y = noisy()
     once = one_weight().calibrate(x, y, samples=SAMPLES, key=KEY)
     first = once.about["calibration"]
+    same = once.calibrate(x, y, samples=SAMPLES, key=KEY).about["calibration"]
+    assert same["nll_before"] == pytest.approx(first["nll_before"], abs=1e-6)
+    assert same["sigma_factor"] == pytest.approx(first["sigma_factor"], rel=1e-2)
     with caplog.at_level(logging.INFO, "ssvi_jax"):
         twice = once.calibrate(x, y, samples=SAMPLES, key=jax.random.key(1))
+    anew = one_weight().calibrate(x, y, samples=SAMPLES, key=jax.random.key(1))
     second = twice.about["calibration"]
+    for name, value in anew.about["calibration"].items():
+        assert second[name] == (
+            value if name == "border" else pytest.approx(value, rel=1e-2)
+        )
     sigma = sigma64(twice.weights.posterior["kernel"])
     assert second["sigma_factor"] != first["sigma_factor"]
     assert second["sigma_factor"] == pytest.approx(float(sigma[0]), rel=1e-4)
@@ -147,10 +173,34 @@ def test_calibrated_again_the_factors_are_multiplied(caplog):
         {"calibration": {"sigma_factor": -2.0}},
         {"calibration": {"sigma_factor": float("nan")}},
         {"calibration": {"sigma_factor": float("inf")}},
+        {"calibration": {"sigma_factor": True}},
+        {"calibration": 2.0},
     ],
 )
-def test_descriptions_without_a_factor(about):
+def test_descriptions_without_a_factor(about, tmp_path):
     assert calibration.factor_in(about) is None
+    path = tmp_path / "model.ssvi"
+    network = one_weight(about=about)
+    assert "calibrated" not in repr(network)
+    if about.get("calibration") is None:
+        calibration.check(about)
+        network.save(path)
+        return
+    message = "got the calibration .*, allowed: one with a sigma_factor"
+    for refused in (
+        lambda: network.save(path),
+        lambda: network.calibrate(*noisy(), samples=2),
+    ):
+        with pytest.raises(InputError, match=f"about: {message}"):
+            refused()
+    assert not path.exists()
+    if any(word in repr(about) for word in ("nan", "inf")):
+        return  # no JSON, so no file has it
+    artifact.save(path, network.weights, MASKS, config={}, metadata={"run": about})
+    with pytest.raises(InputError, match=rf"model\.ssvi: {message}"):
+        ssvi_jax.load(path)
+    with pytest.raises(InputError, match=rf"model\.ssvi: {message}"):
+        subjects.find([], [path], [])
 
 
 # A sparse network ---------------------------------------------------------------------
@@ -185,6 +235,9 @@ def test_only_sigma_changes_and_it_predicts_what_is_said(sparse, tmp_path):
     found.save(tmp_path / "model.ssvi", half=False)
     again = ssvi_jax.load(tmp_path / "model.ssvi", mlp())
     assert again.about == found.about
+    assert repr(again) == repr(found)
+    factor = f"{said['sigma_factor']:.4g}"
+    assert repr(found) == f"{repr(sparse)[:-1]}, calibrated: sigma × {factor})"
     assert again.evaluate(*held_out, **OPTIONS)["nll"] == pytest.approx(said["nll"])
 
 

@@ -65,6 +65,27 @@ def test_counts():
     assert 0.88 < fit.evaluate(x[800:], y[800:])["coverage"] <= 1.0
 
 
+def test_two_labels_have_the_scores_of_two_classes():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(5, 40)).astype(np.float32) * 3
+    probs = 1 / (1 + np.exp(-logits))
+    two = np.stack([1 - probs, probs], axis=-1)
+    y = rng.integers(0, 2, 40)
+    each = -np.sum(two * np.log(two), axis=-1)
+    odds = np.abs(logits)
+    classes = predictions.Classification(two.mean(axis=0), two[0], each, odds)
+    binary = predictions.Binary(probs.mean(axis=0), probs[0], probs, odds)
+    found = scores.score(binary, y)
+    assert {"expected_entropy", "mutual_information", "logit_disagreement"} <= set(
+        found
+    )
+    assert found == pytest.approx(scores.score(classes, y), rel=1e-5)
+    information = binary.mutual_information.mean()
+    assert found["mutual_information"] == pytest.approx(information, rel=1e-4)
+    alone = predictions.Binary(probs[0], probs[0], probs[:1], odds[:1])
+    assert "mutual_information" not in scores.score(alone, y)
+
+
 def test_any_function_is_a_likelihood():
     def laplace(output, y):
         return -jnp.abs(output[:, 0] - y) - jnp.log(2.0)

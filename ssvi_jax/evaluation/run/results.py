@@ -134,7 +134,8 @@ def scores(
 ) -> dict[str, dict[str, float]]:
     """Metrics of the average (`mc`; only if `sampled`) and of the mean network.
 
-    Of two classes, AUROC and AUPRC of the second one as well.
+    Of two classes, AUROC and AUPRC of the second one as well. The mutual information
+    is that of averaged probabilities, whatever the run averages.
     """
 
     def of(probs: np.ndarray, *each: np.ndarray) -> dict[str, float]:
@@ -144,7 +145,11 @@ def scores(
     mean = {"mean": of(prediction.mean_probs)}
     if not sampled:
         return mean
-    each = (prediction.sample_entropy, prediction.sample_log_odds)
+    each = (
+        prediction.sample_entropy,
+        prediction.sample_log_odds,
+        prediction.mixture_entropy,
+    )
     return {"mc": of(prediction.mc_probs, *each)} | mean
 
 
@@ -219,6 +224,8 @@ def costs(config: Config, trained: Trained) -> dict[str, float]:
         # The layers of an ensemble are those of all members.
         num_samples=passes // (trained.network.spec.copies or 1),
         estimator=algorithm.estimator,
+        draws=algorithm.draws,
+        times_seen=algorithm.times_seen,
         growth=algorithm.growth,
     )
 
@@ -254,7 +261,11 @@ def write_model(path: Path, config: Config, trained: Trained) -> dict[str, Any]:
             masks,
             config=dataclasses.asdict(trained.network.spec),
             half=half,
-            metadata={"run": run, "step": trained.step},
+            metadata={
+                "run": run,
+                "step": trained.step,
+                "samples": config.run.samples,
+            },
         )
         sizes[name] = path.stat().st_size
     return {

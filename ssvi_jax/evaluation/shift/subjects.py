@@ -179,6 +179,7 @@ def _from_model(path: Path, name: str) -> Source:
     run = file.metadata.get("run", {})
     if not isinstance(run, dict):
         raise InputError(f"{path}: its metadata names no run; write it anew.")
+    calibration.check(run, path)
     return Source(name, path, run)
 
 

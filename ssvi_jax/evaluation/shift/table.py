@@ -21,24 +21,36 @@ def shift_table(results: Mapping[str, Any]) -> str:
       results: what results.json holds.
 
     Returns:
-      Lines of at most 80 columns without a newline at the end; accuracies in percent,
-      NLL in nats.
+      Lines of at most 80 columns, but where the label of a model alone is longer,
+      without a newline at the end; accuracies in percent, NLL in nats.
     """
     rule = "-" * 80
     heads = "".join(f"{head:>7}" for head, *_ in _COLUMNS)
     lines = [rule, f"{'':<{_LABEL}}{heads}", rule]
     for run in results["runs"]:
-        for kind, network in run["networks"].items():
-            lines.append(_line(run, kind, network, results["samples"]))
+        lines += _lines(run, results["samples"])
     lines += [rule, *_ood_lines(results), rule] if results["ood"] else [rule]
     return "\n".join(lines)
 
 
-def _line(run: Mapping, kind: str, network: Mapping, samples: int) -> str:
-    what = f"{samples} samples" if kind == "mc" else "mean network"
-    name = run["label"] if run["headline"] == "mean" else f"{run['label']}, {what}"
-    if len(name) >= _LABEL:
-        name = name[: _LABEL - 2] + "…"
+def _lines(run: Mapping, samples: int) -> list[str]:
+    """A line for each network; the label alone before them where one does not fit.
+
+    Labels are never cut: what tells two models apart may be at their end.
+    """
+    kinds = {"mc": f"{samples} samples", "mean": "mean network"}
+    networks = run["networks"]
+    names = {kind: f"{run['label']}, {kinds[kind]}" for kind in networks}
+    if run["headline"] == "mean":
+        names = dict.fromkeys(networks, run["label"])
+    head = []
+    if any(len(name) >= _LABEL for name in names.values()):
+        head = [run["label"]]
+        names = {kind: f"  {kinds[kind]}" for kind in networks}
+    return head + [_line(names[kind], found) for kind, found in networks.items()]
+
+
+def _line(name: str, network: Mapping) -> str:
     cells = "".join(
         f"{scale * network['summary'][key]:>7{form[1:]}}"
         for _, key, scale, form in _COLUMNS

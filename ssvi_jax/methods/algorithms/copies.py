@@ -89,6 +89,16 @@ class Ensemble:
         return self.base.estimator
 
     @property
+    def draws(self) -> int:
+        """Those of a member."""
+        return self.base.draws
+
+    @property
+    def times_seen(self) -> int:
+        """That of the members."""
+        return self.base.times_seen
+
+    @property
     def prune_step(self) -> int:
         """That of the members."""
         return self.base.prune_step

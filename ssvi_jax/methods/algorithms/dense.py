@@ -7,6 +7,7 @@ import numpy as np
 
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Data, Masks
+from ssvi_jax.methods.algorithms.member_batches import times_seen
 from ssvi_jax.methods.problem import Problem
 from ssvi_jax.vi import VI, State
 
@@ -33,6 +34,16 @@ class Dense:
     def estimator(self) -> str:
         """See `problem.Algorithm`."""
         return "deterministic"
+
+    @property
+    def draws(self) -> int:
+        """See `problem.Algorithm`."""
+        return self.inference.draws
+
+    @property
+    def times_seen(self) -> int:
+        """See `problem.Algorithm`."""
+        return times_seen(self.inference.apply_fn)
 
     @property
     def prune_step(self) -> int:

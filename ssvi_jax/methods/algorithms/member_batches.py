@@ -45,6 +45,11 @@ class Tiled:
         return members.swapaxes(0, 1), model_state
 
 
+def times_seen(apply_fn: ApplyFn) -> int:
+    """How many members see each example of a batch in training."""
+    return apply_fn.num_members if isinstance(apply_fn, Tiled) else 1
+
+
 @dataclasses.dataclass(frozen=True)
 class MemberBound:
     """A likelihood of K members' outputs ``[batch, K, ...]``.

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from ssvi_jax.core.types import Data, Masks
+from ssvi_jax.methods.algorithms.member_batches import times_seen
 from ssvi_jax.methods.problem import Problem
 from ssvi_jax.vi import VI, State
 
@@ -32,6 +33,16 @@ class Packed:
     def estimator(self) -> str:
         """See `problem.Algorithm`."""
         return "deterministic" if self.sigma_init is None else self.inference.estimator
+
+    @property
+    def draws(self) -> int:
+        """See `problem.Algorithm`."""
+        return self.inference.draws
+
+    @property
+    def times_seen(self) -> int:
+        """See `problem.Algorithm`."""
+        return times_seen(self.inference.apply_fn)
 
     def first_masks(self, rng: np.random.Generator) -> Masks:
         """The masks before the first step."""
