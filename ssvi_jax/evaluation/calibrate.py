@@ -55,17 +55,17 @@ class Command:
                 f"--samples, --images, --seed: got {self.samples}, {self.images}, "
                 f"{self.seed}, allowed: at least 1, at least 0, and 0 to 2^32 - 1."
             )
-        if self.out.exists() and not self.overwrite:
-            raise InputError(
-                f"--out: got {self.out}, which exists, allowed: a new file; choose "
-                "another, or add --overwrite."
-            )
 
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
     prog = "python -m ssvi_jax.evaluation.calibrate"
     command = tyro.cli(Command, args=list(argv), prog=prog)
+    if command.out.exists() and not command.overwrite:
+        raise InputError(
+            f"--out: got {command.out}, which exists, allowed: a new file; choose "
+            "another, or add --overwrite."
+        )
     import jax
 
     from ssvi_jax.evaluation.shift import subjects

@@ -152,8 +152,9 @@ def factor_in(about: Mapping[str, Any]) -> float | None:
     """
     found = about.get("calibration")
     value = found.get("sigma_factor") if isinstance(found, Mapping) else None
-    is_number = isinstance(value, float | int) and not isinstance(value, bool)
-    return float(value) if is_number and 0 < value < math.inf else None
+    if not isinstance(value, float | int) or isinstance(value, bool):
+        return None
+    return float(value) if 0 < value < math.inf else None
 
 
 def check(about: Mapping[str, Any], where: object = "about") -> None:

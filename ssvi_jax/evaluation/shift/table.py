@@ -42,7 +42,7 @@ def _lines(run: Mapping, samples: int) -> list[str]:
     networks = run["networks"]
     names = {kind: f"{run['label']}, {kinds[kind]}" for kind in networks}
     if run["headline"] == "mean":
-        names = dict.fromkeys(networks, run["label"])
+        names = {kind: str(run["label"]) for kind in networks}
     head = []
     if any(len(name) >= _LABEL for name in names.values()):
         head = [run["label"]]
