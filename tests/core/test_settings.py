@@ -13,6 +13,8 @@ from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.settings import Settings
 from ssvi_jax.training.run_config import Config
 
+of_numpy: Any = np  # whose numbers are no int or float to a type checker
+
 
 @dataclasses.dataclass(frozen=True)
 class Every(Settings):
@@ -72,7 +74,7 @@ def test_what_is_of_another_kind_still_is(name, given, words):
 
 
 def test_methods_and_runs_take_them():
-    method = ssvi_jax.SSVIIvon(draws=np.int64(2), hess_init=np.float32(0.5))
+    method = ssvi_jax.SSVIIvon(draws=of_numpy.int64(2), hess_init=of_numpy.float32(0.5))
     assert method == ssvi_jax.SSVIIvon(draws=2, hess_init=0.5)
     assert type(method.draws) is int
     values: dict[str, Any] = {
@@ -90,6 +92,6 @@ def test_methods_and_runs_take_them():
 
 def test_out_of_range_they_are_refused_as_before():
     with pytest.raises(InputError, match=r"^draws: got 0, allowed"):
-        ssvi_jax.SSVIIvon(draws=np.int64(0))
+        ssvi_jax.SSVIIvon(draws=of_numpy.int64(0))
     with pytest.raises(InputError, match=r"^hess_init: got nan, allowed"):
-        ssvi_jax.SSVIIvon(hess_init=np.float32(np.nan))
+        ssvi_jax.SSVIIvon(hess_init=of_numpy.float32(np.nan))

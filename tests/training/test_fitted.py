@@ -91,8 +91,9 @@ def test_counts_of_another_kind_are_named(call, name):
 
 @pytest.mark.parametrize("call", ["predict", "evaluate", "calibrate"])
 def test_a_wrong_name_is_of_the_call_that_was_made(call):
+    call_it: Any = calls(dense())[call]
     with pytest.raises(TypeError, match=rf"Fitted\.{call}\(\) got an .* 'sample'"):
-        calls(dense())[call](sample=2)
+        call_it(sample=2)
 
 
 def test_an_unknown_backend_is_refused_of_a_dense_network_too():
@@ -119,18 +120,21 @@ def test_what_is_no_path_of_a_file_is_refused(tmp_path, monkeypatch):
 
 
 def test_numbers_of_numpy_can_be_saved(tmp_path):
+    of_numpy: Any = np  # whose numbers are no int or float to a type checker
     net, y = linen(mlp(1, 4), X), np.float32(Y[:60, None])
     fit = ssvi_jax.fit(
-        ssvi_jax.SSVI(sparsity=np.float32(0.5)),
+        ssvi_jax.SSVI(sparsity=of_numpy.float32(0.5)),
         net,
         (X[:60], y),
-        steps=np.int64(4),
-        inner_steps=np.int32(2),
-        batch_size=np.int64(20),
-        likelihood=ssvi_jax.Normal(np.float32(0.5)),
+        steps=of_numpy.int64(4),
+        inner_steps=of_numpy.int32(2),
+        batch_size=of_numpy.int64(20),
+        likelihood=ssvi_jax.Normal(of_numpy.float32(0.5)),
         folder=tmp_path / "run",
     )
-    found = fit.calibrate(X[:60], y, samples=np.int64(2), batch_size=np.int64(60))
+    found = fit.calibrate(
+        X[:60], y, samples=of_numpy.int64(2), batch_size=of_numpy.int64(60)
+    )
     assert found.about["calibration"]["samples"] == 2
     found.save(tmp_path / "model.ssvi")
     assert ssvi_jax.load(tmp_path / "model.ssvi", mlp(1, 4)).about == found.about
