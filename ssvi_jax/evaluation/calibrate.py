@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
     prog = "python -m ssvi_jax.evaluation.calibrate"
     command = tyro.cli(Command, args=list(argv), prog=prog)
-    if command.out.exists() and not command.overwrite:
+    if command.out.is_file() and not command.overwrite:
         raise InputError(
             f"--out: got {command.out}, which exists, allowed: a new file; choose "
             "another, or add --overwrite."

@@ -154,7 +154,7 @@ def test_other_settings_are_refused_before_anything_is_trained(finished, monkeyp
     flags = [*TWO, *FLAGS, "--out", finished[0], "--seeds", "3", "--epochs", "2"]
     outcome = command(*flags)
     assert outcome.code == 2
-    assert "holds a run with other settings (epochs: 1 there, now 2)" in outcome.err
+    assert "holds a run with other settings (epochs: 1.0 there, now 2.0)" in outcome.err
     assert trained == []
 
 

@@ -359,7 +359,7 @@ def test_what_a_method_cannot_take_of_the_training_is_refused_at_once(method):
     asked = cli.parse(["--method", method])
     assert (asked.training.nesterov, asked.training.weight_decay) == (False, 2e-4)
     for flags, words in {
-        "--nesterov": r"^nesterov: got True, allowed with ivon: False",
+        "--nesterov": rf"^nesterov: got True, allowed with {method}: False",
         "--weight-decay 0": r"^weight_decay: got 0\.0, allowed: .*above 0",
     }.items():
         with pytest.raises(InputError, match=words):

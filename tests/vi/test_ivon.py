@@ -126,8 +126,8 @@ def start(optimizer, apply_fn, log_likelihood, mean):
 @pytest.mark.parametrize(
     "constants",
     [
-        {"beta1": 0.9, "beta2": 0.9, "clip_radius": None},
-        {"beta1": 0.0, "beta2": 0.999, "clip_radius": None},
+        {"beta1": 0.9, "beta2": 0.9, "clip_radius": 0.0},
+        {"beta1": 0.0, "beta2": 0.999, "clip_radius": 0.0},
         {"beta1": 0.8, "beta2": 0.5, "clip_radius": 0.7},
     ],
 )
