@@ -52,7 +52,7 @@ def few_programs() -> Iterator[None]:
     next one.
     """
     yield
-    if _MAPS.exists() and _MAPS.read_text().count("\n") > 15_000:
+    if _MAPS.exists() and _MAPS.read_text().count("\n") > 35_000:
         jax.clear_caches()
 
 
