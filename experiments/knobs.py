@@ -73,7 +73,9 @@ def sweep(asked: Command, flags: Sequence[str]) -> dict[str, list[dict[str, floa
         for value in values:
             each = []
             for seed in range(asked.seeds):
-                folder = asked.out / "runs" / f"{knob}-{value:g}-{seed}"
+                is_default = value == config.values()[knob]
+                name = "default" if is_default else f"{knob}-{value:g}"
+                folder = asked.out / "runs" / f"{name}-{seed}"
                 one = config.with_values(**{knob: value}, seed=seed, out=folder)
                 runs.check_same([one])
                 if signal := runs.train_run(one, dataset):
