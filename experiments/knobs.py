@@ -109,6 +109,8 @@ def draw(found: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None
         spread = [row["mutual_information"] for row in rows]
         below.plot(x, spread, marker="o", color=style.BLUE)
         below.set(xscale="log", yscale="log")
+        below.set_xticks(x, labels=[f"{value:g}" for value in x])
+        below.xaxis.minorticks_off()
         style.label_axes(above, "", "")
         style.label_axes(below, NAMES[knob], "")
     axes[0, 0].set_ylabel("validation NLL (nats)")
