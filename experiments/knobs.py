@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import tyro
 
 from ssvi_jax.core import command
+from ssvi_jax.core.errors import check_count
 from ssvi_jax.training import cli
 
 KNOBS: dict[str, tuple[float, ...]] = {
@@ -32,7 +33,7 @@ NAMES = {
     "learning_rate": "learning rate α",
 }
 SHORT = ("--width", "0.5", "--train-size", "10000", "--epochs", "8")
-"""A run of half a minute on 2 cores, on CIFAR-10."""
+"""A run of a minute on 2 cores, on CIFAR-10, with its evaluation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +123,7 @@ def draw(found: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None
 def main(argv: Sequence[str]) -> int:
     """Parse, train what is missing, draw; the exit code."""
     asked, flags = tyro.cli(Command, args=list(argv), return_unknown_args=True)
+    check_count("--seeds", asked.seeds)
 
     from ssvi_jax.io import run_log
 

@@ -3,9 +3,9 @@
     python experiments/study.py --part five --ood DIR/cifar100_test.npz
     python experiments/study.py --list
 
-A part is a comparison (experiments/methods.py, whose flags may be added). One table of
-times, measured side by side, turns its minutes into epochs, so its runs may be stopped,
-continued, and spread over machines.
+A part is a comparison (experiments/methods.py, whose flags may be added). A table of
+times, measured side by side at its start, turns its minutes into epochs, so its runs
+may be stopped, continued, and spread over machines.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ class Study:
     """five and thirty: minutes of every method; images-N: of N training images;
     sparsity-P: percent."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/study")
-    """Folder; a part is in DIR/PART, and the times of a step in DIR/step_times.json."""
+    """Folder; a part is in DIR/PART, with the times of its steps."""
     list: bool = False
     """Print the parts and what they compare."""
 
@@ -67,11 +67,8 @@ def main(argv: Sequence[str]) -> int:
             print(f"{name:<14}{' '.join(own)}")
         return 0
     check_choice("--part", study.part, PARTS)
-    places = ["--out", str(study.out / study.part)]
-    if not study.part.startswith("sparsity"):
-        # Another sparsity has other times, in a table of its own.
-        places += ["--step-times", str(study.out / "step_times.json")]
-    own = [*places, *PARTS[study.part], *NETWORK]
+    # Each has a table of its own: sparsity and the length of an epoch change the times.
+    own = ["--out", str(study.out / study.part), *PARTS[study.part], *NETWORK]
     return importlib.import_module("methods").main([*own, *flags])
 
 
