@@ -1,5 +1,6 @@
 """One strict session for all tests, the same on every machine."""
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,11 +12,15 @@ os.environ["MPLBACKEND"] = "Agg"
 # Compiling is most of what the tests do; see `optimized`.
 if os.environ["JAX_PLATFORMS"] == "cpu":
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    # The older way to compile fused loops: a third less of the suite's time.
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+    # The older way to compile fused loops: a third less of the suite's time. A program
+    # in one part: the two workers keep the cores busy anyway.
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+    )
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    # Compiled programs of this session, of all its processes. An older one's would let
-    # a test of what compiles, or of a resumed run, pass on old results.
+    # Compiled programs of this session, for the processes that tests start. An older
+    # one's would let a test of what compiles, or of a resumed run, pass on old results.
     _compiled = tempfile.TemporaryDirectory(prefix="ssvi_jax_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
@@ -24,11 +29,17 @@ import hypothesis
 import jax
 import pytest
 
+# Here, where most programs differ, finding them costs more than it saves.
+jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_legacy_prng_key", "error")
 if os.environ["JAX_PLATFORMS"] != "cpu":
     # A GPU or TPU would round the operands of float32 products to 11 bits or fewer.
     jax.config.update("jax_default_matmul_precision", "highest")
+
+# Tracing makes many objects: their collection is a tenth of the time at Python's 700.
+gc.freeze()
+gc.set_threshold(50_000, 20, 100)
 
 hypothesis.settings.register_profile(
     "strict",
