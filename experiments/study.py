@@ -19,7 +19,8 @@ import tyro
 from ssvi_jax.core import command
 from ssvi_jax.core.errors import check_choice
 
-SPARSE = "ssvi_ivon,ssvi,rigl,static,masked_bnn"
+IVON = "ssvi_ivon,ssvi_ivon_ensemble,ssvi_ivon_mixture"
+SPARSE = f"{IVON},ssvi,rigl,static,masked_bnn"
 DENSE = "deterministic,ivon,vi,ensemble,mc_dropout,rank1,batch_ensemble"
 FEW = "ssvi_ivon,rigl,deterministic"
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         RigL,
         SSVIEnsemble,
         SSVIIvon,
+        SSVIIvonEnsemble,
+        SSVIIvonMixture,
         SSVIMixture,
         Static,
     )
@@ -73,6 +75,8 @@ __all__ = [
     "RigL",
     "SSVIEnsemble",
     "SSVIIvon",
+    "SSVIIvonEnsemble",
+    "SSVIIvonMixture",
     "SSVIMixture",
     "Sgd",
     "Static",
@@ -93,7 +97,8 @@ _HOME = {
     "methods": (
         *("IVON", "SET", "SSVI", "SVD", "BatchEnsemble", "DeepEnsemble"),
         *("Deterministic", "Magnitude", "MaskedBNN", "MCDropout", "Rank1", "RigL"),
-        *("SSVIEnsemble", "SSVIIvon", "SSVIMixture", "Static"),
+        *("SSVIEnsemble", "SSVIIvon", "SSVIIvonEnsemble", "SSVIIvonMixture"),
+        *("SSVIMixture", "Static"),
     ),
     "methods.algorithms.sgd": ("Sgd",),
     "networks": ("adapters",),

@@ -5,7 +5,13 @@ Nothing heavy is imported before a method is built.
 
 from ssvi_jax.methods.base import METHODS, Method, register
 from ssvi_jax.methods.deterministic import Deterministic
-from ssvi_jax.methods.ensembles import DeepEnsemble, SSVIEnsemble, SSVIMixture
+from ssvi_jax.methods.ensembles import (
+    DeepEnsemble,
+    SSVIEnsemble,
+    SSVIIvonEnsemble,
+    SSVIIvonMixture,
+    SSVIMixture,
+)
 from ssvi_jax.methods.ivon import IVON, SSVIIvon
 from ssvi_jax.methods.magnitude import Magnitude
 from ssvi_jax.methods.masked_bnn import MaskedBNN
@@ -34,6 +40,8 @@ __all__ = [
     "RigL",
     "SSVIEnsemble",
     "SSVIIvon",
+    "SSVIIvonEnsemble",
+    "SSVIIvonMixture",
     "SSVIMixture",
     "Static",
     "register",

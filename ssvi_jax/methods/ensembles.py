@@ -10,6 +10,8 @@
   mean of KL(q_k ‖ p), by at most log K, because it is convex. A swap is one for all:
   removal goes by the mean of the components' scores, addition by the mean of their abs
   dense gradients.
+* `SSVIIvonEnsemble` and `SSVIIvonMixture`: the same of IVON's posteriors (see `ivon`),
+  whose own spread comes to that between the networks.
 """
 
 import dataclasses
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ssvi_jax.core.structure import Structure
 from ssvi_jax.methods.base import Method, register
 from ssvi_jax.methods.groups import Copies
+from ssvi_jax.methods.ivon import SSVIIvon
 from ssvi_jax.methods.ssvi import SSVI
 
 if TYPE_CHECKING:
@@ -77,3 +80,36 @@ class SSVIMixture(SSVIEnsemble):
         from ssvi_jax.methods.algorithms.mixtures import Mixture
 
         return Mixture.of(partial(SSVI.build, self), self, problem)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class SSVIIvonEnsemble(Copies, SSVIIvon):
+    """K of IVON's posteriors, each on a subspace of its own."""
+
+    name: ClassVar[str] = "ssvi_ivon_ensemble"
+
+    @property
+    def structure(self) -> Structure:
+        """See `Method.structure`."""
+        return Structure(copies=self.members)
+
+    def build(self, problem: "Problem") -> "Ensemble":  # type: ignore[override]
+        """See `SSVIIvon.build`; also data that is streamed."""
+        from ssvi_jax.methods.algorithms.copies import Ensemble
+
+        return Ensemble.of(partial(SSVIIvon.build, self), self, problem)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class SSVIIvonMixture(SSVIIvonEnsemble):
+    """A mixture of K of IVON's posteriors on one subspace."""
+
+    name: ClassVar[str] = "ssvi_ivon_mixture"
+
+    def build(self, problem: "Problem") -> "Ensemble":  # type: ignore[override]
+        """See `SSVIIvon.build`; also data that is streamed."""
+        from ssvi_jax.methods.algorithms.mixtures import Mixture
+
+        return Mixture.of(partial(SSVIIvon.build, self), self, problem)

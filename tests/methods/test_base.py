@@ -25,6 +25,8 @@ FOREIGN = {
     "ensemble": ("--bound", "mixture"),
     "ssvi_ensemble": ("--no-fast-relative-sigma",),
     "ssvi_mixture": ("--prune-at", ".5"),
+    "ssvi_ivon_ensemble": ("--kl-scale", "1"),
+    "ssvi_ivon_mixture": ("--sigma-init", ".1"),
     "mc_dropout": ("--members", "2"),
 }
 """Method → a flag that only others have."""

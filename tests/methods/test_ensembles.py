@@ -26,7 +26,9 @@ from ssvi_jax.vi import masks as masks_lib
 from ssvi_jax.vi.execution import Execution
 
 ROWS = np.random.default_rng(7).integers(0, 500, (2, 10, 16)).astype(np.int32)
-SSVI = {"sparsity": 0.9, "replacement_rate": 0.3, "sigma_init": 0.05}
+SPARSE = {"sparsity": 0.9, "replacement_rate": 0.3}
+SSVI = {**SPARSE, "sigma_init": 0.05}
+IVONS = ("ssvi_ivon_ensemble", "ssvi_ivon_mixture")
 PAIRS = [("ensemble", "deterministic", {}), ("ssvi_ensemble", "ssvi", SSVI)]
 KEY = jax.random.key(0)
 
@@ -57,7 +59,12 @@ def assert_member(ensemble, got, k, expected):
 
 
 @pytest.mark.parametrize(
-    ("several", "single", "changes"), [*PAIRS, ("ssvi_mixture", "ssvi", SSVI)]
+    ("several", "single", "changes"),
+    [
+        *PAIRS,
+        ("ssvi_mixture", "ssvi", SSVI),
+        *((several, "ssvi_ivon", SPARSE) for several in IVONS),
+    ],
 )
 def test_one_member_is_the_method_itself(several, single, changes):
     ensemble = build(several, members=1, **changes)
@@ -100,9 +107,9 @@ def test_members_at_once_are_members_one_by_one(several, single, changes):
     assert_close(a[2], b[2], 1e-4)
 
 
-@pytest.mark.parametrize("method", ["ssvi_ensemble", "ssvi_mixture"])
+@pytest.mark.parametrize("method", ["ssvi_ensemble", "ssvi_mixture", *IVONS])
 def test_every_member_keeps_its_counts(method):
-    ensemble = build(method, members=3, **SSVI)
+    ensemble = build(method, members=3, **SPARSE)
     _, before = ensemble.init(KEY, np.random.default_rng(3))
     state, after, _ = trained(ensemble)
     for path, mask in after.items():
@@ -111,7 +118,7 @@ def test_every_member_keeps_its_counts(method):
             assert old.sum() == new.sum() == count
             assert (old != new).any()
         same = [(mask[0] == mask[k]).all() for k in (1, 2)]
-        assert same == [method == "ssvi_mixture"] * 2
+        assert same == [method.endswith("mixture")] * 2
         means = np.reshape(state.posterior[path].mean, (3, count))
         assert all((means[0] != means[k]).any() for k in (1, 2))
 

@@ -158,7 +158,10 @@ def test_a_damaged_record_ends_training_and_nothing_saved_is_lost(
 def test_what_cannot_be_streamed_is_refused(root, tmp_path):
     dataset = data.load("imagenet2012", root)
     copies = [name for name, method in METHODS.items() if method().structure.copies]
-    assert sorted(copies) == ["ensemble", "ssvi_ensemble", "ssvi_mixture"]
+    assert sorted(copies) == [
+        *("ensemble", "ssvi_ensemble", "ssvi_ivon_ensemble", "ssvi_ivon_mixture"),
+        "ssvi_mixture",
+    ]
     for method in copies:
         with pytest.raises(InputError, match="method: got an ensemble with data that"):
             run(tmp_path / "run", dataset, method=method, members=2)
