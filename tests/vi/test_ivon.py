@@ -291,7 +291,7 @@ def test_it_has_no_settings_of_sparse_or_trained_posteriors():
 def test_its_settings_are_no_other_methods(field):
     assert field in IVON.names()
     for name, method in METHODS.items():
-        assert (field in method.names()) == (name in ("ivon", "ssvi_ivon"))
+        assert (field in method.names()) == ("ivon" in name)
 
 
 def test_it_needs_a_prior():
