@@ -5,7 +5,8 @@
 
 A part is a comparison (experiments/methods.py, whose flags may be added). A table of
 times, measured side by side at its start, turns its minutes into epochs, so its runs
-may be stopped, continued, and spread over machines.
+may be stopped, continued, and spread over machines. A part that is finished leaves its
+paired differences as well, and all of them the study's headline.json.
 """
 
 import dataclasses
@@ -23,10 +24,13 @@ IVON = "ssvi_ivon,ssvi_ivon_ensemble,ssvi_ivon_mixture"
 SPARSE = f"{IVON},ssvi,rigl,static,masked_bnn"
 DENSE = "deterministic,ivon,vi,ensemble,mc_dropout,rank1,batch_ensemble"
 FEW = "ssvi_ivon,rigl,deterministic"
+AGAINST = ("rigl", "deterministic")
+"""Methods to which every method's differences are written."""
 
 PARTS: dict[str, tuple[str, ...]] = {
     "five": ("--methods", f"{SPARSE},{DENSE}", "--minutes", "5"),
     "thirty": ("--methods", FEW, "--minutes", "30"),
+    "sixty": ("--methods", "ssvi_ivon", "--minutes", "60"),
     **{
         f"images-{number}": (
             *("--methods", f"{FEW},ensemble", "--minutes", "5"),
@@ -52,7 +56,7 @@ class Study:
     """Trains and evaluates one part of the study; more flags go to its comparison."""
 
     part: str = "five"
-    """five and thirty: minutes of every method; images-N: of N training images;
+    """five, thirty, sixty: minutes of every method; images-N: of N training images;
     sparsity-P: percent."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/study")
     """Folder; a part is in DIR/PART, with the times of its steps."""
@@ -70,7 +74,29 @@ def main(argv: Sequence[str]) -> int:
     check_choice("--part", study.part, PARTS)
     # Each has a table of its own: sparsity and the length of an epoch change the times.
     own = ["--out", str(study.out / study.part), *PARTS[study.part], *NETWORK]
-    return importlib.import_module("methods").main([*own, *flags])
+    code = importlib.import_module("methods").main([*own, *flags])
+    if not code:
+        _conclude(study.out)
+    return code
+
+
+def _conclude(folder: Path) -> None:
+    """Writes what the finished parts say together."""
+    from ssvi_jax.evaluation.comparison import headline, pairs, summary
+    from ssvi_jax.io.run_log import RunLog
+
+    parts = {
+        part: summary.read(folder / part)
+        for part in PARTS
+        if (folder / part / summary.FILE).exists()
+    }
+    for part, comparison in parts.items():
+        path = folder / part / "pairs.md"
+        path.write_text(pairs.markdown(comparison, AGAINST), encoding="utf-8")
+        print(f"wrote {path}")
+    log = RunLog(folder)
+    log.write_json("headline.json", headline.numbers(parts))
+    print(f"wrote {folder / 'headline.json'}")
 
 
 if __name__ == "__main__":

@@ -62,10 +62,11 @@ def test_text_has_every_number_once_in_80_columns():
     assert max(map(len, lines)) == 80
     assert lines[-1] == "mean ± standard error over 3 seeds"
     rows = [line.split(maxsplit=1)[1] for line in lines if line.startswith("ssvi")]
-    assert len(rows) == 5
+    assert len(rows) == 6
     assert rows[0].split() == ["83.00", "±", "1.73", "0.5000", "0.0200", "0.2500"]
-    assert rows[1].split() == ["70.00", "0.9000", "0.1000"]
-    assert rows[3].split() == ["1,000", "50", "4.7", "783"]
+    assert rows[1].split() == ["0.0300", "0.5500"]
+    assert rows[2].split() == ["70.00", "0.9000", "0.1000"]
+    assert rows[4].split() == ["1,000", "50", "4.7", "783"]
 
 
 def test_one_seed_is_said_and_has_no_error():
@@ -94,7 +95,7 @@ def test_many_sets_go_on_in_a_second_block():
     sets = {f"auroc_s{i}": 0.5 for i in range(6)}
     lines = table.text(comparison(("ssvi", 0, sets))).splitlines()
     assert max(map(len, lines)) == 80
-    assert sum(line.startswith("ssvi") for line in lines) == 6
+    assert sum(line.startswith("ssvi") for line in lines) == 7
 
 
 def test_logit_disagreement_has_a_block_of_its_own():
@@ -141,7 +142,7 @@ def test_csv_gives_the_numbers_back():
 def test_markdown_rows_have_as_many_cells_as_heads():
     blocks = table.markdown(comparison(*THREE, *ONE)).split("\n\n")
     tables = [block.splitlines() for block in blocks if block.startswith("|")]
-    assert len(tables) == 5
+    assert len(tables) == 6
     for rows in tables:
         assert len({row.count("|") for row in rows}) == 1
         assert len(rows) == 4

@@ -11,6 +11,8 @@ def values(**changes):
         "nll": 0.5,
         "ece": 0.02,
         "brier": 0.25,
+        "mutual_information": 0.03,
+        "mean_nll": 0.55,
         "corrupted_accuracy": 0.7,
         "corrupted_nll": 0.9,
         "corrupted_ece": 0.1,

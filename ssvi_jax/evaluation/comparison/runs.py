@@ -232,7 +232,8 @@ def values(folder: Path, shift: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of one run, from its summary, its log and its evaluation.
 
     Scores are those of the averaged samples, and of the one network of a point
-    estimate. See `table.METRICS` for the names and units.
+    estimate; a posterior also has its mutual information and the NLL of its mean
+    network. See `table.METRICS` for the names and units.
 
     Args:
       folder: the run folder.
@@ -241,11 +242,17 @@ def values(folder: Path, shift: Mapping[str, Any]) -> dict[str, float]:
     summary = run_files.read_summary(folder)
     events = run_files.read_events(folder)
     steps = max(event["step"] for event in events if event["event"] == "phase")
-    test = summary["test"]
-    test = test.get("mc", test["mean"])
+    sampled = summary["test"].get("mc")
+    mean = summary["test"]["mean"]
+    test = sampled or mean
+    of_posterior = {}
+    if sampled:
+        of_posterior["mutual_information"] = sampled["mutual_information"]
+        of_posterior["mean_nll"] = mean["nll"]
     network = shift["networks"][shift["headline"]]
     return {
         **{name: test[name] for name in ("accuracy", "nll", "ece", "brier")},
+        **of_posterior,
         **{
             name: network["summary"][name]
             for name in ("corrupted_accuracy", "corrupted_nll", "corrupted_ece")

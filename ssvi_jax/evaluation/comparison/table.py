@@ -30,6 +30,10 @@ METRICS = {
     "nll": Metric("NLL", "NLL (nats)", 1, 4),
     "ece": Metric("ECE", "ECE (15 bins)", 1, 4),
     "brier": Metric("Brier", "Brier score (sum over classes)", 1, 4),
+    "mutual_information": Metric(
+        "MI", "mutual information of the samples (nats)", 1, 4
+    ),
+    "mean_nll": Metric("mean NLL", "NLL of the mean network (nats)", 1, 4),
     "corrupted_accuracy": Metric("cA %", "accuracy on corrupted images (%)", 100, 2),
     "corrupted_nll": Metric("cNLL", "NLL on corrupted images (nats)", 1, 4),
     "corrupted_ece": Metric("cECE", "ECE on corrupted images", 1, 4),
@@ -53,6 +57,7 @@ _FOREIGN = {
 
 _GROUPS = {
     "test images": ("accuracy", "nll", "ece", "brier"),
+    "test images, of posteriors": ("mutual_information", "mean_nll"),
     "corrupted test images": ("corrupted_accuracy", "corrupted_nll", "corrupted_ece"),
     **{
         f"AUROC of the {score}, out-of-distribution images": start

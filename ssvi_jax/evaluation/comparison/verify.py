@@ -15,6 +15,8 @@ TOLERANCES = {
     "nll": 0.03,
     "ece": 0.01,
     "brier": 0.015,
+    "mutual_information": 0.01,
+    "mean_nll": 0.03,
     "corrupted_accuracy": 0.015,
     "corrupted_nll": 0.05,
     "corrupted_ece": 0.015,
