@@ -25,15 +25,27 @@ def check_choice(argument: str, got: str, allowed: Iterable[str]) -> None:
 
 def check_fraction(argument: str, got: float, *, one_allowed: bool = False) -> None:
     """Raises `InputError` unless `got` is in [0, 1), or [0, 1] if `one_allowed`."""
-    if not (0.0 <= got < 1.0 or (one_allowed and got == 1.0)):
+    try:
+        allowed = 0.0 <= got < 1.0 or (one_allowed and got == 1.0)
+    except TypeError:  # no number
+        allowed = False
+    if not allowed:
         interval = "[0, 1]" if one_allowed else "[0, 1)"
-        raise InputError(f"{argument}: got {got}, allowed: a number in {interval}.")
+        raise InputError(
+            f"{argument}: got {_shown(got)}, allowed: a number in {interval}."
+        )
 
 
 def check_positive(argument: str, got: float) -> None:
     """Raises `InputError` unless `got` is a finite number above zero."""
-    if not 0.0 < got < float("inf"):
-        raise InputError(f"{argument}: got {got}, allowed: a finite number above 0.")
+    try:
+        allowed = 0.0 < got < float("inf")
+    except TypeError:  # no number
+        allowed = False
+    if not allowed:
+        raise InputError(
+            f"{argument}: got {_shown(got)}, allowed: a finite number above 0."
+        )
 
 
 def check_count(argument: str, got: Any) -> int:
@@ -43,9 +55,8 @@ def check_count(argument: str, got: Any) -> int:
       InputError: unless `got` is a whole number above 0; booleans and text are none.
     """
     if isinstance(got, bool) or not isinstance(got, numbers.Integral) or got < 1:
-        what = repr(got) if isinstance(got, str) else str(got)
         raise InputError(
-            f"{argument}: got {what[:100]}, allowed: a whole number above 0."
+            f"{argument}: got {_shown(got)}, allowed: a whole number above 0."
         )
     return int(got)
 
@@ -72,3 +83,8 @@ def check_rows(argument: str, got: "np.ndarray", num_rows: int) -> None:
             f"{argument}: got rows from {got.min()} to {got.max()}, allowed: 0 to "
             f"{num_rows - 1}, the rows of the data."
         )
+
+
+def _shown(got: Any) -> str:
+    """What came, with quotes around text."""
+    return (repr(got) if isinstance(got, str) else str(got))[:100]
