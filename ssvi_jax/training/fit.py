@@ -183,11 +183,22 @@ def structured(
     likelihood: likelihoods.Likelihood,
     key: jax.Array,
 ) -> Network:
-    """The network with the members, factors and noise that it is trained with."""
+    """The network with the members, factors and noise that it is trained with.
+
+    Raises:
+      InputError: a network that was given another structure already.
+    """
     apply_fn: Any = network[0]
     _, params, model_state = network
     structure = method.structure
-    if structure != Structure() and not isinstance(apply_fn, Structured):
+    if isinstance(apply_fn, Structured):
+        if apply_fn.structure != structure:
+            raise InputError(
+                f"network: got one with {apply_fn.structure}, allowed for "
+                f"{type(method).__name__}: the model itself (ssvi_jax.from_flax), or "
+                f"one with {structure}."
+            )
+    elif structure != Structure():
         apply_fn = Structured(apply_fn, structure, example)
         if structure.copies is None:
             params = apply_fn.with_factors(params, model_state, key)

@@ -12,6 +12,8 @@ from digits_fits import KEY, TEST_X, TEST_Y, X, Y, linen, mlp
 import ssvi_jax
 from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.structure import Structure
+from ssvi_jax.networks.structured import Structured
 
 STILL = optax.sgd(0.0)
 SETTINGS = {"steps": 20, "batch_size": 64, "key": KEY, "optimizer": STILL}
@@ -108,3 +110,13 @@ def test_weights_that_are_not_finite_are_blamed_on_the_start(network, dense):
         other = (network[0], broken, network[2])
         with pytest.raises(InputError, match=f"^network: got .*not finite, in {path}"):
             ssvi_jax.fit(ssvi_jax.SSVI(), other, (X, Y), **SETTINGS)
+
+
+@pytest.mark.parametrize("method", [ssvi_jax.Rank1(members=2), ssvi_jax.DeepEnsemble(2)])
+def test_a_network_with_another_structure_is_refused(network, method):
+    """It would be trained as what it is, under the method's name."""
+    plain, params, model_state = network
+    given = Structured(plain, Structure(), X[:1]), params, model_state
+    with pytest.raises(InputError, match=r"^network: got one with Structure\(rank1=No"):
+        ssvi_jax.fit(method, given, (X, Y), **SETTINGS)
+    ssvi_jax.fit(ssvi_jax.Deterministic(), given, (X, Y), **{**SETTINGS, "steps": 1})
