@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import torch
 from torch import nn
@@ -30,10 +31,12 @@ from torch.nn import functional as F
 from ssvi_jax import data
 from ssvi_jax.core.types import ModelState, Params, Weights
 from ssvi_jax.io import artifact, run_log
+from ssvi_jax.metrics import classification
 from ssvi_jax.networks.models import airbench
 from ssvi_jax.networks.network import ImageNetwork
 from ssvi_jax.training import presets
 from ssvi_jax.training.train import build_problem
+from ssvi_jax.vi import masks, predictive
 
 RATE, MOMENTUM, DECAY, BATCH = 0.2, 0.9, 5e-4, 128
 PEAK_AT, START = 0.3, 25
@@ -177,8 +180,19 @@ def _to_flax(tensor: torch.Tensor) -> np.ndarray:
 def prepared(network: ImageNetwork, images: np.ndarray) -> torch.Tensor:
     """Normalized images ``[n, c, h, w]``."""
     parts = np.array_split(images, max(len(images) // 1000, 1))
-    found = np.concatenate([np.asarray(network.prepare(part)) for part in parts])
+    found = np.concatenate(
+        [np.asarray(network.prepare(jnp.asarray(part))) for part in parts]
+    )
     return torch.tensor(found).permute(0, 3, 1, 2).contiguous()
+
+
+def scores(
+    network: ImageNetwork, weights: Weights, images: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
+    """Accuracy (fraction), NLL (nats), Brier score and calibration error."""
+    subspace = masks.to_subspace({}, {})
+    probs = predictive.predict_mean(network, weights, subspace, images, backend="xla")
+    return classification.evaluate(probs, labels)
 
 
 def main() -> None:
@@ -203,17 +217,25 @@ def main() -> None:
     spent = train(model, batches(images, labels, rng), args.minutes)
     weights = exported(model.eval(), problem.model_state)
     args.out.mkdir(parents=True, exist_ok=True)
-    spec = dataclasses.asdict(network.spec)
     run = {"method": "deterministic", "seed": args.seed, "dataset": "cifar10"}
-    path = args.out / "model.ssvi"
-    artifact.save(path, weights, {}, config=spec, metadata={"run": run, "samples": 1})
-    kept = (
-        sum(conv.weight.numel() for conv in model.convs) + model.linear.weight.numel()
+    artifact.save(
+        args.out / "model.ssvi",
+        weights,
+        {},
+        config=dataclasses.asdict(network.spec),
+        metadata={"run": run, "samples": 1},
     )
-    about = {"torch": torch.__version__, "seed": args.seed, "weights": kept}
-    found = {**run_log.environment(), **about, **spent}
+    found = {
+        **run_log.environment(),
+        "torch": torch.__version__,
+        "seed": args.seed,
+        "weights": problem.num_weights,
+        **spent,
+        "val": scores(network, weights, sets.val_images, sets.val_labels),
+        "test": scores(network, weights, sets.test_images, sets.test_labels),
+    }
     (args.out / "torch.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(spent))
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
