@@ -44,8 +44,8 @@ class Factors(Settings):
     bound: Literal["average", "mixture"] = "average"
     """average: of the members' log-likelihoods; mixture: log of their mean likelihood
     (needs tile)."""
-    fast_init: Literal["sign", "normal"] = "sign"
-    """Initial factors: random signs, or N(1, 0.5²)."""
+    fast_init_std: float = setting(0.1, not_negative)
+    """Standard deviation of initial factors around 1; 0: they are random signs."""
     fast_sign_probability: float = setting(0.5, part)
     """Probability that such a sign is +."""
     fast_rate_scale: float = setting(1.0, positive)
@@ -64,6 +64,13 @@ class _Shared(Factors, Growth, Criteria, Replacement, Sparsity, Method):
         "abs_snr", "snr", "mean", "abs_mean", "exp_abs_mean", "exp_abs_snr"
     ] = "mean"
     """Score whose lowest weights go, if it is sparse."""
+
+    @property
+    def _initial(self) -> dict[str, Any]:
+        """How the factors begin, in the words of `Rank1Spec`."""
+        if self.fast_init_std:
+            return {"init": "normal", "init_std": self.fast_init_std}
+        return {"init": "sign", "sign_probability": self.fast_sign_probability}
 
     @property
     def _rates(self) -> dict[str, float | None]:
@@ -157,8 +164,7 @@ class Rank1(_Shared):
             num_members=self.members,
             posterior=self.fast_posterior,
             relative=self.fast_relative_sigma,
-            init=self.fast_init,
-            sign_probability=self.fast_sign_probability,
+            **self._initial,
             sigma_init=self.fast_sigma_init,
         )
         return Structure(rank1=spec)
@@ -185,14 +191,8 @@ class BatchEnsemble(_Shared):
     """K members: point estimates times rank-1 factors that are numbers."""
 
     name: ClassVar[str] = "batch_ensemble"
-    fixed: ClassVar[tuple[str, ...]] = (
-        *_Shared.fixed,
-        "fast_init",
-        "fast_rate_scale",
-    )
+    fixed: ClassVar[tuple[str, ...]] = (*_Shared.fixed, "fast_rate_scale")
 
-    fast_init: Literal["sign", "normal"] = "normal"
-    """Initial factors: random signs, or N(1, 0.5²)."""
     fast_rate_scale: float = setting(0.5, positive)
     """Learning rate of the factors' means over that of the kernels."""
 
@@ -202,8 +202,7 @@ class BatchEnsemble(_Shared):
         spec = Rank1Spec(
             num_members=self.members,
             posterior="point",
-            init=self.fast_init,
-            sign_probability=self.fast_sign_probability,
+            **self._initial,
         )
         return Structure(rank1=spec)
 

@@ -44,9 +44,6 @@ LIMIT = 10.0
 RHO_SPREAD = 0.1
 """Initial rho differ by this standard deviation, cut at twice of it."""
 
-NORMAL_INIT_STD = 0.5
-"""Standard deviation of initial factors around 1 with `init` "normal"."""
-
 _FACTORS = ("rank1_r", "rank1_s")
 _BIAS = "bias"
 
@@ -259,7 +256,7 @@ class Rank1:
             mean = jnp.where(positive, 1.0, -1.0).astype(jnp.float32)
         else:
             drawn = jax.random.normal(key_mean, shape, jnp.float32)
-            mean = 1.0 + NORMAL_INIT_STD * drawn
+            mean = 1.0 + spec.init_std * drawn
         if not self.is_random:
             return {"mean": mean}
         drawn = jax.random.truncated_normal(key_rho, -2.0, 2.0, shape, jnp.float32)

@@ -52,7 +52,7 @@ in the loss, so its gradient is that of a decay of 2e-4."""
 RANK1: dict[str, object] = {
     "members": 4,
     "member_batch": "tile",
-    "fast_init": "sign",
+    "fast_init_std": 0.0,
     "fast_sign_probability": 0.5,
     "fast_sigma_init": 0.0316,
     "fast_prior_scale": 0.1,

@@ -17,10 +17,11 @@ from tiny import jit
 from ssvi_jax import data
 from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.structure import Rank1Spec
 from ssvi_jax.core.types import Point
 from ssvi_jax.evaluation.shift import subjects
 from ssvi_jax.evaluation.shift.kept_predictions import ImageSet, Predictions
-from ssvi_jax.methods import Rank1
+from ssvi_jax.methods import BatchEnsemble, Rank1
 from ssvi_jax.methods.algorithms.member_batches import MemberBound
 from ssvi_jax.networks import network
 from ssvi_jax.networks.rank1_priors import FastPrior
@@ -147,10 +148,19 @@ def test_a_network_without_factors_is_refused():
         Rank1().build(plain)
 
 
+def test_factors_begin_around_one_or_as_signs():
+    assert (Rank1().structure.rank1, BatchEnsemble().structure.rank1) == (
+        Rank1Spec(init="normal", init_std=0.1),
+        Rank1Spec(init="normal", init_std=0.1, posterior="point"),
+    )
+    signs = Rank1(fast_init_std=0.0, fast_sign_probability=0.75)
+    assert signs.structure.rank1 == Rank1Spec(init="sign", sign_probability=0.75)
+
+
 # Whole runs ---------------------------------------------------------------------------
 
 RUNS = {
-    "rank1": {"method": "rank1", "fast_sign_probability": 0.9},
+    "rank1": {"method": "rank1"},
     "batch ensemble": {"method": "batch_ensemble"},
     "tiled cauchy": {
         "method": "rank1",
@@ -160,7 +170,7 @@ RUNS = {
         "fast_posterior": "cauchy",
         "fast_prior": "cauchy",
     },
-    "sparse": {"method": "rank1", "sparsity": 0.9, "fast_sign_probability": 0.9},
+    "sparse": {"method": "rank1", "sparsity": 0.9},
 }
 
 

@@ -112,7 +112,9 @@ def test_weights_that_are_not_finite_are_blamed_on_the_start(network, dense):
             ssvi_jax.fit(ssvi_jax.SSVI(), other, (X, Y), **SETTINGS)
 
 
-@pytest.mark.parametrize("method", [ssvi_jax.Rank1(members=2), ssvi_jax.DeepEnsemble(2)])
+@pytest.mark.parametrize(
+    "method", [ssvi_jax.Rank1(members=2), ssvi_jax.DeepEnsemble(2)]
+)
 def test_a_network_with_another_structure_is_refused(network, method):
     """It would be trained as what it is, under the method's name."""
     plain, params, model_state = network

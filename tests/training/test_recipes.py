@@ -99,6 +99,7 @@ def test_the_wide_resnet_is_that_of_uncertainty_baselines():
     assert (got.momentum, got.nesterov, got.epochs) == (0.9, True, 250)
     assert (got.member_batch, got.samples, got.kl_scale) == ("tile", 1, 1.0)
     assert (got.fast_prior, got.fast_posterior) == ("gaussian", "gaussian")
+    assert (got.fast_init_std, got.fast_sign_probability) == (0, 0.5)
     assert got.kl_warmup * got.epochs == 200
     # 1 epoch of warm-up; 80, 160 and 180 epochs of 200, scaled to 250.
     schedule = of("rank1-wrn28-cifar10").training.optimizer().rate(1000)
@@ -119,7 +120,8 @@ def test_imagenet_is_that_of_uncertainty_baselines():
         True,
         135,
     )
-    assert (got.fast_sign_probability, got.fast_prior_scale) == (0.75, 0.05)
+    assert (got.fast_init_std, got.fast_sign_probability) == (0, 0.75)
+    assert got.fast_prior_scale == 0.05
     assert got.fast_sigma_init == pytest.approx(np.sqrt(1e-3 / (1 - 1e-3)), rel=2e-3)
     assert got.kl_warmup * got.epochs == pytest.approx(90)
     # 5 epochs of warm-up, and falls after 30, 60 and 80, of 90 scaled to 135.

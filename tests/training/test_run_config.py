@@ -9,7 +9,7 @@ import pytest
 from ssvi_jax import corruptions, vi
 from ssvi_jax import data as data_lib
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.core.structure import INITS, POSTERIORS
+from ssvi_jax.core.structure import POSTERIORS
 from ssvi_jax.methods import METHODS, SSVI, groups
 from ssvi_jax.methods.algorithms.swapping import read_densities
 from ssvi_jax.networks import models, precision
@@ -66,7 +66,6 @@ def config(method="ssvi", **values):
         ("bound", ["average", "mixture"]),
         ("fast_posterior", set(POSTERIORS) - {"point"}),
         ("fast_prior", FAST_PRIORS),
-        ("fast_init", INITS),
         ("average", predictive.AVERAGES),
         ("precision", precision.PRECISIONS),
         ("member_batch", ["split", "tile"]),
@@ -82,7 +81,7 @@ def test_every_choice_is_what_its_registry_has(field, registry):
 
 def test_no_choice_goes_unchecked():
     """Every Literal is compared with a registry above."""
-    assert len(CHOICES) == 21
+    assert len(CHOICES) == 20
 
 
 def test_the_help_names_every_density_rule():
