@@ -1,6 +1,6 @@
 """Evaluates trained models on corrupted and out-of-distribution images; a report.
 
-    python experiments/corruptions.py --run results/cifar10-laptop-s95
+    python experiments/corruptions.py --run results/cifar10-ivon-s95
 
 Without a model it takes the newest run under --out, or trains the smoke model first.
 CIFAR-10-C comes from --corruptions-dir or from TFDS; where neither has it, corruptions

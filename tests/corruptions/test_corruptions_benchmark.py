@@ -23,7 +23,7 @@ EXACT = (
 )
 RANDOM = tuple(name for name in BENCHMARK if name not in EXACT)
 NUM_IMAGES = 150
-MODEL = Path(__file__).parents[2] / "results/cifar10-laptop-s95/model.ssvi"
+MODEL = Path(__file__).parents[2] / "results/cifar10-ivon-s95/model.ssvi"
 
 
 @pytest.fixture(scope="module")
