@@ -13,9 +13,10 @@ from eight_devices import ENVIRONMENT
 from ssvi_jax.methods import METHODS
 
 QUICK = ("masked_bnn", "rank1", "ssvi_ensemble", "ssvi_ivon", "mc_dropout")
-ALIKE = (  # steps of rigl and svd, of ssvi's and of ssvi_ivon
+ALIKE = (  # steps of rigl and svd, of rank1, of the ensembles and of ssvi_ivon
     *("set", "static", "magnitude"),
-    *("ssvi_ivon_ensemble", "ssvi_ivon_mixture"),
+    *("ssvi_ivon_ensemble", "ssvi_ivon_mixture", "ssvi_mixture"),
+    *("batch_ensemble", "ivon"),
 )
 SLOW = tuple(name for name in METHODS if name not in (*QUICK, *ALIKE))
 
