@@ -18,7 +18,6 @@ import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from ssvi_jax.core.structure import Structure
 from ssvi_jax.methods.base import Method, register
 from ssvi_jax.methods.groups import Copies
 from ssvi_jax.methods.ivon import SSVIIvon
@@ -36,11 +35,6 @@ class DeepEnsemble(Copies, Method):
 
     name: ClassVar[str] = "ensemble"
 
-    @property
-    def structure(self) -> Structure:
-        """See `Method.structure`."""
-        return Structure(copies=self.members)
-
     def build(self, problem: "Problem") -> "Ensemble":
         """See `Method.build`; also data that is streamed."""
         from ssvi_jax.methods.algorithms.copies import Ensemble
@@ -55,11 +49,6 @@ class SSVIEnsemble(Copies, SSVI):
     """K Gaussian posteriors of their own, each on a subspace of its own."""
 
     name: ClassVar[str] = "ssvi_ensemble"
-
-    @property
-    def structure(self) -> Structure:
-        """See `Method.structure`."""
-        return Structure(copies=self.members)
 
     def build(self, problem: "Problem") -> "Ensemble":  # type: ignore[override]
         """See `Method.build`; also data that is streamed."""
@@ -88,11 +77,6 @@ class SSVIIvonEnsemble(Copies, SSVIIvon):
     """K of IVON's posteriors, each on a subspace of its own."""
 
     name: ClassVar[str] = "ssvi_ivon_ensemble"
-
-    @property
-    def structure(self) -> Structure:
-        """See `Method.structure`."""
-        return Structure(copies=self.members)
 
     def build(self, problem: "Problem") -> "Ensemble":  # type: ignore[override]
         """See `SSVIIvon.build`; also data that is streamed."""

@@ -12,6 +12,7 @@ from ssvi_jax.core.settings import (
     positive,
     setting,
 )
+from ssvi_jax.core.structure import Structure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,3 +115,8 @@ class Copies(Settings):
     members_at_once: int = setting(0, not_negative)
     """Members in one vectorized step, the others wait; 0: all on a GPU or TPU, 1 on a
     CPU."""
+
+    @property
+    def structure(self) -> Structure:
+        """See `Method.structure`."""
+        return Structure(copies=self.members)
