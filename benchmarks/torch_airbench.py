@@ -1,14 +1,15 @@
 """The laptop preset's network, dense and deterministic, trained in plain PyTorch.
 
     pip install -r benchmarks/requirements.txt
-    python benchmarks/torch_airbench.py --minutes 5 --out runs/torch-5
+    python benchmarks/torch_airbench.py --minutes 5 --out runs/torch-0
 
 What a user without this library would write: the same network, first filters,
 initialization, shifts, batch and schedule, in PyTorch's fused loops and channels last.
 Some steps are timed first, and the schedule gets as many as fit into the minutes. The
-trained network becomes a model file, so that `experiments/corruptions.py` evaluates it
-on the same images and by the same code as every other. At `--width 0.2236` it has as
-many weights as the network of width 1 keeps at 95 % sparsity.
+trained network becomes a run folder, so that `experiments/corruptions.py` evaluates it
+on the same images and by the same code as every other, and `experiments/methods.py
+--join` puts it into a comparison. At `--width 0.2236` it has as many weights as the
+network of width 1 keeps at 95 % sparsity.
 """
 
 # PyTorch is optional, and not among what the checks install.
@@ -20,8 +21,9 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
@@ -30,13 +32,14 @@ from torch.nn import functional as F
 
 from ssvi_jax import data
 from ssvi_jax.core.types import ModelState, Params, Weights
-from ssvi_jax.io import artifact, run_log
-from ssvi_jax.metrics import classification
+from ssvi_jax.evaluation.run import results
+from ssvi_jax.io import run_log
 from ssvi_jax.networks.models import airbench
 from ssvi_jax.networks.network import ImageNetwork
 from ssvi_jax.training import presets
-from ssvi_jax.training.train import build_problem
-from ssvi_jax.vi import masks, predictive
+from ssvi_jax.training.callbacks import Progress
+from ssvi_jax.training.run_config import Config
+from ssvi_jax.training.train import Trained, build_problem
 
 RATE, MOMENTUM, DECAY, BATCH = 0.2, 0.9, 5e-4, 128
 PEAK_AT, START = 0.3, 25
@@ -104,8 +107,16 @@ def rate(step: int, steps: int) -> float:
     return 1 - (step - rise) / (steps - rise)
 
 
-def train(model: Airbench, feed: Iterator, minutes: float) -> dict[str, float]:
-    """Trains for that long; the steps of it, and the seconds of one when timed."""
+class Spent(NamedTuple):
+    """Steps, their seconds in all, and those of one when it was timed."""
+
+    steps: int
+    seconds: float
+    step_seconds: float
+
+
+def train(model: Airbench, feed: Iterator, minutes: float) -> Spent:
+    """Trains for that long."""
     trained = [p for p in model.parameters() if p.requires_grad]
     sgd = torch.optim.SGD(
         trained, RATE, MOMENTUM, weight_decay=DECAY, nesterov=True, foreach=True
@@ -122,8 +133,7 @@ def train(model: Airbench, feed: Iterator, minutes: float) -> dict[str, float]:
         loss = step(RATE * rate(number, steps))
         if number % 100 == 0:
             print(f"step {number} of {steps}: loss {loss:.3f}", flush=True)
-    spent = (time.perf_counter() - begin) / 60
-    return {"step_seconds": seconds, "steps": steps, "train_minutes": spent}
+    return Spent(steps, time.perf_counter() - begin, seconds)
 
 
 def _stepper(
@@ -186,17 +196,21 @@ def prepared(network: ImageNetwork, images: np.ndarray) -> torch.Tensor:
     return torch.tensor(found).permute(0, 3, 1, 2).contiguous()
 
 
-def scores(
-    network: ImageNetwork, weights: Weights, images: np.ndarray, labels: np.ndarray
-) -> dict[str, float]:
-    """Accuracy (fraction), NLL (nats), Brier score and calibration error."""
-    subspace = masks.to_subspace({}, {})
-    probs = predictive.predict_mean(network, weights, subspace, images, backend="xla")
-    return classification.evaluate(probs, labels)
+def finished(
+    config: Config, sets: data.Dataset, weights: Weights, steps: int, seconds: float
+) -> Trained:
+    """The training as `ssvi_jax` would have left it."""
+    network, problem = build_problem(config, sets)
+    algorithm = config.method.build(dataclasses.replace(problem, total_steps=steps))
+    rng = np.random.default_rng(config.run.seed)
+    state, masks = algorithm.init(jax.random.key(config.run.seed), rng)
+    state = state._replace(weights=weights)
+    progress = Progress(state, masks, masks)
+    return Trained(network, algorithm, progress, steps, 0, seconds)
 
 
 def main() -> None:
-    """Trains, and writes a model file and torch.json."""
+    """Trains, and leaves a run folder."""
     parser = argparse.ArgumentParser(description="The dense network in PyTorch")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -205,37 +219,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     sets = data.load("cifar10", args.data_dir, notify=print)
-    config = presets.defaults("laptop", "cifar10", "deterministic")
-    config = config.with_values(seed=args.seed, width=args.width)
+    config = presets.defaults("laptop", "cifar10", "deterministic").with_values(
+        seed=args.seed, width=args.width, minutes=args.minutes, out=args.out
+    )
     network, problem = build_problem(config, sets)
     torch.manual_seed(args.seed)
-    like = airbench.airbench(10, args.width)
-    model = begin(like, problem.params, problem.model_state)
+    model = begin(
+        airbench.airbench(10, args.width), problem.params, problem.model_state
+    )
     images = prepared(network, sets.train_images)
     labels = torch.tensor(np.asarray(sets.train_labels, np.int64))
     rng = torch.Generator().manual_seed(args.seed)
-    spent = train(model, batches(images, labels, rng), args.minutes)
-    weights = exported(model.eval(), problem.model_state)
-    args.out.mkdir(parents=True, exist_ok=True)
-    run = {"method": "deterministic", "seed": args.seed, "dataset": "cifar10"}
-    artifact.save(
-        args.out / "model.ssvi",
-        weights,
-        {},
-        config=dataclasses.asdict(network.spec),
-        metadata={"run": run, "samples": 1},
-    )
-    found = {
-        **run_log.environment(),
-        "torch": torch.__version__,
-        "seed": args.seed,
-        "weights": problem.num_weights,
-        **spent,
-        "val": scores(network, weights, sets.val_images, sets.val_labels),
-        "test": scores(network, weights, sets.test_images, sets.test_labels),
-    }
-    (args.out / "torch.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
+    with run_log.RunLog(args.out) as log:
+        about = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+        log.start(config.as_dict(), sets.source, about)
+        spent = train(model, batches(images, labels, rng), args.minutes)
+        log.append({"event": "phase", "step": spent.steps, **spent._asdict()})
+        weights = exported(model.eval(), problem.model_state)
+        trained = finished(config, sets, weights, spent.steps, spent.seconds)
+        summary = results.finish(config, sets, trained, log)
+    print(json.dumps({"val": summary["val"], "test": summary["test"]}, indent=1))
 
 
 if __name__ == "__main__":

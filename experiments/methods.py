@@ -42,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
     if preset == "auto":
         preset = "laptop" if jax.default_backend() == "cpu" else "paper"
         print(f"preset: {preset}, because JAX runs on {jax.default_backend()}")
+    runs.check_joined(options.join, seeds_of)
     run_log.check_writable(options.out)  # before the data is read and prepared
     dataset = data.load(asked.data.dataset, asked.data.data_dir, notify=print)
     configs = []
@@ -69,7 +70,8 @@ def main(argv: Sequence[str]) -> int:
     if outcome.signal:
         print("stopped and saved; continue with the same command")
         return 128 + outcome.signal
-    comparison = summary.build(outcome, tuple(seeds_of), flags, inputs)
+    names = tuple(dict.fromkeys([*seeds_of, *(run.method for run in outcome.runs)]))
+    comparison = summary.build(outcome, names, flags, inputs)
     print(table.text(comparison))
     for path in report.write(comparison, options.out):
         print(f"wrote {path}")

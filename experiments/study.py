@@ -5,7 +5,8 @@
 
 A part is a comparison (experiments/methods.py, whose flags may be added). A table of
 times, measured side by side at its start, turns its minutes into epochs, so its runs
-may be stopped, continued, and spread over machines. A part that is finished leaves its
+may be stopped, continued, and spread over machines. Runs of the same length that
+benchmarks/torch_airbench.py trained join by --join. A part that is finished leaves its
 paired differences as well, and all of them the study's headline.json.
 """
 
@@ -22,9 +23,11 @@ from ssvi_jax.core.errors import check_choice
 
 IVON = "ssvi_ivon,ssvi_ivon_ensemble,ssvi_ivon_mixture"
 SPARSE = f"{IVON},ssvi,rigl,static,masked_bnn"
-DENSE = "deterministic,ivon,vi,ensemble,mc_dropout,rank1,batch_ensemble"
-FEW = "ssvi_ivon,rigl,deterministic"
-AGAINST = ("rigl", "deterministic")
+DENSE = (
+    "deterministic,small_deterministic,ivon,vi,ensemble,mc_dropout,rank1,batch_ensemble"
+)
+FEW = "ssvi_ivon,rigl,deterministic,small_deterministic"
+AGAINST = ("rigl", "deterministic", "small_deterministic")
 """Methods to which every method's differences are written."""
 
 PARTS: dict[str, tuple[str, ...]] = {

@@ -22,7 +22,7 @@ class Sparsity(Settings):
     sparsity: float = setting(0.95, fraction)
     """Fraction of kernel weights that are exactly zero, in [0, 1); 0 is dense."""
     densities: str = "erk"
-    """uniform, er, erk, or a .json file {path: density} that sets sparsity as well."""
+    """uniform, er, erk, sqrt_erk, or a .json file {path: density} for sparsity too."""
     mean_init: float = setting(0.0, not_negative)
     """Standard deviation of the initial means; 0: He initialization by fan-in."""
 

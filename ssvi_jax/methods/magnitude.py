@@ -28,7 +28,7 @@ class Magnitude(Pruning, Sparsity, Method):
     fixed: ClassVar[tuple[str, ...]] = ("prune_at",)
 
     densities: str = "erk"
-    """uniform, er, erk, or a .json file {path: density} that sets sparsity as well;
+    """uniform, er, erk, sqrt_erk, or a .json file {path: density} for sparsity too;
     global: whatever layers the largest weights are in."""
 
     def build(self, problem: "Problem") -> "DenseToSparse":

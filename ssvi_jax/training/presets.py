@@ -9,7 +9,7 @@ from ssvi_jax.training.run_config import Config, names_of
 
 PRESETS: dict[str, dict[str, object]] = {
     "paper": PAPER,
-    "laptop": {"model": "airbench", "shifts": "reflect"},
+    "laptop": {"model": "airbench", "shifts": "reflect", "densities": "sqrt_erk"},
     "smoke": {
         "width": 0.25,
         "epochs": 2,
@@ -26,6 +26,7 @@ DIGITS: dict[str, dict[str, object]] = {
     "laptop": {
         "model": "convnet",
         "shifts": "zeros",
+        "densities": "erk",
         "width": 0.5,
         "epochs": 30,
         "batch_size": 64,

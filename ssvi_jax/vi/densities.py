@@ -9,6 +9,9 @@ Rules:
   networks with adaptive sparse connectivity", Nature Communications 9, 2018).
 * ``erk``: Erdős-Rényi-Kernel. Density ∝ sum(shape) / prod(shape), the spatial
   dimensions included (Evci et al., "Rigging the Lottery", ICML 2020, section 3).
+* ``sqrt_erk``: density ∝ the square root of that, between ``erk`` and ``uniform``. The
+  first layers, where images are large and a weight is used often, keep fewer weights,
+  so that a training step costs less at the same sparsity (ours, docs/posterior.md).
 * a mapping from path to density, given by hand.
 
 Dimensions are those of one product (`KernelShape.applied`): kernels that are stacked
@@ -34,9 +37,10 @@ def layer_counts(
 ) -> dict[str, int]:
     """Returns the exact number of weights that every kernel keeps.
 
-    Under ``er`` and ``erk`` the counts add up to exactly round((1 − sparsity) · total):
-    kernels whose share exceeds their size are dense, the rest share what is left in
-    proportion, rounded by largest remainder (ties go to the earlier kernel).
+    But under ``uniform`` the counts of a rule add up to exactly
+    round((1 − sparsity) · total): kernels whose share exceeds their size are dense, the
+    rest share what is left in proportion, rounded by largest remainder (ties go to the
+    earlier kernel).
 
     Args:
       shapes: path → shape of every kernel. The *order* tells ``uniform`` which
@@ -88,6 +92,10 @@ def _er(shapes: Shapes, sparsity: float) -> dict[str, int]:
 
 def _erk(shapes: Shapes, sparsity: float) -> dict[str, int]:
     return _proportional(shapes, sparsity, lambda s: sum(s) / math.prod(s))
+
+
+def _sqrt_erk(shapes: Shapes, sparsity: float) -> dict[str, int]:
+    return _proportional(shapes, sparsity, lambda s: math.sqrt(sum(s) / math.prod(s)))
 
 
 def _proportional(
@@ -162,4 +170,5 @@ RULES: dict[str, Callable[[Shapes, float], dict[str, int]]] = {
     "uniform": _uniform,
     "er": _er,
     "erk": _erk,
+    "sqrt_erk": _sqrt_erk,
 }

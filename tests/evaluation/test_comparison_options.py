@@ -102,7 +102,8 @@ def test_a_variant_is_a_method_with_other_values(name):
     plain, _ = configure("--epochs", "3", method=method, seed=1)
     assert found.keys() == plain.keys()
     different = {field for field in found if found[field] != plain[field]}
-    assert different == {*changes, "out"}
+    by_size = {"width"} if name == options.SMALL else set()
+    assert different == {*changes, *by_size, "out"}
 
 
 def test_a_variants_own_values_stay_and_others_follow_the_flags():
@@ -110,6 +111,13 @@ def test_a_variants_own_values_stay_and_others_follow_the_flags():
     assert (found["sparsity"], kept) == (0.0, ["sparsity"])
     found, kept = configure("--sparsity", "0.9", method="rank1_sparse")
     assert (found["sparsity"], kept) == (0.9, [])
+
+
+def test_the_small_network_has_as_many_weights_as_the_sparse_ones_keep():
+    found, kept = configure("--sparsity", "0.75", "--width", "2", method=options.SMALL)
+    assert (found["width"], found["method"]) == (1.0, "deterministic")
+    assert kept == ["sparsity"]
+    assert configure(method=options.SMALL)[0]["width"] == 0.2236
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import runpy
+import shutil
 import signal
 from pathlib import Path
 from unittest import mock
@@ -85,6 +86,39 @@ def test_a_finished_comparison_does_nothing_again(finished, monkeypatch):
     assert (again.code, trained, predicted) == (0, [], [])
     assert "mean ± standard error over 2 seeds" in again.out
     assert json.loads((out / "comparison.json").read_text())["methods"] == before
+
+
+def test_a_run_from_elsewhere_joins(finished, tmp_path):
+    out, *_ = finished
+    elsewhere = tmp_path / "peer-1"
+    shutil.copytree(out / "runs" / "deterministic-1", elsewhere)
+    flags = [*TWO, *FLAGS, "--out", out, "--seeds", "2"]
+    assert command(*flags, "--join", elsewhere).code == 0
+    methods = json.loads((out / "comparison.json").read_text())["methods"]
+    assert list(methods) == ["static", "deterministic", "peer"]
+    assert methods["peer"]["seeds"] == [1]
+    own, peer = (methods[name]["metrics"] for name in ("deterministic", "peer"))
+    assert own.keys() == peer.keys()
+    for name in own.keys() - {"predict_seconds"}:
+        assert peer[name]["values"] == own[name]["values"][1:]
+    assert command(*flags).code == 0  # as the other tests expect it
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["torch"], "allowed: a run folder named NAME-SEED"),
+        (["static-0"], "NAME is no method that is compared"),
+        (["torch-0", "torch-0"], "--join: got torch-0 twice"),
+        (["torch-0"], "summary.json"),
+    ],
+)
+def test_what_cannot_join_is_refused_before_anything_is_trained(names, words, tmp_path):
+    joined = [flag for name in names for flag in ("--join", tmp_path / name)]
+    out = tmp_path / "out"
+    refused = command(*TWO, *FLAGS, "--out", out, *joined)
+    assert (refused.code, out.exists()) == (2, False)
+    assert words in refused.err
 
 
 def test_files(finished):

@@ -26,7 +26,7 @@ from ssvi_jax.io import orbax_folder, run_log
         ("--removal x", "'x' for argument '--removal'"),
         ("--prior x", "'x' for argument '--prior'"),
         ("--sparsty 0.9", "--sparsity"),
-        ("--densities x", "--densities: got 'x', allowed: er, erk, uniform"),
+        ("--densities x", "--densities: got 'x', allowed: er, erk, sqrt_erk, uniform"),
         ("--densities no.json", "--densities: cannot read no.json"),
         ("--sparsity 0.9999", "is left without a weight"),
         ("--batch-size 5000", "--batch-size: got 5000, allowed: 1 to 1294"),

@@ -62,6 +62,7 @@ def test_uniform_keeps_the_first_convolution_in_the_order_given():
 RAW = {
     "er": lambda s: (s[-1] + s[-2]) / (s[-1] * s[-2]),
     "erk": lambda s: sum(s) / math.prod(s),
+    "sqrt_erk": lambda s: math.sqrt(sum(s) / math.prod(s)),
 }
 
 
@@ -72,7 +73,7 @@ def independent_shares(shapes, sparsity, rule):
     return sizes, budget, oracles.proportional_shares(sizes, raw, budget)
 
 
-@pytest.mark.parametrize("rule", ["er", "erk"])
+@pytest.mark.parametrize("rule", RAW)
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.9, 0.95, 0.99])
 @pytest.mark.parametrize("shapes", [RESNET18, MLP])
 def test_erdos_renyi_agrees_with_bisection(shapes, sparsity, rule):
@@ -84,7 +85,7 @@ def test_erdos_renyi_agrees_with_bisection(shapes, sparsity, rule):
         assert count == sizes[path] or shares[path] < sizes[path]
 
 
-@pytest.mark.parametrize("rule", ["er", "erk"])
+@pytest.mark.parametrize("rule", RAW)
 @pytest.mark.parametrize("sparsity", [0.15, 0.33, 0.5, 0.71, 0.8])
 def test_rounding_is_the_closest_of_all_roundings(sparsity, rule):
     counts = layer_counts(SMALL, sparsity, rule)
@@ -107,6 +108,10 @@ def test_erk_by_hand():
     assert layer_counts(SMALL, 0.5, "erk") == {"conv1": 14, "conv2": 17, "head": 11}
     # er: shares 27, 45, 7, ε = 42/79: 14.35, 23.92, 3.72, two left
     assert layer_counts(SMALL, 0.5, "er") == {"conv1": 14, "conv2": 24, "head": 4}
+    # sqrt_erk: shares √(size · sum(shape)) = 12.73, 24.37, 9.17, so ε = .9077 and the
+    # counts are 11.55, 22.12, 8.32, one left
+    counts = layer_counts(SMALL, 0.5, "sqrt_erk")
+    assert counts == {"conv1": 12, "conv2": 22, "head": 8}
     # budget 71: all but conv2 are capped
     counts = layer_counts(SMALL, 0.15, "erk")
     assert counts == {"conv1": 18, "conv2": 41, "head": 12}
@@ -129,7 +134,7 @@ kernels = st.one_of(
 @given(
     kernel_list=st.lists(kernels, min_size=1, max_size=8),
     sparsity=st.floats(0, 1, exclude_max=True),
-    rule=st.sampled_from(["er", "erk"]),
+    rule=st.sampled_from(sorted(RAW)),
 )
 def test_total_is_exact_for_any_shapes(kernel_list, sparsity, rule):
     shapes = {str(i): kernel for i, kernel in enumerate(kernel_list)}
@@ -164,7 +169,12 @@ def test_densities_by_hand():
         (MLP, -0.1, "uniform", "sparsity: got -0.1"),
         (MLP, math.nan, "er", "sparsity: got nan"),
         (MLP, None, "er", "sparsity: got None"),
-        (MLP, 0.9, "random", "densities: got 'random', allowed: er, erk, uniform"),
+        (
+            MLP,
+            0.9,
+            "random",
+            "densities: got 'random', allowed: er, erk, sqrt_erk, uniform",
+        ),
         (MLP, None, {"a": 0.1, "b": 0.1}, "no density for c"),
         (MLP, None, dict.fromkeys("abcd", 0.1), "a density for unknown d"),
         (MLP, None, dict.fromkeys("abc", 1.1), "density of a: got 1.1"),

@@ -24,9 +24,14 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "vi_weight_sample": ("ssvi", {**DENSE, "estimator": "weight_sample"}),
     "vi_flipout": ("ssvi", {**DENSE, "estimator": "flipout"}),
     "rank1_sparse": ("rank1", {"sparsity": None}),
+    "small_deterministic": ("deterministic", {}),
 }
 """Name in a comparison → method, and the settings that make it another one;
 None: not the method's own value, but what all sparse methods have."""
+
+SMALL = "small_deterministic"
+"""The dense network that is as narrow as it takes to have, in layers between hidden
+ones, as many weights as the sparse networks keep."""
 
 NAMES = (*METHODS, *VARIANTS)
 """What can be compared."""
@@ -47,6 +52,11 @@ class Comparison:
     """Runs of every other method: seeds 0, 1, …"""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/methods")
     """Folder of the table and figures; runs go to DIR/runs/METHOD-SEED."""
+    join: Annotated[
+        tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="RUN")
+    ] = ()
+    """A finished run NAME-SEED trained elsewhere, as by benchmarks/torch_airbench.py,
+    that joins the table; may be given several times."""
 
     minutes: float = 0.0
     """Equal training time, on these cores when idle: as many epochs of each method as
@@ -165,6 +175,11 @@ def configure(
         raise InputError(
             "--resume: a comparison always continues what is in --out; leave it out."
         )
+    if method == SMALL:
+        sparse, _ = cli.parse_over(flags, presets.defaults(preset, dataset, "ssvi"))
+        density = 1 - sparse.values()["sparsity"]
+        own["width"] = round(given.training.width * math.sqrt(density), 4)
+        given = given.with_values(width=own["width"])
     values = given.values()
     kept = [name for name, value in own.items() if values[name] != value]
     kept += foreign

@@ -123,9 +123,7 @@ def run_all(
         try:
             if signal := train_run(config, inputs.data):
                 return Outcome(runs, failures, signal)
-            shift = evaluate_run(config, options, inputs)
-            name = folder.name.removesuffix(f"-{config.run.seed}")
-            runs.append(Run(name, config.run.seed, values(folder, shift)))
+            runs.append(finished_run(folder, options, inputs))
         except Exception as error:  # another method may do better
             if isinstance(error, InputError):
                 refused.append(error)
@@ -135,7 +133,47 @@ def run_all(
             notify(f"*** {folder.name} failed: {failures[folder.name]} ***")
     if configs and len(refused) == len(configs):
         raise refused[0]
+    for folder in options.join:
+        notify(f"joins: {folder}")
+        runs.append(finished_run(folder, options, inputs))
     return Outcome(runs, failures, 0)
+
+
+def check_joined(folders: Sequence[Path], methods: Iterable[str]) -> None:
+    """Refuses what cannot join a comparison, before anything is trained.
+
+    Args:
+      folders: of the runs to join.
+      methods: names of the comparison's own.
+
+    Raises:
+      InputError: a folder is not named NAME-SEED, is named as another one or as a
+        method of the comparison, or holds no finished run.
+    """
+    names = [folder.name for folder in folders]
+    for folder in folders:
+        name, _, seed = folder.name.rpartition("-")
+        if not (name and seed.isdecimal()) or name in methods:
+            raise InputError(
+                f"--join: got {folder}, allowed: a run folder named NAME-SEED, as "
+                "torch-0, where NAME is no method that is compared; rename it."
+            )
+        if names.count(folder.name) > 1:
+            raise InputError(f"--join: got {folder.name} twice, allowed: each once.")
+        run_files.read_summary(folder)
+
+
+def finished_run(folder: Path, options: Comparison, inputs: Inputs) -> Run:
+    """A run that is trained, evaluated here where it is not yet.
+
+    Args:
+      folder: of the run, NAME-SEED.
+      options: how to evaluate.
+      inputs: what to evaluate on.
+    """
+    name, _, seed = folder.name.rpartition("-")
+    shift = evaluate_run(folder, options, inputs)
+    return Run(name, int(seed), values(folder, shift))
 
 
 def train_run(config: Config, data: Dataset) -> int:
@@ -167,24 +205,25 @@ def train_run(config: Config, data: Dataset) -> int:
     return 0
 
 
-def evaluate_run(config: Config, options: Comparison, inputs: Inputs) -> dict[str, Any]:
+def evaluate_run(folder: Path, options: Comparison, inputs: Inputs) -> dict[str, Any]:
     """Evaluates a finished run under shift, and times its predictions.
 
     Other settings than those of its newest evaluation get a new folder in the run's.
+    See `finished_run` for the arguments.
 
     Returns:
       The run's entry in results.json, with the seconds that one image takes as
       "predict_seconds".
     """
-    folder = _folder(config)
     sources = subjects.find([folder], [], [])
+    samples = run_files.read_summary(folder).get("samples") or 1  # 1: of a point
     shift = ShiftConfig(
         out=folder,
         resume=True,
         corruptions_dir=options.corruptions_dir,
         ood=options.ood,
         images=options.images,
-        samples=config.run.samples,
+        samples=samples,
     )
     try:
         log = shift_run.open_folder(shift, sources)
@@ -194,9 +233,7 @@ def evaluate_run(config: Config, options: Comparison, inputs: Inputs) -> dict[st
     if not done.exists():
         model = subjects.load(sources[0], inputs.data)
         shift_run.evaluate(shift, [model], inputs, log)
-        log.write_json(
-            done.name, time_prediction(model, inputs.data, config.run.samples)
-        )
+        log.write_json(done.name, time_prediction(model, inputs.data, samples))
     (entry,) = _read(log.folder / "results.json")["runs"]
     return {**entry, **_read(done)}
 
