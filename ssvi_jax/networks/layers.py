@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import get_opaque_trace_state
 
 from ssvi_jax import ops
 from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.jaxprs import trace_state
 from ssvi_jax.core.types import PackedKernel, Params
 from ssvi_jax.networks.dropout import Dropout
 from ssvi_jax.ops import backend, convolution
@@ -113,7 +113,7 @@ class Products:
         self._factors = factors or {}
         self._dropout = dropout
         self._parameters = trees.flatten(params)
-        self._trace = get_opaque_trace_state(convention="flax")
+        self._trace = trace_state()
 
     def dot_general(self, path: str, held: Held) -> Callable[..., jax.Array]:
         """A stand-in for `jax.lax.dot_general` in the layer that owns `path`."""
@@ -203,11 +203,11 @@ class Products:
     def _is_own(self, path: str, held: Held) -> bool:
         """Whether the layer multiplies by the parameter itself, outside transforms."""
         same = held() is self._parameters.get(path)
-        return same and get_opaque_trace_state(convention="flax") == self._trace
+        return same and trace_state() == self._trace
 
     def _why_not_own(self, path: str, held: Held) -> str:
         """Why a layer's product is not one with a packed kernel."""
-        if get_opaque_trace_state(convention="flax") != self._trace:
+        if trace_state() != self._trace:
             return "inside scan, vmap, jit or remat"
         if held() is not self._parameters.get(path):
             return "the layer changes its kernel before it multiplies"

@@ -5,12 +5,12 @@ batches of 2 and of 3 examples, differ in the lengths of the axes that hold the 
 a network mixes examples where its output sums, compares or sorts along such an axis.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
-from jax.interpreters import partial_eval
+
+from ssvi_jax.core.jaxprs import Jaxpr, JaxprEqn, inner, needed
 
 _JOINS = ("reduce_", "arg", "cum", "sort")
 """How the names of primitives begin that join what lies along an axis."""
@@ -48,8 +48,7 @@ def rows(x: Any, number: int) -> Any:
 
 def _needed(apply: Callable[[Any], Any], x: Any) -> Jaxpr:
     """The trace without what the results do not need."""
-    jaxpr = jax.make_jaxpr(apply)(x).jaxpr
-    return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
+    return needed(jax.make_jaxpr(apply)(x).jaxpr)[0]
 
 
 def _differ(two: Jaxpr, three: Jaxpr) -> bool:
@@ -73,13 +72,3 @@ def _joined(equation: JaxprEqn) -> list[int]:
         axes = next((params[along] for along in _ALONG if along in params), ())
     axes = (axes,) if isinstance(axes, int) else axes
     return [getattr(equation.invars[0].aval, "shape")[axis] for axis in axes]  # noqa: B009
-
-
-def inner(equation: JaxprEqn) -> Iterator[Jaxpr]:
-    """The traces that an equation runs, as a loop its body."""
-    for value in equation.params.values():
-        for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, ClosedJaxpr):
-                yield item.jaxpr
-            elif isinstance(item, Jaxpr):
-                yield item

@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-from jax.extend.core import Jaxpr
-from jax.interpreters import partial_eval
 
-from ssvi_jax.networks.mixing import inner
+from ssvi_jax.core import jaxprs
+from ssvi_jax.core.jaxprs import Jaxpr
 
 _DRAWING = {"random_bits", "random_gamma", "threefry2x32", "rng_bit_generator"}
 """Primitives that make numbers of a key, unlike those that make keys of it."""
@@ -23,7 +22,7 @@ def draws(apply: Callable[[jax.Array, Any], Any], x: Any) -> bool:
       x: a batch, of which only shapes and types are read.
     """
     jaxpr = jax.make_jaxpr(apply)(jax.random.key(0), x).jaxpr
-    needed, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    needed, used = jaxprs.needed(jaxpr)
     return used[0] and any(name in _DRAWING for name in _primitives(needed))
 
 
@@ -44,5 +43,5 @@ def unmoved(
 def _primitives(jaxpr: Jaxpr) -> Iterator[str]:
     for equation in jaxpr.eqns:
         yield equation.primitive.name
-        for part in inner(equation):
+        for part in jaxprs.inner(equation):
             yield from _primitives(part)

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from ssvi_jax.core import trees
+from ssvi_jax.core.jaxprs import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from ssvi_jax.core.types import KernelShape, ModelState, Params
 from ssvi_jax.networks.layers import Held, Products
 

@@ -15,10 +15,9 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import JaxprEqn
 
+from ssvi_jax.core.jaxprs import CALL, JaxprEqn, bind
 from ssvi_jax.ops import interpreter
-from ssvi_jax.ops.interpreter import bind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +131,7 @@ class _Rules:
     """See `interpreter.Rules`."""
 
     calls: ClassVar[Mapping[str, str]] = {
-        "jit": "jaxpr",
+        CALL: "jaxpr",
         "custom_jvp_call": "call_jaxpr",
         "custom_vjp_call": "call_jaxpr",
     }

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
-from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
+from ssvi_jax.core.jaxprs import CALL, Jaxpr, JaxprEqn, Literal, bind
 from ssvi_jax.ops import interpreter, norm, sparse
 
 
@@ -53,14 +53,14 @@ def evaluate(fn: Callable[..., Any], *args: Any) -> Any:
 class _Rules:
     """See `interpreter.Rules`."""
 
-    calls: ClassVar[Mapping[str, str]] = {"jit": "jaxpr"}
+    calls: ClassVar[Mapping[str, str]] = {CALL: "jaxpr"}
 
     def __init__(self) -> None:
         self._normed: dict[int, sparse.Sampled] = {}
 
     def step(self, equation: JaxprEqn, operands: list[Any]) -> Sequence[Any] | None:
         name, params = equation.primitive.name, equation.params
-        if name == "jit":
+        if name == CALL:
             return self._own(params["name"], equation, operands)
         if name == "add":
             return _sum(operands)
@@ -74,7 +74,7 @@ class _Rules:
         self, name: str, equation: JaxprEqn, operands: list[Any]
     ) -> Sequence[Any] | None:
         if name == sparse.LRT_CONV:
-            sampled = sparse.Sampled(*interpreter.bind(equation, _arrays(operands)))
+            sampled = sparse.Sampled(*bind(equation, _arrays(operands)))
             return [sampled, *sampled[1:]]
         if name == norm.MOMENTS:
             (x,) = operands
@@ -124,7 +124,7 @@ def _is_relu(jaxpr: Jaxpr) -> bool:
     if len(jaxpr.eqns) != 1 or len(jaxpr.invars) != 1:
         return False
     (equation,) = jaxpr.eqns
-    if equation.primitive.name == "jit":
+    if equation.primitive.name == CALL:
         return _is_relu(equation.params["jaxpr"].jaxpr)
     literals = [a.val for a in equation.invars if isinstance(a, Literal)]
     return equation.primitive.name == "max" and [float(v) for v in literals] == [0.0]

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import jax
-from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
+
+from ssvi_jax.core.jaxprs import Jaxpr, JaxprEqn, Literal, Var, bind
 
 
 class Rules(Protocol):
@@ -46,17 +47,6 @@ def evaluate(rules: Rules, fn: Callable[..., Any], *args: Any) -> Any:
     traced, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
     outputs = _run(rules, traced.jaxpr, traced.consts, jax.tree.leaves(args))
     return jax.tree.unflatten(jax.tree.structure(shape), map(rules.array, outputs))
-
-
-def bind(
-    equation: JaxprEqn, operands: Sequence[Any], params: Mapping[str, Any] | None = None
-) -> Sequence[jax.Array]:
-    """The results of an equation on other operands, with other parameters if given."""
-    primitive = equation.primitive
-    chosen = primitive.get_bind_params(equation.params if params is None else params)
-    with equation.ctx.manager:
-        results = primitive.bind(*operands, **chosen)
-    return results if primitive.multiple_results else [results]
 
 
 def _run(

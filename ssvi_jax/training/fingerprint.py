@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from ssvi_jax.core import trees
+from ssvi_jax.core.jaxprs import Jaxpr, inner
 from ssvi_jax.core.types import Augment, Gaussian
 from ssvi_jax.methods.algorithms.sgd import Sgd
 from ssvi_jax.methods.problem import OptimizerLike
@@ -124,15 +124,10 @@ def of_optimizer(optimizer: OptimizerLike | None, params: Any) -> Any:
 def _operations(jaxpr: Jaxpr) -> Iterator[str]:
     """Names of what computes; wrappers of functions give what is inside."""
     for equation in jaxpr.eqns:
-        inner = [
-            item.jaxpr if isinstance(item, ClosedJaxpr) else item
-            for value in equation.params.values()
-            for item in (value if isinstance(value, (tuple, list)) else (value,))
-            if isinstance(item, (ClosedJaxpr, Jaxpr))
-        ]
-        if not inner:
+        called = list(inner(equation))
+        if not called:
             yield equation.primitive.name
-        for one in inner:
+        for one in called:
             yield from _operations(one)
 
 

@@ -7,9 +7,9 @@ import pytest
 import smoke_run
 import tiny
 import tiny_methods
-from jax.extend import core
 
 from ssvi_jax import data as data_lib
+from ssvi_jax.core import jaxprs
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.networks import precision
 from ssvi_jax.training.run_config import Training
@@ -28,10 +28,8 @@ def problem(name, **changes):
 def equations(jaxpr):
     for equation in jaxpr.eqns:
         yield equation
-        for value in jax.tree.leaves(list(equation.params.values())):
-            inner = getattr(value, "jaxpr", value)
-            if isinstance(inner, core.Jaxpr):
-                yield from equations(inner)
+        for called in jaxprs.inner(equation):
+            yield from equations(called)
 
 
 def products(precision_name):
