@@ -47,13 +47,19 @@ def _array(argument: str, leaf: Any) -> Any:
     if isinstance(leaf, list) or hasattr(leaf, "__array__"):
         if not isinstance(leaf, (np.ndarray, jax.Array)):
             leaf = _read(argument, leaf)
-        if not (jnp.issubdtype(leaf.dtype, np.number) or leaf.dtype == bool):
+        if np.ma.isMaskedArray(leaf) and np.ma.is_masked(leaf):
             raise InputError(
-                f"{argument}: got an array of {leaf.dtype}, allowed: numbers; names of "
-                "classes become some by numpy.unique(labels, return_inverse=True)[1]."
+                f"{argument}: got a masked array with masked values, allowed: numbers; "
+                "fill in what is missing: array.filled(value)."
+            )
+        real = jnp.issubdtype(leaf.dtype, np.number) or leaf.dtype == bool
+        if not real or jnp.issubdtype(leaf.dtype, np.complexfloating):
+            raise InputError(
+                f"{argument}: got an array of {leaf.dtype}, allowed: real numbers; "
+                f"{_BECOME_NUMBERS.get(leaf.dtype.kind, 'convert it with astype')}."
             )
         if leaf.ndim:
-            return leaf
+            return np.asarray(leaf) if np.ma.isMaskedArray(leaf) else leaf
     elif hasattr(leaf, "shape") and not hasattr(leaf, "toarray"):
         return leaf
     dense = "; call its toarray() first" if hasattr(leaf, "toarray") else ""
@@ -61,6 +67,17 @@ def _array(argument: str, leaf: Any) -> Any:
         f"{argument}: got a {type(leaf).__name__}, allowed: arrays of n rows, or "
         f"pytrees of them{dense}."
     )
+
+
+_BECOME_NUMBERS = {
+    "c": "give real and imaginary parts as two features",
+    **dict.fromkeys(
+        "OSUT",
+        "array.astype(float) of numbers; names of classes become some by "
+        "numpy.unique(labels, return_inverse=True)[1]",
+    ),
+}
+"""Kind of a NumPy type → what to do."""
 
 
 def _read(argument: str, leaf: Any) -> np.ndarray:

@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.core.types import Data
+from ssvi_jax.core.types import ApplyFn, Data, ModelState, Params
 from ssvi_jax.training.feeds import Batches
-from ssvi_jax.vi import likelihoods
+from ssvi_jax.vi import checks, likelihoods
+
+Network = tuple[ApplyFn, Params, ModelState]
+"""Function, parameters and running statistics: what `adapters.from_flax` returns."""
 
 _CHUNK = 2**24
 """Numbers that are looked at together, to need little memory besides the data."""
@@ -38,6 +41,27 @@ def checked(data: Any, validation: Any, likelihood: likelihoods.Likelihood) -> A
     if _is_pair(data):
         _check(data, likelihood, "data")
     return data
+
+
+def check_classes(network: Network, example: Any, y: Any, argument: str) -> None:
+    """Refuses labels that a classifier has no output for, before it is trained.
+
+    Args:
+      network: the model itself, without members or factors.
+      example: shapes and types of its inputs ``[1, ...]``.
+      y: labels ``[n, ...]``.
+      argument: what an error names.
+
+    Raises:
+      InputError: a label out of range, or one output only.
+    """
+    apply_fn, params, model_state = network
+    evaluated = partial(apply_fn, train=False, key=jax.random.key(0))
+
+    def output_shape() -> tuple[int, ...]:
+        return jax.eval_shape(evaluated, params, model_state, example)[0].shape
+
+    checks.Labels().check(y, output_shape, argument)
 
 
 def _is_pair(data: Any) -> bool:

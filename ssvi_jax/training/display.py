@@ -87,8 +87,11 @@ class Display(Callback):
         kl = f"  KL {phase['kl']:.3g} nats" if phase["kl"] else ""
         trained = f"  train acc {phase['accuracy']:.3f}" if "accuracy" in phase else ""
         churn = f"  IoU {phase['iou_first']:.2f}" if "iou_first" in phase else ""
+        where = f"epoch {event['epoch']:>3}/{self._epochs}"
+        if not self._epochs:
+            where = f"step {event['step']}"
         self.say(
-            f"epoch {event['epoch']:>3}/{self._epochs}  loss {phase['loss']:.3f}{kl}"
+            f"{where}  loss {phase['loss']:.3f}{kl}"
             f"{trained}  val acc {val['accuracy']:.3f}"
             f"  NLL {val['nll']:.3f}  ECE {val['ece']:.3f}{churn}"
             f"  {event['elapsed_seconds'] / 60:.1f} min"

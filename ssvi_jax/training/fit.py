@@ -15,11 +15,9 @@ from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.structure import Structure
 from ssvi_jax.core.types import (
-    ApplyFn,
     Augment,
     Data,
     Masks,
-    ModelState,
     Params,
     Weights,
 )
@@ -37,6 +35,7 @@ from ssvi_jax.training.callbacks import (
     History,
     as_callback,
 )
+from ssvi_jax.training.data_check import Network
 from ssvi_jax.training.fitted import Fitted, describe_model
 from ssvi_jax.training.interrupt import Interrupt
 from ssvi_jax.training.saving import Saving
@@ -45,9 +44,6 @@ from ssvi_jax.training.source import Source, as_given, prepare, seed_of
 from ssvi_jax.training.validation import Validation
 from ssvi_jax.vi import likelihoods
 from ssvi_jax.vi.execution import Execution
-
-Network = tuple[ApplyFn, Params, ModelState]
-"""Function, parameters and running statistics: what `adapters.from_flax` returns."""
 
 _GIVE = "give from_flax(module, x[:1]) such inputs, or other data"
 
@@ -123,6 +119,8 @@ def fit(
     source, held_out = prepare(data, validation, batch_size, key, execution)
     plain = _started(method, network, start)
     with taken_by("data", source.example, _GIVE):
+        if held_out is not None and isinstance(likelihood, likelihoods.Categorical):
+            data_check.check_classes(plain, source.example, held_out[1], "validation")
         network = structured(method, plain, source.example, likelihood, key)
         layers = layers_of(*network, source.example)
     problem = Problem(

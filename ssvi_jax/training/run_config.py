@@ -260,7 +260,7 @@ _Group = tyro.conf.arg(help="")  # the title of a group of flags says enough
 
 @dataclasses.dataclass(frozen=True)
 class Config(Generic[M]):
-    """Trains a network by --method; leaves a run folder. Flags win over presets."""
+    """Trains by --method. --preset replaces defaults shown here; flags win over it."""
 
     method: Annotated[M, _Group] = dataclasses.field(default_factory=_ssvi)
     training: Annotated[Training, _Group] = dataclasses.field(default_factory=Training)

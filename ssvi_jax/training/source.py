@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssvi_jax.core.errors import InputError, check_fraction
+from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.rows import as_arrays, check_lengths, num_rows
 from ssvi_jax.core.settings import positive
 from ssvi_jax.core.types import Data
@@ -112,16 +112,15 @@ def _checked(argument: str, data: Any) -> Data:
 
 
 def _split(data: Data, part: float, seed: int) -> tuple[Data, Data]:
-    check_fraction("validation", part)
     number = num_rows(data)
     rng = np.random.default_rng(
         np.random.SeedSequence(seed, spawn_key=(_VALIDATION_STREAM,))
     )
-    order, count = rng.permutation(number), round(part * number)
+    order, count = rng.permutation(number), round(part * number) if 0 < part < 1 else 0
     if not 0 < count < number:
         raise InputError(
-            f"validation: got {part} of {number} examples, allowed: what leaves at "
-            "least one on either side."
+            f"validation: got {part} of {number} examples, allowed: a fraction between "
+            "0 and 1 that leaves at least one on either side, or (inputs, labels)."
         )
     kept, held = np.sort(order[count:]), np.sort(order[:count])
     return _rows(data, kept), _rows(data, held)

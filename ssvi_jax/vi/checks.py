@@ -108,15 +108,21 @@ class Labels:
         self._checked: weakref.ref | None = None
         self._num_classes: int | None = None
 
-    def check(self, labels: Any, output_shape: Callable[[], tuple[int, ...]]) -> None:
+    def check(
+        self,
+        labels: Any,
+        output_shape: Callable[[], tuple[int, ...]],
+        argument: str = "data",
+    ) -> None:
         """Refuses whole labels that are not 0 to classes - 1; any other kind passes.
 
         Args:
           labels: ``[n, ...]``; looked at once, if the next call brings the same array.
           output_shape: finds what the network returns, ``[..., classes]``; asked once.
+          argument: what an error names.
 
         Raises:
-          InputError: a label is out of range.
+          InputError: a label is out of range, or there is one class only.
         """
         if self._checked is not None and self._checked() is labels:
             return
@@ -130,11 +136,17 @@ class Labels:
         low = min(int(p.min()) for p in parts)
         high = max(int(p.max()) for p in parts)
         most = self._num_classes - 1
+        if most < 1:
+            raise InputError(
+                "network: got one output, of which a softmax is always 1; allowed: a "
+                "logit for each class, or another likelihood (Bernoulli, Normal, "
+                "Poisson)."
+            )
         if low < 0 or high > most:
             raise InputError(
-                f"data: got labels from {low} to {high}, allowed: 0 to {most}, as the "
-                f"network has {most + 1} outputs. Number the classes from 0, or give "
-                "the network an output for each."
+                f"{argument}: got labels from {low} to {high}, allowed: 0 to {most}, "
+                f"as the network has {most + 1} outputs. Number the classes from 0, or "
+                "give the network an output for each."
             )
         self._checked = weakref.ref(labels)
 

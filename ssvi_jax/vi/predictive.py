@@ -312,10 +312,9 @@ def num_inputs(x: Any) -> int:
     """
     lengths = {len(leaf) for leaf in jax.tree.leaves(x)}
     if len(lengths) != 1 or 0 in lengths:
+        came = f"inputs of lengths {sorted(lengths)}" if lengths - {0} else "no inputs"
         raise InputError(
-            f"x: got {'inputs of lengths ' if lengths - {0} else 'no inputs '}"
-            f"{sorted(lengths - {0}) or ''}, allowed: arrays of equal length, at least "
-            "one input."
+            f"x: got {came}, allowed: arrays of equal length, at least one input."
         )
     return lengths.pop()
 

@@ -284,7 +284,7 @@ def test_fit_equals_the_loop_written_by_hand():
     [
         ({"data": X}, "data: got ndarray, allowed: "),
         ({"data": (X, Y[:10])}, r"data: got arrays of \[10, 1500\] rows"),
-        ({"validation": 1.5}, "validation: got 1.5, allowed: a number in"),
+        ({"validation": 1.5}, "validation: got 1.5 of 1500 .* a fraction between"),
         ({"validation": 1e-9}, "validation: got 1e-09 of 1500 examples"),
         ({"callbacks": [3]}, "callbacks: got int, allowed: a Callback"),
         ({"batch_size": 0}, "batch_size: got 0"),

@@ -71,6 +71,19 @@ def test_batches_of_lists_are_arrays():
         ({"data": (X100, list("ab" * 50))}, r"data \(labels\): got an array of <U1, a"),
         ({"data": (X100, 3)}, r"data \(labels\): got a int, allowed: arrays of n rows"),
         ({"data": (Sparse(), Y100)}, r"data \(inputs\): got a Sparse.* toarray\(\)"),
+        (
+            {"data": (X100.astype(complex), Y100)},
+            "complex128, allowed: real numbers; giv",
+        ),
+        (
+            {"data": (np.ma.masked_less(X100, 0.5), Y100)},
+            "a masked array with masked v",
+        ),
+        ({"validation": 0.0}, "validation: got 0.0 of 100 examples"),
+        (
+            {"validation": (X100, Y100 + 5)},
+            "validation: got labels from 5 to 14, allowed",
+        ),
         ({"validation": X100}, r"validation: got ndarray, allowed: \(inputs, labels\)"),
         ({"validation": "0.2"}, "validation: got str, allowed"),
         ({"validation": True}, "validation: got bool, allowed"),
@@ -85,7 +98,7 @@ def test_batches_of_lists_are_arrays():
         ({"validation": (X100[:, :, None], Y100)}, r"validation: got \[64, 1\] an exa"),
     ],
 )
-def test_what_is_no_array_is_named(change, match):
+def test_what_cannot_be_trained_on_is_named(change, match):
     def never(phase):
         raise AssertionError("it trained")
 

@@ -97,6 +97,11 @@ def test_labels_are_looked_at_once(monkeypatch):
     assert (len(asked), len(looked)) == (1, 2)
 
 
+def test_one_output_is_no_classifier():
+    with pytest.raises(InputError, match="network: got one output, of which a softmax"):
+        checks.Labels().check(np.zeros(3, int), lambda: (3, 1))
+
+
 @pytest.mark.parametrize("labels", [np.eye(3), np.zeros(12), {"a": 1}])
 def test_other_kinds_of_labels_are_the_likelihoods_affair(labels):
     checks.Labels().check(labels, lambda: pytest.fail("asked"))
