@@ -30,6 +30,9 @@ FILE = "step_times.json"
 TURNS = 3
 """Phases that are timed of each method, after two that compile."""
 
+DENSE_STEPS = 25
+"""Of a phase of a method that has no swaps, where nothing but steps is in it."""
+
 
 class _Contestant:
     """A training that does one phase when it is asked to."""
@@ -37,6 +40,8 @@ class _Contestant:
     def __init__(self, config: Config, data: Dataset):
         _, problem = train.build_problem(config, data)
         inner = config.training.inner_steps
+        if not getattr(config.method, "sparsity", 0.0):
+            inner = min(inner, DENSE_STEPS)
         length = budget.Length(inner, 1000 * inner)
         problem = dataclasses.replace(problem, **length._asdict())
         feed = train.feed(config, data, problem)(length)
