@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssvi_jax.core.errors import check_choice, check_fraction
-from ssvi_jax.data import cifar, digits, download, imagenet, mimic
+from ssvi_jax.data import archive, cifar, digits, imagenet, mimic
 from ssvi_jax.data.dataset import Dataset, channel_moments, stratified_split
 from ssvi_jax.data.download import NotPreparedError
 
@@ -34,15 +34,15 @@ def load(
     split_seed: int = 0,
     notify: Callable[[str], object] = print,
 ) -> Dataset:
-    """Loads a data set, preparing it first where that is needed and possible.
+    """Loads a data set, downloading it first where that is needed and possible.
 
     Args:
       name: ``"cifar10"``, ``"cifar100"``, ``"digits"``, ``"mimic3"`` (see
         `ssvi_jax.data.mimic`), ``"imagenet2012"`` (see
-        `ssvi_jax.data.imagenet`), or ``"auto"``: CIFAR-10 where it is prepared or can
+        `ssvi_jax.data.imagenet`), or ``"auto"``: CIFAR-10 where it is there or can
         be downloaded, else the digits. A set asked for by name is never replaced by
         another.
-      data_dir: folder that holds the sets prepared by TFDS; without it $TFDS_DATA_DIR,
+      data_dir: folder of data sets, as TFDS prepares them; without it $TFDS_DATA_DIR,
         then ``~/tensorflow_datasets``. The digits need none.
       validation: fraction in [0, 1) of the official training set that is set aside,
         class by class, to choose models with; None: 0.1, of ImageNet 0.01. That is
@@ -92,16 +92,14 @@ def _read_cifar(
     notify: Callable[[str], object],
 ) -> _Raw:
     root = cifar.data_root(data_dir)
+    source = f"CIFAR-{name.removeprefix('cifar')} (Krizhevsky 2009), "
     folder = cifar.find(root, name)
-    if folder is None:
-        download.prepare(name, root, notify)
-        folder = cifar.find(root, name)
-        assert folder is not None, "TFDS prepared another folder than we look for"
-    source = (
-        f"CIFAR-{name.removeprefix('cifar')} (Krizhevsky 2009), prepared by TensorFlow "
-        f"Datasets as {name}/{folder.name}"
-    )
-    return _Raw(name, cifar.read(folder), source)
+    if folder is not None:
+        source += f"prepared by TensorFlow Datasets as {name}/{folder.name}"
+        return _Raw(name, cifar.read(folder), source)
+    archive.fetch(name, root, notify)
+    source += f"the author's archive {archive.ARCHIVES[name].file}"
+    return _Raw(name, archive.read(root, name), source)
 
 
 def _assemble(raw: _Raw, validation: float, split_seed: int) -> Dataset:

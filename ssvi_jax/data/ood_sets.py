@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.data import cifar, records
+from ssvi_jax.data import archive, cifar, records
 from ssvi_jax.data.download import NotPreparedError
 from ssvi_jax.io.npy import read_npz
 
@@ -44,6 +44,11 @@ def prepared(root: Path, name: str) -> tuple[np.ndarray, str]:
     """
     tfds_name = PREPARED[name]
     folder = cifar.find(root, tfds_name)
+    if folder is None and name in archive.ARCHIVES:
+        path = archive.path_of(root, name)
+        if path.exists():
+            images, _ = archive.read(root, name)["test"]
+            return images, f"{_TITLES[name]}, the author's archive {path.name}"
     if folder is None:
         raise NotPreparedError(
             tfds_name,

@@ -1,5 +1,6 @@
 """Downloads and prepares a set: ``python -m ssvi_jax.data.prepare cifar10``.
 
+Without TensorFlow it downloads the author's archive of CIFAR, which serves as well.
 Also cifar100, svhn_cropped (test images for out-of-distribution detection; TFDS fetches
 all 1.5 GB of it) and cifar10_corrupted (2.9 GB, once; 75 sets, one for each corruption
 and severity). The only module that imports TensorFlow; it runs in a process of its own.
@@ -10,7 +11,7 @@ import importlib.util
 import os
 import pathlib
 
-from ssvi_jax.data import cifar, download
+from ssvi_jax.data import archive, cifar, download
 
 _CORRUPTED = "cifar10_corrupted"
 _URLS = {
@@ -48,9 +49,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.extra and arguments.name != _CORRUPTED:
         parser.error(f"--extra: got it with {arguments.name}; only for {_CORRUPTED}.")
-    if importlib.util.find_spec("tensorflow") is None:
-        parser.error("preparing needs TensorFlow: pip install tensorflow")
     root = cifar.data_root(arguments.data_dir)
+    if importlib.util.find_spec("tensorflow") is None:
+        if arguments.name in archive.ARCHIVES:
+            archive.fetch(arguments.name, root, print)
+            return
+        parser.error("preparing needs TensorFlow: pip install 'ssvi_jax[prepare]'")
     _prepare_missing(arguments.name, root, extra=arguments.extra)
 
 

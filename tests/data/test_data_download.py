@@ -2,7 +2,6 @@ import importlib.util
 import inspect
 import re
 import socket
-import subprocess
 import sys
 import threading
 import types
@@ -10,7 +9,7 @@ import types
 import pytest
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.data import NotPreparedError, cifar, download, load
+from ssvi_jax.data import download, load
 
 CONNECT = socket.create_connection
 
@@ -23,15 +22,10 @@ def _isolated(monkeypatch, tmp_path):
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr(subprocess, "run", no_subprocess)
 
 
 def refuse(address, timeout=None):
     raise OSError("no route to host")
-
-
-def no_subprocess(*_, **__):
-    raise AssertionError("a subprocess was started")
 
 
 # The probe ---------------------------------------------------------------------------
@@ -124,13 +118,6 @@ def test_auto_says_loudly_that_it_takes_the_digits():
     assert len(said) == 1
 
 
-def test_leftovers_of_an_interrupted_download_are_named(tmp_path):
-    folder = tmp_path / "data/cifar10/incomplete.ABCDEF_3.0.2"
-    folder.mkdir(parents=True)
-    with pytest.raises(NotPreparedError, match=r"incomplete\.ABCDEF_3\.0\.2"):
-        load("cifar10", notify=pytest.fail)
-
-
 @pytest.mark.parametrize("inside", ["cifar10", "cifar10/3.0.2"])
 @pytest.mark.parametrize("name", ["cifar10", "auto"])
 def test_pointing_into_the_set_is_noticed(tmp_path, name, inside):
@@ -147,40 +134,6 @@ def test_pointing_into_the_set_is_noticed(tmp_path, name, inside):
 def online(monkeypatch):
     monkeypatch.setattr(download, "has_network", lambda url=None: True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-
-
-def test_prepares_in_a_subprocess(tmp_path, monkeypatch, online):
-    calls, said = [], []
-
-    def run(command, check):
-        calls.append(command)
-        (tmp_path / "data/cifar10/3.0.2").mkdir(parents=True)
-        return types.SimpleNamespace(returncode=0)
-
-    monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(cifar, "read", lambda folder: folder)
-    monkeypatch.setattr("ssvi_jax.data._assemble", lambda raw, *_: raw.splits)
-    assert load("cifar10", notify=said.append) == tmp_path / "data/cifar10/3.0.2"
-    module = [sys.executable, "-m", "ssvi_jax.data.prepare"]
-    assert calls == [[*module, "cifar10", "--data-dir", str(tmp_path / "data")]]
-    assert len(said) == 1
-    assert str(tmp_path / "data") in said[0]
-
-
-def test_no_tensorflow_says_what_to_install(monkeypatch, online):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(NotPreparedError, match="pip install tensorflow"):
-        load("cifar10", notify=pytest.fail)
-
-
-def test_a_failed_preparation_is_an_error_and_auto_takes_the_digits(
-    monkeypatch, online
-):
-    failed = types.SimpleNamespace(returncode=1)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
-    with pytest.raises(NotPreparedError, match="could not prepare it"):
-        load("cifar10", notify=lambda line: None)
-    assert load("auto", notify=lambda line: None).name == "digits"
 
 
 @pytest.fixture
@@ -279,5 +232,7 @@ def test_the_command_without_tensorflow(monkeypatch, capsys, prepared):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="2"):
         command(monkeypatch, "svhn_cropped")
-    assert "needs TensorFlow: pip install tensorflow" in capsys.readouterr().err
+    assert (
+        "needs TensorFlow: pip install 'ssvi_jax[prepare]'" in capsys.readouterr().err
+    )
     assert prepared == []
