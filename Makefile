@@ -6,13 +6,13 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin/python
 PIP := $(BIN) -m pip --disable-pip-version-check
-RANGE := "ssvi_jax needs Python 3.11 to 3.13, got " + sys.version.split()[0] + ": choose with make PYTHON=python3.12 ..."
+RANGE := "ssvi_jax needs Python 3.11 or newer, got " + sys.version.split()[0] + ": choose with make PYTHON=python3.12 ..."
 
-.PHONY: help run test lint clean
+.PHONY: help run test test-versions lint clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
 	@printf 'Variables: PYTHON (interpreter of the new %s, now %s), ARGS (added to the run)\n' '$(VENV)' '$(PYTHON)'
 	@printf 'Example:   make run ARGS="--preset smoke"\n'
 
@@ -27,16 +27,19 @@ lint: $(VENV)/.installed-dev ## style, formatting and types only
 	$(BIN) -m ruff format --check
 	$(BIN) -m pyright --pythonpath $(BIN)
 
+test-versions: $(VENV)/.installed-dev ## quick tests with oldest and newest packages on every Python
+	$(BIN) tests/versions.py $(ARGS)
+
 clean: ## remove the environment, caches and build products
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .versions build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit($(RANGE))'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit($(RANGE))'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -r requirements.txt
+	$(PIP) install --no-compile -r requirements.txt
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	$(PIP) install -r requirements-dev.txt
+	$(PIP) install --no-compile -r requirements-dev.txt
 	@touch $@

@@ -29,6 +29,7 @@ __all__ = [
     "bind",
     "inner",
     "needed",
+    "scan_split",
     "trace_state",
 ]
 
@@ -49,6 +50,22 @@ def inner(equation: JaxprEqn) -> Iterator[Jaxpr]:
 def needed(jaxpr: Jaxpr) -> tuple[Jaxpr, list[bool]]:
     """A trace without what its results do not need, and which inputs they need."""
     return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+
+
+def scan_split(equation: JaxprEqn) -> tuple[int, int]:
+    """How many operands of a scan are constants of its body, and how many its carry.
+
+    They are counted by their ranks, as the parameters that say so have changed: what is
+    scanned over has one axis more outside of the body.
+    """
+    body = equation.params["jaxpr"].jaxpr
+
+    def same(outer: Sequence[Any], inner: Sequence[Any]) -> int:
+        pairs = zip(outer, inner, strict=True)
+        return sum(a.aval.ndim == b.aval.ndim for a, b in pairs)
+
+    num_carry = same(equation.outvars, body.outvars)
+    return same(equation.invars, body.invars) - num_carry, num_carry
 
 
 def bind(

@@ -16,7 +16,14 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from ssvi_jax.core import trees
-from ssvi_jax.core.jaxprs import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from ssvi_jax.core.jaxprs import (
+    ClosedJaxpr,
+    Jaxpr,
+    JaxprEqn,
+    Literal,
+    Var,
+    scan_split,
+)
 from ssvi_jax.core.types import KernelShape, ModelState, Params
 from ssvi_jax.networks.layers import Held, Products
 
@@ -176,7 +183,7 @@ class _Walk:
     ) -> Sequence[_Value]:
         name, params = equation.primitive.name, equation.params
         if name == "scan":
-            split = params["num_consts"], params["num_carry"]
+            split = scan_split(equation)
             return self._loop(params["jaxpr"], args, split, times, params["length"])
         if name == "while":
             first = params["cond_nconsts"]  # what the condition reads is no product

@@ -8,6 +8,7 @@ import ctypes
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Sequence
 from importlib import machinery
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 from jax.typing import DTypeLike
 
@@ -70,15 +72,40 @@ def library() -> ctypes.CDLL | str:
         )
     try:
         loaded = ctypes.CDLL(str(found))
+        compiled = loaded.ssvi_ffi_major(), loaded.ssvi_ffi_minor()
+        runtime = interface_version()
+        if (
+            compiled[0] != runtime[0] or compiled > runtime
+        ):  # JAX would not start at all
+            return (
+                f"the sparse kernels were compiled for version {_dotted(compiled)} of "
+                f"XLA's foreign function interface, jaxlib {jaxlib.__version__} has "
+                f"{_dotted(runtime)}; install ssvi_jax again, or a newer jaxlib"
+            )
         for name in _HANDLERS:
             capsule = jax.ffi.pycapsule(getattr(loaded, name))
             jax.ffi.register_ffi_target(name, capsule, platform="cpu")
-    except (OSError, AttributeError) as error:
+    except (OSError, AttributeError, IndexError) as error:
         return f"the sparse kernels do not load ({error}); install ssvi_jax again"
     loaded.ssvi_isa.restype = ctypes.c_char_p
     loaded.ssvi_multiply_adds.restype = ctypes.c_double
     loaded.ssvi_multiply_adds.argtypes = [ctypes.c_int64]
     return loaded
+
+
+def interface_version() -> tuple[int, int]:
+    """Major and minor version of the interface that this jaxlib has, by its header."""
+    header = Path(jaxlib.__file__).parent / "include/xla/ffi/api/c_api.h"
+    text = header.read_text(encoding="utf-8")
+    major, minor = (
+        int(re.findall(rf"#define XLA_FFI_API_{part} (\d+)", text)[0])
+        for part in ("MAJOR", "MINOR")
+    )
+    return major, minor
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
 
 
 def available() -> bool:

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import optax
 import pytest
@@ -244,3 +245,14 @@ def test_without_compiled_kernels(monkeypatch):
 def test_unknown_backend_lists_the_names():
     with pytest.raises(InputError, match=r"^backend: got 'tpu', allowed: auto, sparse"):
         backend.choose("tpu", 0.1)
+
+
+@pytest.mark.skipif(not custom_calls.available(), reason=custom_calls.why_not())
+@pytest.mark.parametrize(("major", "minor"), [(0, -1), (1, 0)])
+def test_kernels_for_another_interface_are_not_registered(major, minor, monkeypatch):
+    there = custom_calls.interface_version()
+    older = there[0] + major, there[1] + minor
+    monkeypatch.setattr(custom_calls, "interface_version", lambda: older)
+    why = custom_calls.library.__wrapped__()
+    assert isinstance(why, str)
+    assert f"jaxlib {jaxlib.__version__} has {older[0]}.{older[1]}; install" in why

@@ -20,7 +20,10 @@ def test_requirements_and_project_agree():
     lines = [line for line in lines if line and not line.startswith("#")]
     assert lines.pop() == "-e ."  # so that the experiments find the package
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = project["dependencies"] + project["optional-dependencies"]["prepare"]
+    extras = project["optional-dependencies"]
+    declared = project["dependencies"] + extras["experiments"]
     required = dict(map(parse_requirement, lines))
     assert required == dict(map(parse_requirement, declared))
-    assert all(required.values())  # every one has a lower bound
+    for extra in (declared, extras["prepare"]):
+        bounds = dict(map(parse_requirement, extra)).values()
+        assert all(re.fullmatch(r">=[\d.]+", bound) for bound in bounds)

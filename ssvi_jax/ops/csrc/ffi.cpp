@@ -426,8 +426,10 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_comoment, comoment,
                                       SSVI_ATTRIBUTES);
 
 // Lanes and name of the instruction set that is used by default; for a benchmark, the
-// rounds of 16 vector multiply-adds.
+// rounds of 16 vector multiply-adds. And the interface that all of it was compiled for.
 extern "C" {
+int ssvi_ffi_major() { return XLA_FFI_API_MAJOR; }
+int ssvi_ffi_minor() { return XLA_FFI_API_MINOR; }
 const char* ssvi_isa(const char* name) {
   const ssvi::Isa* isa = ssvi::find_isa(name);
   return isa == nullptr ? "" : isa->name;
