@@ -8,7 +8,7 @@ BIN := $(VENV)/bin/python
 PIP := $(BIN) -m pip --disable-pip-version-check
 RANGE := "ssvi_jax needs Python 3.11 or newer, got " + sys.version.split()[0] + ": choose with make PYTHON=python3.12 ..."
 
-.PHONY: help run test test-versions lint clean
+.PHONY: help run test test-versions wheel lint clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -28,10 +28,13 @@ lint: $(VENV)/.installed-dev ## style, formatting and types only
 	$(BIN) -m pyright --pythonpath $(BIN)
 
 test-versions: $(VENV)/.installed-dev ## quick tests with oldest and newest packages on every Python
-	$(BIN) tests/versions.py $(ARGS)
+	$(BIN) tests/project/versions.py $(ARGS)
+
+wheel: $(VENV)/.installed-dev ## build sdist and wheel, check and use them
+	$(BIN) tests/project/wheel.py
 
 clean: ## remove the environment, caches and build products
-	rm -rf $(VENV) .versions build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .versions build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed: requirements.txt pyproject.toml

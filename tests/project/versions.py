@@ -1,8 +1,8 @@
 """Quick tests with the oldest and the newest packages, on every Python that is here.
 
-    python tests/versions.py
-    python tests/versions.py --only 3.13-oldest
-    python tests/versions.py --only newest
+    python tests/project/versions.py
+    python tests/project/versions.py --only 3.13-oldest
+    python tests/project/versions.py --only newest
 
 Environments are made by uv below .versions/ and kept. Oldest are the lower bounds of
 pyproject.toml, newest what the index has.
@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 RESOLUTIONS = {"oldest": "lowest-direct", "newest": "highest"}
 SHOWN = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
