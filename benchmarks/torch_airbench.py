@@ -204,7 +204,7 @@ def finished(
     algorithm = config.method.build(dataclasses.replace(problem, total_steps=steps))
     rng = np.random.default_rng(config.run.seed)
     state, masks = algorithm.init(jax.random.key(config.run.seed), rng)
-    state = state._replace(weights=weights)
+    state = state._replace(params=weights.params, model_state=weights.model_state)
     progress = Progress(state, masks, masks)
     return Trained(network, algorithm, progress, steps, 0, seconds)
 

@@ -1,7 +1,7 @@
 """README's first example, and whether the compiled kernels are there.
 
-    python tests/project/wheel_example.py
-    python tests/project/wheel_example.py --without-kernels
+python tests/project/wheel_example.py
+python tests/project/wheel_example.py --without-kernels
 """
 
 import os
