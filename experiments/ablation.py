@@ -74,7 +74,7 @@ VARIANTS: dict[str, Variant] = {
         "running statistics as training left them", patch=_no_gathering
     ),
     "zeros": Variant("shifts by up to 4 pixels, zeros outside", {"shifts": "zeros"}),
-    "erk": Variant("`--densities erk`", {"densities": "erk"}),
+    "sqrt_erk": Variant("`--densities sqrt_erk`", {"densities": "sqrt_erk"}),
     "uniform": Variant("`--densities uniform`", {"densities": "uniform"}),
     "swaps_50": Variant("a swap every 50 steps", {"inner_steps": 50}),
     "swaps_200": Variant("a swap every 200 steps", {"inner_steps": 200}),

@@ -63,14 +63,14 @@ def test_the_table_pairs_seeds():
             {"epochs": 3.0, "accuracy": 0.80, "nll": 0.6},
             {"epochs": 3.0, "accuracy": 0.90, "nll": 0.4},
         ],
-        "erk": [
+        "sqrt_erk": [
             {"epochs": 2.0, "accuracy": 0.79, "nll": 0.7},
             {"epochs": 2.0, "accuracy": 0.87, "nll": 0.5},
         ],
     }
-    *_, recipe, erk = ablation["table"](found).splitlines()
+    *_, recipe, other = ablation["table"](found).splitlines()
     assert recipe == "| nothing | 3.0 | 85.0 ± 5.0 |  | 0.500 ± 0.100 |  |"
-    cells = [cell.strip() for cell in erk.split("|")[1:-1]]
+    cells = [cell.strip() for cell in other.split("|")[1:-1]]
     assert cells[1:4] == ["2.0", "83.0 ± 4.0", "-2.0 ± 1.0"]
     assert cells[4:] == ["0.600 ± 0.100", "+0.100 ± 0.000"]
 
