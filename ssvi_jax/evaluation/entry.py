@@ -68,6 +68,11 @@ COMMANDS = {
         ("evaluation.info", "Command"),
         "what a model file, a run or a folder of checkpoints holds",
     ),
+    "card": Subcommand(
+        "evaluation.model_card",
+        ("evaluation.model_card", "Command"),
+        "a model card beside a model file, in Hugging Face's layout",
+    ),
 }
 
 _COMPLETION = "--tyro-"

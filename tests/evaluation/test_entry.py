@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import smoke_run
+import yaml
 from digits_fits import X, Y, linen, mlp
 
 import ssvi_jax
@@ -114,7 +115,7 @@ def test_a_table_is_broken_between_columns_where_it_must_be(monkeypatch):
     assert terminal.fitted(table) == f"{'-' * 30}\n{expected}"
 
 
-def test_info_of_a_run_is_what_its_summary_says(monkeypatch):
+def test_info_and_card_of_a_run_are_what_its_summary_says(monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "120")
     folder = smoke_run.smoke().folder
     summary = json.loads((folder / "summary.json").read_text())
@@ -132,6 +133,19 @@ def test_info_of_a_run_is_what_its_summary_says(monkeypatch):
     # The table at the end of the run rounds the same two numbers.
     times = summary["model_file"]["times_smaller"]
     assert f", {times:.1f}× this" in said
+    copy = smoke_run.copy_of(folder, tmp_path / "a run")
+    for flags, code in (([], 0), ([], 2), (["--overwrite", "--license", "mit"], 0)):
+        assert smoke_run.call(entry.main, "card", copy, *flags).code == code
+    _, head, body = (copy / "README.md").read_text().split("---\n", 2)
+    card = yaml.safe_load(head)
+    assert (card["license"], card["library_name"]) == ("mit", "ssvi_jax")
+    (index,) = card["model-index"]
+    assert index["name"] == "a run"
+    (result,) = index["results"]
+    assert result["dataset"]["name"] == "digits"
+    values = {metric["name"]: metric["value"] for metric in result["metrics"]}
+    assert values["accuracy, samples"] == summary["test"]["mc"]["accuracy"]
+    assert f"{kept:,} of {total:,} kernel weights kept |" in body
     newest = smoke_run.call(entry.main, "info", folder / "checkpoints").out
     assert f"95.00 %; {kept:,} of {total:,} kernel weights kept" in newest
     assert "step 80 of 80" in newest

@@ -13,7 +13,7 @@ TESTS = ROOT / "tests"
 MAX_ENTRIES = 12
 FLOORS = (
     *("core", "ops", "vi", "io", "networks", "metrics", "corruptions", "data"),
-    *("methods", "training", "evaluation"),
+    *("methods", "training", "evaluation", "sklearn"),
 )
 """The rooms: each imports from those before it only."""
 
