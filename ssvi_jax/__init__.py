@@ -14,6 +14,7 @@ TYPE_CHECKING = False  # type checkers know the name; `typing` need not be impor
 
 if TYPE_CHECKING:
     from ssvi_jax.core.errors import InputError
+    from ssvi_jax.evaluation.arviz_draws import from_ssvi
     from ssvi_jax.io import artifact
     from ssvi_jax.methods import (
         IVON,
@@ -39,11 +40,14 @@ if TYPE_CHECKING:
     from ssvi_jax.networks import adapters
     from ssvi_jax.networks.adapters import from_flax
     from ssvi_jax.networks.describe import describe
+    from ssvi_jax.networks.keras_model import from_keras
     from ssvi_jax.training.callbacks import Callback, EarlyStopping, Phase
+    from ssvi_jax.training.columns import from_huggingface
     from ssvi_jax.training.display import ProgressBar
     from ssvi_jax.training.feeds import Batches
     from ssvi_jax.training.fit import fit
     from ssvi_jax.training.fitted import Fitted, load
+    from ssvi_jax.training.trackers import TensorBoard, WeightsAndBiases
     from ssvi_jax.vi import masks, subspace
     from ssvi_jax.vi.execution import Execution
     from ssvi_jax.vi.likelihoods import Bernoulli, Categorical, Normal, Poisson
@@ -80,11 +84,16 @@ __all__ = [
     "SSVIMixture",
     "Sgd",
     "Static",
+    "TensorBoard",
+    "WeightsAndBiases",
     "adapters",
     "artifact",
     "describe",
     "fit",
     "from_flax",
+    "from_huggingface",
+    "from_keras",
+    "from_ssvi",
     "load",
     "masks",
     "subspace",
@@ -93,6 +102,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "core.errors": ("InputError",),
+    "evaluation.arviz_draws": ("from_ssvi",),
     "io": ("artifact",),
     "methods": (
         *("IVON", "SET", "SSVI", "SVD", "BatchEnsemble", "DeepEnsemble"),
@@ -104,11 +114,14 @@ _HOME = {
     "networks": ("adapters",),
     "networks.adapters": ("from_flax",),
     "networks.describe": ("describe",),
+    "networks.keras_model": ("from_keras",),
     "training.callbacks": ("Callback", "EarlyStopping", "Phase"),
+    "training.columns": ("from_huggingface",),
     "training.display": ("ProgressBar",),
     "training.feeds": ("Batches",),
     "training.fit": ("fit",),
     "training.fitted": ("Fitted", "load"),
+    "training.trackers": ("TensorBoard", "WeightsAndBiases"),
     "vi": ("masks", "subspace"),
     "vi.execution": ("Execution",),
     "vi.likelihoods": ("Bernoulli", "Categorical", "Normal", "Poisson"),

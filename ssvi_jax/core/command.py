@@ -3,7 +3,9 @@
 import io
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NoReturn, TypeVar, get_origin
 
 import tyro
@@ -19,6 +21,23 @@ BEFORE_FAILING: list[Callable[[int], object]] = []
 
 _FLAGS: set[str] = set()
 """Names of the settings that this process's command line has a flag for."""
+
+_PROGRAM: ContextVar[str | None] = ContextVar("_PROGRAM", default=None)
+
+
+@contextmanager
+def called(program: str) -> Iterator[None]:
+    """Inside, help and errors call the command so: "ssvi train"."""
+    token = _PROGRAM.set(program)
+    try:
+        yield
+    finally:
+        _PROGRAM.reset(token)
+
+
+def program(otherwise: str | None = None) -> str | None:
+    """What help calls the command: as `called` says, or otherwise; None: the script."""
+    return _PROGRAM.get() or otherwise
 
 
 def parse_as(
@@ -47,6 +66,7 @@ def parse_as(
     with checked_later():
         parsed = tyro.cli(
             options,
+            prog=program(),
             args=list(argv),
             description=" ".join(about.split()) if brief else None,
             config=(tyro.conf.OmitArgPrefixes,),
@@ -93,8 +113,10 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     `InputError` and errors of the file system become one line on standard error and
     exit code 2. Any other exception is a defect and keeps its traceback. Lines come as
     they are printed, also in a file or a pipe; a character that the terminal does not
-    have is printed as a question mark.
+    have is printed as a question mark; there are no colours where $NO_COLOR is set.
     """
+    if os.environ.get("NO_COLOR"):  # rich looks by itself, tyro does not
+        tyro._experimental_options["ansi_codes"] = False
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace", line_buffering=True)

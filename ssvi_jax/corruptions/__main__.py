@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
+from ssvi_jax.core.command import program, run
 from ssvi_jax.core.errors import InputError, check_choice
 from ssvi_jax.corruptions import BENCHMARK, EXTRA, NAMES, SEVERITIES, layout
 
@@ -50,7 +51,8 @@ class Command:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
-    command = tyro.cli(Command, args=list(argv), prog="python -m ssvi_jax.corruptions")
+    prog = program("python -m ssvi_jax.corruptions")
+    command = tyro.cli(Command, args=list(argv), prog=prog)
     images = layout.read_images(command.images)
     labels = None
     if command.labels is not None:
@@ -96,6 +98,6 @@ def _check_targets(results: list[Path], command: Command) -> None:
 
 
 if __name__ == "__main__":
-    from ssvi_jax.core.command import run
+    from ssvi_jax.core.command import program, run
 
     run(main)

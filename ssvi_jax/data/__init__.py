@@ -1,5 +1,6 @@
 """Data sets: CIFAR-10, CIFAR-100, ImageNet, MIMIC-III, the embedded real digits."""
 
+import logging
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from ssvi_jax.data.dataset import Dataset, channel_moments, stratified_split
 from ssvi_jax.data.download import NotPreparedError
 
 __all__ = ["NAMES", "Dataset", "NotPreparedError", "load"]
+
+LOGGER = logging.getLogger("ssvi_jax")
 
 NAMES = ("auto", "cifar10", "cifar100", "digits", "imagenet2012", "mimic3")
 
@@ -32,7 +35,7 @@ def load(
     *,
     validation: float | None = None,
     split_seed: int = 0,
-    notify: Callable[[str], object] = print,
+    notify: Callable[[str], object] = LOGGER.warning,
 ) -> Dataset:
     """Loads a data set, downloading it first where that is needed and possible.
 
@@ -49,7 +52,8 @@ def load(
         5,000 of CIFAR's 50,000. Of MIMIC-III it is a fraction of the patients.
       split_seed: seed of that choice. It is not the run's seed: runs that differ in
         seed alone must be compared on the same validation images.
-      notify: called with one line before a download, and when "auto" takes the digits.
+      notify: called with one line before a download, and when "auto" takes the digits;
+        by default the logger "ssvi_jax".
 
     Raises:
       InputError: an unknown name, a wrong fraction, or damaged data.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ssvi_jax.core.command import run
+from ssvi_jax.core.command import program, run
 from ssvi_jax.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Command:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
-    prog = "python -m ssvi_jax.evaluation.calibrate"
+    prog = program("python -m ssvi_jax.evaluation.calibrate")
     command = tyro.cli(Command, args=list(argv), prog=prog)
     if command.out.is_file() and not command.overwrite:
         raise InputError(

@@ -7,8 +7,8 @@ is damaged, and the refusal to go on with another configuration.
 """
 
 import json
+import logging
 import math
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +18,8 @@ from typing import Any, NamedTuple, Self
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.io.orbax_folder import OrbaxFolder
 from ssvi_jax.io.snapshot import differences, on_host, rebuild
+
+LOGGER = logging.getLogger("ssvi_jax")
 
 _FORMAT = 2
 _NUM_LATEST = 3
@@ -67,7 +69,7 @@ class Checkpoints:
           ignore: names of fields that may differ at a restart.
           any_size: which leaves, by their path, may be read back with other lengths
             than those of the example tree; see `snapshot.rebuild`.
-          notify: is told of damaged checkpoints; prints to standard error by default.
+          notify: is told of damaged checkpoints; by default the logger "ssvi_jax".
           read_only: change nothing on disk, as for a run that may still be training.
 
         Raises:
@@ -77,7 +79,7 @@ class Checkpoints:
         self._config = _as_json(dict(config))
         self._ignore = frozenset(ignore)
         self._any_size = any_size
-        self._notify = notify or (lambda text: print(text, file=sys.stderr))
+        self._notify = notify or LOGGER.warning
         self._read_only = read_only
         self._scores: dict[int, float] = {}
         self._damaged: set[int] = set()

@@ -176,7 +176,7 @@ def environment() -> dict[str, Any]:
     """Command, versions, hardware and git commit, for config.json."""
     devices = jax.devices()
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": _command(),
         "python": platform.python_version(),
         "versions": {
             "ssvi_jax": ssvi_jax.__version__,
@@ -191,6 +191,13 @@ def environment() -> dict[str, Any]:
         else os.cpu_count(),
         "git_commit": _git_commit(),
     }
+
+
+def _command() -> str:
+    """What a person would type again; "ssvi" is found whatever folder it is in."""
+    script, *rest = sys.argv
+    start = ["ssvi"] if Path(script).stem == "ssvi" else ["python", script]
+    return shlex.join([*start, *rest])
 
 
 def _version(package: str) -> str:

@@ -5,6 +5,7 @@ own product. Layers of any other kind see the sampled weights, so every Bayesian
 is stochastic whichever layer owns it.
 """
 
+import sys
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.keys import check_key
 from ssvi_jax.core.types import ModelState, Params
 from ssvi_jax.networks.flax_model import TRAIN_ARGUMENTS, Example, FlaxModel
+from ssvi_jax.networks.keras_model import KerasModel
 from ssvi_jax.networks.layers import Layer
 from ssvi_jax.networks.linen_model import LinenModel
 from ssvi_jax.networks.nnx_model import NnxModel
@@ -31,16 +33,19 @@ __all__ = [
 ]
 
 
-def model_of(module: nn.Module | nnx.Module) -> "LinenModel | NnxModel":
-    """The apply function of a Flax module.
+def model_of(module: Any) -> Any:
+    """The apply function of a Flax module, or of a Keras model.
 
     Raises:
-      InputError: not a Flax module.
+      InputError: neither.
     """
     if isinstance(module, nnx.Module):
         return NnxModel(module)
     if isinstance(module, nn.Module):
         return LinenModel(module)
+    keras = sys.modules.get("keras")  # whoever has one of its models has imported it
+    if keras is not None and isinstance(module, keras.Model):
+        return KerasModel(module)
     raise InputError(
         f"module: got {type(module).__name__}, allowed: a flax.linen or flax.nnx "
         "module; for anything else write a function with types.ApplyFn's signature."
@@ -76,6 +81,11 @@ def from_flax(
         check_key("key", key)
     x = None if x is None else jax.tree.map(jnp.asarray, x)
     model = model_of(module)
+    if isinstance(model, KerasModel):
+        raise InputError(
+            "module: got a Keras model, allowed: a flax.linen or flax.nnx module; for "
+            "this one there is ssvi_jax.from_keras(model, x[:1])."
+        )
     if isinstance(model, NnxModel):
         params, model_state = model.init()
     elif x is None or key is None:

@@ -24,7 +24,11 @@ from ssvi_jax.training.callbacks import (
 )
 from ssvi_jax.training.display import ProgressBar
 from ssvi_jax.training.fitted import Fitted
+from ssvi_jax.training.trackers import TensorBoard, WeightsAndBiases
 from ssvi_jax.vi.execution import Execution
+
+_WITHOUT_SCORES = {EarlyStopping, ProgressBar, TensorBoard, WeightsAndBiases}
+"""Callbacks that are known to add no scores of a validation."""
 
 LIKELIHOODS = (
     "Categorical(), Bernoulli(), Normal(), Poisson(), or a function (output, labels) "
@@ -133,7 +137,7 @@ def _callbacks(name: str, got: Any) -> None:
 def _check_stopping(callbacks: Iterable[Any], validation: Any) -> None:
     """Refuses early stopping where nothing can give it scores."""
     kinds = list(map(type, callbacks))
-    others = set(kinds) - {EarlyStopping, ProgressBar}
+    others = set(kinds) - _WITHOUT_SCORES
     if EarlyStopping in kinds and validation is None and not others:
         raise no_validation()
 

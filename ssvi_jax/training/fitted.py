@@ -312,15 +312,16 @@ def load(path: str | Path, module: Any = None) -> Fitted:
             "module that was trained: load(path, module)."
         )
     plain = adapters.model_of(module)
-    structure, network = _network(plain, file.config, path)
+    structure, network = network_of(plain, file.config, path)
     module_check.check_weights(plain, structure, file, path, type(module).__name__)
     weights = jax.tree.map(jnp.asarray, file.weights)
     return Fitted(network, weights, file.masks(), likelihood, about, [], file.config)
 
 
-def _network(
+def network_of(
     plain: adapters.FlaxModel, config: Mapping[str, Any], path: str | Path
 ) -> tuple[Structure, ApplyFn]:
+    """What a method made of a model, and the network that is; see `describe_model`."""
     try:
         values = dict(config["structure"])
         rank1 = values.pop("rank1")

@@ -135,10 +135,10 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
     first = processes.is_first()
     density = 1.0 - getattr(config.method, "sparsity", 0.0)
     why = backend.slower_because(config.training.training_backend, density)
-    if why and first:
-        print(f"slower on this CPU than it could be: {why}", flush=True)
+    display = Display(silent=not first)
+    if why:
+        display.say(f"slower on this CPU than it could be: {why}")
     with ExitStack() as stack:
-        display = Display(silent=not first)
         interrupt = stack.enter_context(Interrupt(display.say))
         saving = RunSaving(config, data.source, log, notify=display.say)
         callbacks = [

@@ -176,7 +176,7 @@ def test_without_a_run_it_trains_the_smoke_model_first(tmp_path, monkeypatch):
     monkeypatch.setattr("subprocess.run", train)
     outcome = command("--out", tmp_path, *FLAGS)
     assert outcome.code == 0, outcome.err
-    assert asked[0][1].endswith("cifar10.py")
-    assert asked[0][2:4] == ["--preset", "smoke"]
+    assert asked[0][1:3] == ["-m", "ssvi_jax.evaluation.run.main"]
+    assert asked[0][3:5] == ["--preset", "smoke"]
     assert "No run in" in outcome.out
     assert (tmp_path / "corruptions" / "report.html").exists()

@@ -6,6 +6,7 @@ must be checked for itself.
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import safetensors.numpy
 
 from ssvi_jax.core.types import Gaussian, Weights
+from ssvi_jax.evaluation import contents as evaluation_contents
 from ssvi_jax.io import artifact, container
 from ssvi_jax.networks import network
 from ssvi_jax.networks.network import ImageNetwork, NetworkSpec
@@ -114,6 +116,8 @@ def targets(folder: Path) -> list[Target]:
 
     def load() -> None:
         check_sound(artifact.load(path))
+        found = evaluation_contents.read(path)
+        assert all(0 <= kept <= math.prod(shape) for _, shape, kept in found.layers)
 
     def load_network() -> None:
         net, weights, masks = network.load(path)

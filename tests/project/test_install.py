@@ -55,8 +55,10 @@ def installed(tmp_path_factory) -> Path:
 
 
 def train(installed, *flags):
+    """What `ssvi train` does there, without the scripts of the checkout."""
     return python(
-        *(smoke_run.SCRIPT, *smoke_run.TINY, "--no-figures", "--samples", "1"),
+        *(installed / "bin" / "ssvi", "train"),
+        *(*smoke_run.TINY, "--no-figures", "--samples", "1"),
         *("--sparsity", "0.95", "--epochs", "1", "--out", "run", *flags),
         folder=installed.parent,
         PYTHONPATH=f"{installed}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",

@@ -13,7 +13,7 @@ TESTS = ROOT / "tests"
 MAX_ENTRIES = 12
 FLOORS = (
     *("core", "ops", "vi", "io", "networks", "metrics", "corruptions", "data"),
-    *("methods", "training", "evaluation", "predict"),
+    *("methods", "training", "evaluation", "sklearn"),
 )
 """The rooms: each imports from those before it only."""
 
@@ -21,6 +21,7 @@ TWICE = {
     # The same things of one run, of a comparison of runs, and of a shift.
     "figures": {"evaluation.run", "evaluation.comparison", "evaluation.shift.report"},
     "inputs": {"evaluation.comparison", "evaluation.shift"},
+    "main": {"evaluation.run", "evaluation.comparison", "evaluation.shift"},
     "options": {"evaluation.comparison", "evaluation.shift"},
     "results": {"evaluation.run", "evaluation.shift"},
     "table": {"evaluation.run", "evaluation.comparison", "evaluation.shift"},

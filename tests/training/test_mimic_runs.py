@@ -9,8 +9,8 @@ import pytest
 import smoke_run
 
 from ssvi_jax import data
-from ssvi_jax import predict as predict_command
 from ssvi_jax.data import mimic
+from ssvi_jax.evaluation import predict as predict_command
 from ssvi_jax.networks import network
 
 SMALL = ["--preset", "rank1-lstm-mimic3", "--width", ".05", "--inner-steps", "5"]

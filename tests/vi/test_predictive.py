@@ -9,9 +9,9 @@ import pytest
 import smoke_run
 
 from ssvi_jax import data
-from ssvi_jax import predict as predict_command
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import ApplyFn, Gaussian, Point, Weights
+from ssvi_jax.evaluation import predict as predict_command
 from ssvi_jax.networks import network
 from ssvi_jax.vi import masks as masks_lib
 from ssvi_jax.vi import posterior, predictive
@@ -262,7 +262,15 @@ def test_the_command_prints_a_line_an_image(model, images, tmp_path):
 
 def test_the_command_is_a_command(model, images):
     done = subprocess.run(
-        [sys.executable, "-m", "ssvi_jax.predict", model, images, "--samples", "2"],
+        [
+            sys.executable,
+            "-m",
+            "ssvi_jax.evaluation.predict",
+            model,
+            images,
+            "--samples",
+            "2",
+        ],
         env=os.environ
         | {"PYTHONPATH": str(smoke_run.ROOT), "PYTHONIOENCODING": "ascii"},
         capture_output=True,

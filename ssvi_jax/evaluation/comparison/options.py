@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from ssvi_jax.core.command import program
 from ssvi_jax.core.errors import InputError, check_choice, check_positive
 from ssvi_jax.methods import METHODS, SSVI
 from ssvi_jax.training import cli, presets
@@ -41,9 +42,9 @@ NAMES = (*METHODS, *VARIANTS)
 class Comparison:
     """Trains methods over several seeds, evaluates them, and writes one table.
 
-    Every flag of experiments/cifar10.py may be added (--preset laptop --epochs 3
-    --width 1) and goes to all runs, except where it would change what defines a method.
-    What --out already holds is not trained again. With --verify nothing is trained.
+    Every flag of a training (ssvi train: --preset laptop --epochs 3 --width 1) may be
+    added and goes to all runs, except where it would change what defines a method. What
+    --out already holds is not trained again. With --verify nothing is trained.
     """
 
     methods: str = ""
@@ -66,7 +67,7 @@ class Comparison:
     there is none; default: DIR/step_times.json."""
 
     corruptions_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """As for experiments/corruptions.py: folder of CIFAR-10-C's .npy files."""
+    """As for ssvi evaluate: folder of CIFAR-10-C's .npy files."""
     ood: Annotated[
         tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SET")
     ] = ()
@@ -121,7 +122,9 @@ def parse(argv: Sequence[str]) -> tuple[Comparison, list[str]]:
     Args:
       argv: the command line.
     """
-    options, rest = tyro.cli(Comparison, args=list(argv), return_unknown_args=True)
+    options, rest = tyro.cli(
+        Comparison, prog=program(), args=list(argv), return_unknown_args=True
+    )
     return options, rest
 
 
@@ -142,7 +145,7 @@ def configure(
     what differs is the method.
 
     Args:
-      flags: flags of experiments/cifar10.py for all runs.
+      flags: flags of `ssvi train` for all runs.
       method: the run's method, one of `NAMES`.
       seed: its seed.
       preset: the preset's own name.

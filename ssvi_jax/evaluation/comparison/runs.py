@@ -1,6 +1,6 @@
 """The runs of a comparison: trained, evaluated, and read back as numbers.
 
-Every run is a folder as experiments/cifar10.py leaves it, with its evaluation under
+Every run is a folder as `ssvi train` leaves it, with its evaluation under
 shift inside. What a folder holds is never done again, so a comparison continues
 wherever it was stopped, and a method that fails leaves the others alone.
 """

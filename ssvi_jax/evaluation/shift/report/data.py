@@ -13,7 +13,7 @@ import numpy as np
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.io import json_text, run_files
 
-_ADVICE = "Write it anew with experiments/corruptions.py."
+_ADVICE = "Write it anew with ssvi evaluate."
 
 
 class Report(NamedTuple):

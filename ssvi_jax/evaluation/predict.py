@@ -1,46 +1,23 @@
-"""Predictions of a trained model: `predict`, and the command line's own.
+"""The command `ssvi predict`: classes, and how sure they are, of a model file.
 
 On a model file that a run left::
 
-    python -m ssvi_jax.predict model.ssvi images.npy --samples 10
+    ssvi predict model.ssvi images.npy --samples 10
 """
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import jax
-import numpy as np
 import tyro
 
+from ssvi_jax.core import terminal
+from ssvi_jax.core.command import program, run
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.io import npy
-from ssvi_jax.vi.predictive import (
-    AVERAGES,
-    Prediction,
-    backend_for,
-    has_samples,
-    is_random,
-    num_members,
-    num_passes,
-    predict,
-    predict_mean,
-    predict_samples,
-)
 
-__all__ = [
-    "AVERAGES",
-    "Prediction",
-    "backend_for",
-    "has_samples",
-    "is_random",
-    "num_members",
-    "num_passes",
-    "predict",
-    "predict_mean",
-    "predict_samples",
-]
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,39 +52,48 @@ class Command:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
-    command = tyro.cli(Command, args=list(argv), prog="python -m ssvi_jax.predict")
+    prog = program("python -m ssvi_jax.evaluation.predict")
+    command = tyro.cli(Command, args=list(argv), prog=prog)
+
+    # Only now: the command line above is refused or explained without waiting for JAX.
+    import jax
+    import numpy as np
+
     from ssvi_jax.metrics import uncertainty
     from ssvi_jax.networks import network as network_lib
+    from ssvi_jax.vi import predictive
 
     network, weights, masks = network_lib.load(command.model)
     spec = network.spec
     images = read_inputs(command.images, spec.input_shape, pixels=spec.pixels)
-    prediction = predict(
+    prediction = predictive.predict(
         network,
         weights,
         masks,
         images,
         num_samples=command.samples,
-        backend=backend_for(masks),
+        backend=predictive.backend_for(masks),
         key=jax.random.key(command.seed),
     )
     parts = uncertainty.uncertainty_from_entropies(
         prediction.mc_probs, prediction.sample_entropy
     )
     disagreement = uncertainty.logit_disagreement(prediction.sample_log_odds)
-    print("image  class  probability  entropy  mutual information  logit disagreement")
+    head = "image  class  probability  entropy  mutual information  logit disagreement"
+    print(terminal.fitted(head))
     for i, probs in enumerate(prediction.mc_probs):
-        print(
+        line = (
             f"{i:>5}  {np.argmax(probs):>5}  {probs.max():>11.4f}  "
             f"{parts.predictive_entropy[i]:>7.4f}  {parts.mutual_information[i]:>18.4f}"
             f"  {disagreement[i]:>18.4f}"
         )
+        print(terminal.fitted(line))
     if command.out is not None:
         np.savez_compressed(command.out, **prediction._asdict())
     return 0
 
 
-def read_inputs(path: Path, shape: tuple[int, ...], *, pixels: bool) -> np.ndarray:
+def read_inputs(path: Path, shape: tuple[int, ...], *, pixels: bool) -> "np.ndarray":
     """Reads inputs ``[n, *shape]`` of a network from a .npy file.
 
     Args:
@@ -118,6 +104,10 @@ def read_inputs(path: Path, shape: tuple[int, ...], *, pixels: bool) -> np.ndarr
     Raises:
       InputError: not such a file, or inputs of another shape or type.
     """
+    import numpy as np
+
+    from ssvi_jax.io import npy
+
     try:
         images = np.array(npy.open_npy(path))
     except (OSError, ValueError) as error:
@@ -132,6 +122,4 @@ def read_inputs(path: Path, shape: tuple[int, ...], *, pixels: bool) -> np.ndarr
 
 
 if __name__ == "__main__":
-    from ssvi_jax.core.command import run
-
     run(main)
