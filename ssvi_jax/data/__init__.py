@@ -14,6 +14,7 @@ from ssvi_jax.data.download import NotPreparedError
 __all__ = ["NAMES", "Dataset", "NotPreparedError", "load"]
 
 NAMES = ("auto", "cifar10", "cifar100", "digits", "imagenet2012", "mimic3")
+"""What `load` takes."""
 
 VALIDATION = 0.1
 """Fraction of the training examples that choose the checkpoint; ImageNet has its own,
