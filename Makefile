@@ -29,7 +29,7 @@ lint: $(VENV)/.installed-dev ## style, formatting and types only
 	$(BIN) -m pyright --pythonpath $(BIN)
 
 docs: $(VENV)/.installed-docs ## build the site in docs/_build/html, execute its pages and check it
-	$(BIN) -m sphinx -W --keep-going -b html docs docs/_build/html $(ARGS)
+	$(BIN) -m sphinx -W --keep-going -j auto -b html docs docs/_build/html $(ARGS)
 	$(BIN) docs/check_site.py docs/_build/html
 	$(BIN) docs/check_examples.py
 

@@ -32,6 +32,7 @@ html_theme_options = {
     "use_download_button": False,  # of the page's source, which "Show source" has too
     "use_fullscreen_button": False,
     "home_page_in_toc": True,
+    "navbar_persistent": [],  # the search field is in the sidebar
     # Both reach 4.5 : 1 on their background, comments too.
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
