@@ -1,4 +1,4 @@
-"""Checks the built site: links, alternative texts, and that all that is public is there.
+"""Checks the built site: links, alternative texts, and that nothing public is missing.
 
     python docs/check_site.py docs/_build/html
 

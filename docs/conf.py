@@ -21,12 +21,13 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 
-# Pages ---------------------------------------------------------------------------------
+# Pages --------------------------------------------------------------------------------
 
 html_theme = "sphinx_book_theme"
 html_title = "ssvi_jax"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_theme_options = {
     "show_toc_level": 2,
     "use_download_button": False,  # of the page's source, which "Show source" has too
@@ -44,16 +45,16 @@ copybutton_exclude = ".linenos, .gp"
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
-# Notebooks: executed at every build, as a user would, in a folder of their own ----------
+# Notebooks: executed at every build, as a user would, in a folder of their own --------
 
 nb_execution_mode = os.environ.get("DOCS_EXECUTION", "force")  # or "cache", "off"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 600
+nb_execution_timeout = 1800  # seconds a cell, on a busy machine too
 nb_execution_in_temp = True
 nb_execution_show_tb = True
 nb_merge_streams = True
 
-# Reference ------------------------------------------------------------------------------
+# Reference ----------------------------------------------------------------------------
 
 default_role = "py:obj"  # single backticks of docstrings name things of Python
 autosummary_generate = False
@@ -80,7 +81,7 @@ intersphinx_mapping = {
 }
 intersphinx_timeout = 5
 
-# Links to Markdown files beside docs/, which GitHub follows; here they are pages --------
+# Links to Markdown files beside docs/, which GitHub follows; they are pages here ------
 
 MEASURED = {
     "results/methods/table.md": "measured/methods.md",
@@ -88,8 +89,8 @@ MEASURED = {
     "results/fuzz/fuzz.md": "measured/fuzz.md",
     "results/fuzz/guided/fuzz.md": "measured/fuzz_guided.md",
 }
+"""Path from the root → page, which includes it."""
 LINK = re.compile(r"\]\((?:\.\./)+(results/[\w./-]+\.md)\)")
-
 
 PARTS = {"methods": "\n```{toctree}\n:hidden:\n:glob:\n\nmethods/*\n```\n"}
 """What pages have here besides, so that they stay plain where GitHub shows them."""
