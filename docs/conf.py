@@ -81,6 +81,21 @@ intersphinx_mapping = {
 }
 intersphinx_timeout = 5
 
+PUBLISHED = {
+    "jax.jaxlib._jax.Array": "jax.Array",
+    "flax.linen.module.Module": "flax.linen.Module",
+    "flax.nnx.module.Module": "flax.nnx.Module",
+    "optax._src.base.GradientTransformation": "optax.GradientTransformation",
+}
+"""Name that a class gives of itself → the one that its documentation has."""
+
+
+def publish(app: object, env: object, node: dict[str, str], text: object) -> None:
+    """Lets a reference that is not found here look for the name that others document."""
+    target = node["reftarget"] if "reftarget" in node else ""
+    node["reftarget"] = PUBLISHED.get(target, target)
+
+
 # Links to Markdown files beside docs/, which GitHub follows; they are pages here ------
 
 MEASURED = {
@@ -131,5 +146,6 @@ def keep_returns(
 def setup(app: object) -> None:
     """Called by Sphinx."""
     app.connect("source-read", adapt)
+    app.connect("missing-reference", publish, priority=400)  # before intersphinx
     app.connect("autodoc-skip-member", skip_described)
     app.connect("autodoc-process-docstring", keep_returns, priority=400)
