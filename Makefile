@@ -1,4 +1,5 @@
-# make run   trains at 95 % sparsity and evaluates;  make test  checks everything.
+# make run   trains at 95 % sparsity and evaluates;  make test  checks everything;
+# make docs  builds the site.
 # Relative paths only, so that the checkout may lie in a folder with spaces.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin/python
 PIP := $(BIN) -m pip --disable-pip-version-check
 RANGE := "ssvi_jax needs Python 3.11 or newer, got " + sys.version.split()[0] + ": choose with make PYTHON=python3.12 ..."
 
-.PHONY: help run test test-versions wheel lint clean
+.PHONY: help run test test-versions lint docs wheel clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -33,8 +34,13 @@ test-versions: $(VENV)/.installed-dev ## quick tests with oldest and newest pack
 wheel: $(VENV)/.installed-dev ## build sdist and wheel, check and use them
 	$(BIN) tests/project/wheel.py
 
+docs: $(VENV)/.installed-docs ## build the site in docs/_build/html, execute its pages and check it
+	$(BIN) -m sphinx -W --keep-going -j auto -b html docs docs/_build/html $(ARGS)
+	$(BIN) docs/check_site.py docs/_build/html
+	$(BIN) docs/check_examples.py
+
 clean: ## remove the environment, caches and build products
-	rm -rf $(VENV) .versions build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .versions build dist docs/_build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed: requirements.txt pyproject.toml
@@ -45,4 +51,8 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(PIP) install --no-compile -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.installed-docs: pyproject.toml $(VENV)/.installed
+	$(PIP) install --no-compile -e '.[docs]'
 	@touch $@

@@ -36,7 +36,9 @@ BENCHMARK = tuple(registry.BENCHMARK)
 EXTRA = tuple(registry.EXTRA)
 """The benchmark's extra four, meant for validation."""
 NAMES = BENCHMARK + EXTRA
+"""All nineteen."""
 SEVERITIES = (1, 2, 3, 4, 5)
+"""From weak to strong."""
 
 _CHUNK_VALUES = 2**18  # values of the images worked on at once: they stay in the cache
 

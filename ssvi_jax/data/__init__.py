@@ -17,6 +17,7 @@ __all__ = ["NAMES", "Dataset", "NotPreparedError", "load"]
 LOGGER = logging.getLogger("ssvi_jax")
 
 NAMES = ("auto", "cifar10", "cifar100", "digits", "imagenet2012", "mimic3")
+"""What `load` takes."""
 
 VALIDATION = 0.1
 """Fraction of the training examples that choose the checkpoint; ImageNet has its own,

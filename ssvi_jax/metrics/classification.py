@@ -191,7 +191,8 @@ def brier(probs: ArrayLike, labels: ArrayLike) -> float:
 def ece(probs: ArrayLike, labels: ArrayLike, num_bins: int = NUM_BINS) -> float:
     """Expected calibration error of the predicted class, a fraction in [0, 1].
 
-    Sum over equal-width confidence bins of count / n · |accuracy - mean confidence|
+    Sum over equal-width confidence bins of count / n · abs(accuracy - mean
+    confidence)
     (Guo et al., 2017, equation 3).
     """
     return _gap(_top_bins(probs, labels, num_bins))

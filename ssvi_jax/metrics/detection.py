@@ -137,8 +137,8 @@ def roc_curve(
     """The ROC curve from (0, 0) to (1, 1) with `max_points` points at most.
 
     A curve with few corners comes exactly. Otherwise points *on* the curve are taken at
-    equal steps δ = 2 / (max_points - 2) of its length |Δfpr| + |Δtpr|. Along it the
-    area is 1/2 + ∫ (tpr - fpr) / 2, and the mean over all offsets of such a grid is
+    equal steps δ = 2 / (max_points - 2) of its length abs(Δfpr) + abs(Δtpr). Along it
+    the area is 1/2 + ∫ (tpr - fpr) / 2, and the mean over all offsets of such a grid is
     that integral; of 16 offsets the best is taken. It changes the area by less than
     δ/32 + δ²/8: 4e-4 with 200 points.
 

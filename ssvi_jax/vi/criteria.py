@@ -3,12 +3,12 @@
 A selected weight is θ ~ N(μ, σ²). Removal scores are closed forms in μ and σ, float64,
 on the host; the higher the score, the better the reason to keep the weight. Written
 naively they overflow, cancel or divide by zero where training goes (σ → 0,
-|μ|/σ → 10⁴), so everything here is built from three dimensionless numbers
+abs(μ)/σ → 10⁴), so everything here is built from three dimensionless numbers
 
-    t = |μ|/σ,    u = λσ,    ut = λ|μ|
+    t = abs(μ)/σ,    u = λσ,    ut = λ abs(μ)
 
-and one positive function, the variance of |z|, z ~ N(t, 1), under the tilt e^{s|z|}
-(`_tilted_variance`), which stays between 0.36 and 1.05 and never cancels.
+and one positive function, the variance of abs(z), z ~ N(t, 1), under the tilt
+e^{s abs(z)} (`_tilted_variance`), which stays between 0.36 and 1.05 and never cancels.
 
 Scores are always finite: a score beyond the range of float64 is returned as the
 largest float64 (ties are broken elsewhere, by flat index), one below it as 0.

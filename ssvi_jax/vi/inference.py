@@ -45,6 +45,7 @@ from ssvi_jax.vi.forward import forward, ordered_shapes, output_shape
 from ssvi_jax.vi.state import State, Trainable
 
 ESTIMATORS = ("local_reparam", "flipout", "weight_sample")
+"""How the gradient of a random network is estimated."""
 
 DEFAULT_PRIOR = priors.GaussianPrior(std=0.1)
 
