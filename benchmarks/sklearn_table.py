@@ -75,11 +75,13 @@ def classes(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def numbers(seed: int) -> dict[str, Any]:
     """Scores of all regressors; of those that have deviations the coverage too."""
-    x, y = load_diabetes(return_X_y=True)
+    table: Any = load_diabetes(return_X_y=True)
+    x, y = table
     parts = train_test_split(x, y, test_size=0.2, random_state=seed)
     x_train, x_test, y_train, y_test = parts
     sparse = SparseBayesRegressor(random_state=seed)
-    kernel = ConstantKernel() * RBF(np.ones(x.shape[1])) + WhiteKernel()
+    scales: Any = np.ones(x.shape[1])
+    kernel = ConstantKernel() * RBF(scales) + WhiteKernel()
     models = {
         "SparseBayesRegressor": searched(sparse, "neg_root_mean_squared_error"),
         "ridge regression": make_pipeline(
@@ -92,7 +94,9 @@ def numbers(seed: int) -> dict[str, Any]:
         ),
         "MLPRegressor": make_pipeline(
             StandardScaler(),
-            MLPRegressor((128, 128), max_iter=1000, random_state=seed),
+            MLPRegressor(
+                hidden_layer_sizes=(128, 128), max_iter=1000, random_state=seed
+            ),
         ),
     }
     found = {}

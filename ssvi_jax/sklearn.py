@@ -98,7 +98,8 @@ class _SparseBayes(BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         """As plain values, for processes that share the work of a search."""
-        state = dict(super().__getstate__())  # type: ignore[call-overload]
+        kept: Any = super().__getstate__()
+        state: dict[str, Any] = dict(kept)
         fitted = state.pop("fitted_", None)
         if fitted is not None:
             names = [field.name for field in dataclasses.fields(fitted)]

@@ -1,5 +1,7 @@
 """The embedded default: 1,797 real handwritten digits that ship with scikit-learn."""
 
+from typing import Any
+
 import numpy as np
 
 from ssvi_jax.data.dataset import stratified_split
@@ -21,7 +23,8 @@ def read() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """
     from sklearn.datasets import load_digits
 
-    grey, labels = load_digits(return_X_y=True)
+    loaded: Any = load_digits(return_X_y=True)
+    grey, labels = loaded
     images = np.rint(grey * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     labels = labels.astype(np.int32)
     parts = stratified_split(labels, NUM_TEST, _TEST_SEED)

@@ -79,7 +79,7 @@ def library() -> ctypes.CDLL | str:
         ):  # JAX would not start at all
             return (
                 f"the sparse kernels were compiled for version {_dotted(compiled)} of "
-                f"XLA's foreign function interface, jaxlib {jaxlib.__version__} has "
+                "XLA's foreign function interface, this jaxlib has "
                 f"{_dotted(runtime)}; install ssvi_jax again, or a newer jaxlib"
             )
         for name in _HANDLERS:

@@ -95,7 +95,8 @@ class WeightsAndBiases(Callback):
                 f"run: got one and {', '.join(options)} too, allowed: a run, or "
                 "options of wandb.init."
             )
-        self._run, self._options, self._is_ours = run, options, run is None
+        self._run: Any = run
+        self._options, self._is_ours = options, run is None
 
     def begin(self, session: Session, start: Progress) -> None:
         """Begins a run, unless one was given."""

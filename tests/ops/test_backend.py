@@ -3,7 +3,6 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 import optax
 import pytest
@@ -255,4 +254,4 @@ def test_kernels_for_another_interface_are_not_registered(major, minor, monkeypa
     monkeypatch.setattr(custom_calls, "interface_version", lambda: older)
     why = custom_calls.library.__wrapped__()
     assert isinstance(why, str)
-    assert f"jaxlib {jaxlib.__version__} has {older[0]}.{older[1]}; install" in why
+    assert f"this jaxlib has {older[0]}.{older[1]}; install" in why

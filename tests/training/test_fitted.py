@@ -121,7 +121,8 @@ def test_what_is_no_path_of_a_file_is_refused(tmp_path, monkeypatch):
 
 def test_numbers_of_numpy_can_be_saved(tmp_path):
     of_numpy: Any = np  # whose numbers are no int or float to a type checker
-    net, y = linen(mlp(1, 4), X), np.float32(Y[:60, None])
+    labels: Any = Y
+    net, y = linen(mlp(1, 4), X), np.float32(labels[:60, None])
     fit = ssvi_jax.fit(
         ssvi_jax.SSVI(sparsity=of_numpy.float32(0.5)),
         net,

@@ -3,6 +3,7 @@ benchmarks/sklearn_checks.py, which takes minutes."""
 
 import inspect
 from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 import flax.linen as nn
 import numpy as np
@@ -18,7 +19,7 @@ import ssvi_jax
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.sklearn import SparseBayesClassifier, SparseBayesRegressor
 
-SMALL = {"hidden": (16,), "epochs": 20, "sparsity": 0.5, "samples": 4}
+SMALL: dict[str, Any] = {"hidden": (16,), "epochs": 20, "sparsity": 0.5, "samples": 4}
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(80, 3))
 Y = 1e5 * X[:, 0] + 3e6
@@ -27,7 +28,7 @@ Y = 1e5 * X[:, 0] + 3e6
 def test_a_search_in_a_pipeline_finds_names_of_classes():
     x, y = load_breast_cancer(return_X_y=True)
     names = np.array(["malignant", "benign"], object)[y]
-    estimator = SparseBayesClassifier(**SMALL | {"epochs": 100}, random_state=0)
+    estimator = SparseBayesClassifier(**{**SMALL, "epochs": 100}, random_state=0)
     pipeline = make_pipeline(StandardScaler(), estimator)
     grid = {"sparsebayesclassifier__sparsity": [0.9]}
     rows = np.arange(len(x[::2]))
@@ -47,20 +48,24 @@ def test_a_search_in_a_pipeline_finds_names_of_classes():
     # A row's prediction is its own, whatever it is predicted with …
     np.testing.assert_array_equal(search.predict_proba(x[7:8]), probs[3:4])
     # … and in another process, to which a search sends it so.
-    sent = bytes(ForkingPickler.dumps(search.best_estimator_))
-    again = ForkingPickler.loads(sent).predict_proba(x[1::2])
+    pickler: Any = ForkingPickler
+    sent = bytes(pickler.dumps(search.best_estimator_))
+    again = pickler.loads(sent).predict_proba(x[1::2])
     np.testing.assert_array_equal(again, probs)
     assert (search.best_estimator_[-1].mutual_information(x[:5]) >= 0).all()
 
 
 def test_numbers_come_back_in_their_units():
-    model = SparseBayesRegressor(**{**SMALL, "epochs": 100}, random_state=1).fit(X, Y)
+    model: Any = SparseBayesRegressor(**{**SMALL, "epochs": 100}, random_state=1).fit(
+        X, Y
+    )
     mean, std = model.predict(X, return_std=True)
     assert model.score(X, Y) > 0.9
     assert 1e3 < std.mean() < 1e5
     assert (np.abs(mean - Y) < 3 * std).mean() > 0.95
     # The same in other units, of inputs and targets, is the same.
-    scaled = clone(model).fit(1000 * X + 7, Y / 1e5)
+    again: Any = clone(model)
+    scaled = again.fit(1000 * X + 7, Y / 1e5)
     np.testing.assert_allclose(1e5 * scaled.predict(1000 * X + 7), mean, rtol=1e-3)
 
 

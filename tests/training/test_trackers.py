@@ -3,6 +3,7 @@
 import struct
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from digits_fits import X, Y, linen, mlp
@@ -31,13 +32,15 @@ class FakeWandb:
 
 def points(folder):
     """Curve → step → value, read from the event file as its format is written down."""
-    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto import event_pb2
+
+    events: Any = event_pb2
 
     (file,) = folder.iterdir()
     data, found = file.read_bytes(), {}
     while data:
         (length,) = struct.unpack("<Q", data[:8])
-        event = Event.FromString(data[12 : 12 + length])
+        event = events.Event.FromString(data[12 : 12 + length])
         for value in event.summary.value:
             found.setdefault(value.tag, {})[event.step] = value.simple_value
         data = data[16 + length :]
