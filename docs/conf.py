@@ -14,7 +14,6 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.doctest",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
@@ -91,9 +90,9 @@ PUBLISHED = {
 
 
 def publish(app: object, env: object, node: dict[str, str], text: object) -> None:
-    """Lets a reference that is not found here look for the others' name."""
-    target = node["reftarget"] if "reftarget" in node else ""
-    node["reftarget"] = PUBLISHED.get(target, target)
+    """Lets a reference that is not found here look for the name that others have."""
+    if node.get("reftarget") in PUBLISHED:
+        node["reftarget"] = PUBLISHED[node["reftarget"]]
 
 
 # Links to Markdown files beside docs/, which GitHub follows; they are pages here ------
