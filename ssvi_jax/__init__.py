@@ -42,11 +42,11 @@ if TYPE_CHECKING:
     from ssvi_jax.networks.describe import describe
     from ssvi_jax.networks.keras_model import from_keras
     from ssvi_jax.training.callbacks import Callback, EarlyStopping, Phase
-    from ssvi_jax.training.columns import from_huggingface
     from ssvi_jax.training.display import ProgressBar
     from ssvi_jax.training.feeds import Batches
     from ssvi_jax.training.fit import fit
     from ssvi_jax.training.fitted import Fitted, load
+    from ssvi_jax.training.hugging_face import from_huggingface
     from ssvi_jax.training.trackers import TensorBoard, WeightsAndBiases
     from ssvi_jax.vi import masks, subspace
     from ssvi_jax.vi.execution import Execution
@@ -116,7 +116,7 @@ _HOME = {
     "networks.describe": ("describe",),
     "networks.keras_model": ("from_keras",),
     "training.callbacks": ("Callback", "EarlyStopping", "Phase"),
-    "training.columns": ("from_huggingface",),
+    "training.hugging_face": ("from_huggingface",),
     "training.display": ("ProgressBar",),
     "training.feeds": ("Batches",),
     "training.fit": ("fit",),

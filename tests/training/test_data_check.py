@@ -26,7 +26,7 @@ def test_labels_are_checked_before_the_first_step():
         fit((X, SIGNS), callbacks=[lambda phase: pytest.fail("a step was done")])
     with pytest.raises(InputError, match=f"validation: got -1 at example {FIRST}"):
         fit((X, Y > 4), validation=(X, SIGNS))
-    with pytest.raises(InputError, match=r"data: got labels from 0 to 1, .*: 0 to 0"):
+    with pytest.raises(InputError, match="network: got one output, of which a softm"):
         ssvi_jax.fit(
             ssvi_jax.SSVI(), linen(mlp(1, 8), X), (X, Y > 4), steps=2, batch_size=50
         )
