@@ -1,5 +1,6 @@
 """Commands: options from a dataclass, and bad input as one line and exit code 2."""
 
+import dataclasses
 import io
 import os
 import sys
@@ -74,10 +75,19 @@ def parse_as(
             **given,
         )
     groups = [group for group in vars(parsed).values() if isinstance(group, Settings)]
-    _FLAGS.update(vars(parsed), *(group.names() for group in groups))
+    _FLAGS.update(_flags_of(parsed), *(group.names() for group in groups))
     for group in groups:
         group.check()
     return parsed
+
+
+def _flags_of(parsed: Any) -> set[str]:
+    """Names of the fields that have a flag, which a positional one has not."""
+    return {
+        field.name
+        for field in dataclasses.fields(parsed)
+        if tyro.conf.Positional not in getattr(field.type, "__metadata__", ())
+    }
 
 
 def parse_known(
