@@ -3,6 +3,7 @@
 import gc
 import importlib.metadata
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +22,15 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
         flags += " --xla_cpu_use_fusion_emitters=false"
     os.environ.setdefault("XLA_FLAGS", flags)
 if "PYTEST_XDIST_WORKER" not in os.environ:
+    # Checkpoints wait for the disk to have them: a tenth of the suite's time.
+    if os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > 4e9:
+        os.environ.setdefault("TMPDIR", "/dev/shm")
+        tempfile.tempdir = None  # where pytest has asked already
     # Compiled programs of this session, for the processes that tests start. An older
     # one's would let a test of what compiles, or of a resumed run, pass on old results.
     _compiled = tempfile.TemporaryDirectory(prefix="ssvi_jax_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import hypothesis
 import jax

@@ -63,8 +63,6 @@ def train(installed, *flags):
         folder=installed.parent,
         PYTHONPATH=f"{installed}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
         JAX_PLATFORMS="cpu",
-        JAX_DISABLE_MOST_OPTIMIZATIONS="0",  # all of it is as for a user
-        XLA_FLAGS="",
     )
 
 

@@ -1,11 +1,15 @@
 """Running statistics of what predicts, gathered at the end of a run."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import smoke_run
 
+from ssvi_jax.networks.models import mlp
+from ssvi_jax.training import train
 from ssvi_jax.training.callbacks import Progress
 from ssvi_jax.training.train import regathered
 
@@ -41,10 +45,11 @@ def test_every_copy_has_its_own():
     assert not np.allclose(first, second)
 
 
-def test_a_run_leaves_them(tmp_path):
-    flags = ["--model", "airbench", "--width", ".1"]
-    folder = tmp_path / "run"
-    smoke_run.main(
-        [*smoke_run.TINY, *flags, "--epochs", "1", "--no-figures", "--out", str(folder)]
-    )
-    assert (folder / "model.ssvi").exists()
+def test_a_run_leaves_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "regathered", lambda *given: given)
+    monkeypatch.setattr(mlp.MLP, "fast_statistics", True, raising=False)
+    trained = smoke_run.tiny_train(tmp_path, method="deterministic", epochs=0.2)
+    given: Any = trained.progress
+    problem, end, images, _ = given
+    assert problem.num_data == len(images)
+    assert end.state.model_state == {}
