@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar, get_origin
 
 import tyro
 
+from ssvi_jax.core import compiled
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.settings import Settings, checked_later
 
@@ -120,11 +121,14 @@ def parse_known(
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Runs a script's main function and exits the process with its code.
 
+    Compiled programs are kept for the next time (see `compiled`).
+
     `InputError` and errors of the file system become one line on standard error and
     exit code 2. Any other exception is a defect and keeps its traceback. Lines come as
     they are printed, also in a file or a pipe; a character that the terminal does not
     have is printed as a question mark; there are no colours where $NO_COLOR is set.
     """
+    compiled.keep()
     if os.environ.get("NO_COLOR"):  # rich looks by itself, tyro does not
         tyro._experimental_options["ansi_codes"] = False
     for stream in (sys.stdout, sys.stderr):
