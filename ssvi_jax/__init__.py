@@ -98,7 +98,7 @@ __all__ = [
     "masks",
     "subspace",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "core.errors": ("InputError",),

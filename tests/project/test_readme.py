@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("optimized")
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -15,7 +13,7 @@ def examples(page):
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
-README, LIBRARY = examples("README.md"), examples("docs/fit.md")
+(README,), (NNX, NUMBERS, *LIBRARY) = map(examples, ("README.md", "docs/fit.md"))
 
 
 def run(example, scope=None):
@@ -31,29 +29,29 @@ def statements(example):
 
 
 def test_the_first_example_is_short():
-    first = statements(README[0])
+    first = statements(README)
     assert sum((node.end_lineno or 0) - node.lineno + 1 for node in first) <= 8
     names = {"from_flax", "fit", "predict", "evaluate", "save", "load"}
-    nodes = ast.walk(ast.parse(README[0]))
+    nodes = ast.walk(ast.parse(README))
     called = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     assert names <= called
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["linen", "nnx"])
-def test_a_classifier_learns(number, tmp_path, monkeypatch):
+@pytest.mark.parametrize("example", [README, NNX], ids=["linen", "nnx"])
+def test_a_classifier_learns(example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    scope = run(README[number])
+    scope = run(example)
     x, y, fit = (scope[name] for name in ("x", "y", "fit"))
     scores = fit.evaluate(x[1500:] / 16, y[1500:])
     assert scores["accuracy"] > 0.8
     assert fit.sparsity == pytest.approx(fit.about["sparsity"], abs=1e-3)
-    if number == 0:
+    if example is README:
         again = scope["again"].evaluate(x[1500:] / 16, y[1500:])
         assert again["nll"] == pytest.approx(scores["nll"], abs=1e-2)
 
 
 def test_intervals_follow_the_noise():
-    scope = run(README[2])
+    scope = run(NUMBERS)
     assert 0.85 < scope["fit"].evaluate(scope["x"], scope["y"])["coverage"] < 0.95
     noise = scope["fit"].predict(scope["x"]).aleatoric
     right = scope["x"][:, 0] > 0.2

@@ -1,4 +1,4 @@
-"""What the README says of the first example's uncertainty."""
+"""What the library's page says of the uncertainty of README's example."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,8 @@ from digits_fits import TEST_X, TEST_Y, X, Y, linen, mlp
 
 import ssvi_jax
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-VISIBLE = re.search(r"take `SSVI\((.*)\)` and `epochs=(\d+)`", README)
+PAGE = (Path(__file__).parents[2] / "docs" / "fit.md").read_text()
+VISIBLE = re.search(r"take `SSVI\((.*)\)` and\s`epochs=(\d+)`", PAGE)
 
 
 def fitted(epochs, **settings):
