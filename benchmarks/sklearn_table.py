@@ -11,7 +11,6 @@ curve, sklearn_table.png.
 
 import argparse
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ssvi_jax.io import run_log
 from ssvi_jax.sklearn import SparseBayesClassifier, SparseBayesRegressor
 
 SPARSITIES = [0.5, 0.9]
@@ -108,7 +108,8 @@ def numbers(seed: int) -> dict[str, Any]:
             "r2": float(metrics.r2_score(y_test, mean)),
         }
         if name in ("SparseBayesRegressor", "Gaussian process"):
-            mean, std = model.predict(x_test, return_std=True)
+            best = getattr(model, "best_estimator_", model)  # a search takes no flags
+            mean, std = best.predict(x_test, return_std=True)
             inside = np.abs(y_test - mean) < 1.645 * std
             found[name]["coverage of 90 %"] = float(inside.mean())
     best = models["SparseBayesRegressor"].best_params_
@@ -123,10 +124,11 @@ def draw(curves: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    plt.style.use("tableau-colorblind10")
     figure, axes = plt.subplots(figsize=(5, 4), layout="constrained")
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    for name, (true, predicted) in curves.items():
-        axes.plot(predicted, true, marker="o", markersize=4, label=name)
+    for (name, (true, predicted)), marker in zip(curves.items(), "osD^", strict=True):
+        axes.plot(predicted, true, marker=marker, markersize=4, label=name)
     axes.set_xlabel("predicted probability of a benign tumour")
     axes.set_ylabel("fraction that is benign")
     axes.legend(frameon=False)
@@ -141,9 +143,8 @@ def main() -> None:
     asked = parser.parse_args()
     cancer, curves = classes(asked.seed)
     found = {
-        "command": f"python benchmarks/sklearn_table.py --seed {asked.seed}",
-        "versions": {"scikit-learn": sklearn.__version__, "numpy": np.__version__},
-        "machine": platform.machine(),
+        "scikit-learn": sklearn.__version__,
+        **run_log.environment(),
         "breast cancer": cancer,
         "diabetes": numbers(asked.seed),
     }

@@ -142,9 +142,23 @@ def keep_returns(
             lines[i + 1] = f"{indent}: {text}"
 
 
+def short_defaults(
+    app: object,
+    what: str,
+    name: str,
+    obj: object,
+    options: object,
+    signature: str | None,
+    returned: str | None,
+) -> tuple[str | None, str | None]:
+    """Writes defaults that are no Python as "...", so that Sphinx can link types."""
+    return signature and re.sub("= <[^=]*>", "= ...", signature), returned
+
+
 def setup(app: object) -> None:
     """Called by Sphinx."""
     app.connect("source-read", adapt)
     app.connect("missing-reference", publish, priority=400)  # before intersphinx
     app.connect("autodoc-skip-member", skip_described)
+    app.connect("autodoc-process-signature", short_defaults)
     app.connect("autodoc-process-docstring", keep_returns, priority=400)

@@ -147,7 +147,9 @@ class _SparseBayes(BaseEstimator):
         layers: list[Any] = []
         for width in self.hidden:
             layers += [nn.Dense(check_count("hidden", width)), nn.relu]
-        return nn.Sequential([*layers, nn.Dense(outputs)])
+        # A tuple has a hash: equal networks share what is compiled for them, so that a
+        # search compiles once, and not until memory maps run out.
+        return nn.Sequential((*layers, nn.Dense(outputs)))
 
     def _learn_scale(self, x: np.ndarray) -> None:
         """Mean and standard deviation of every column; 0 and 1 if not asked for."""

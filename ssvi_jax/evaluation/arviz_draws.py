@@ -1,5 +1,6 @@
 """Draws of a trained posterior for ArviZ."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ def from_ssvi(
     draws: int = 1000,
     key: jax.Array | None = None,
 ) -> Any:
-    """Posterior draws of the weights that are kept, as `arviz.InferenceData`.
+    """Posterior draws of the weights that are kept, as ArviZ takes them.
 
     They are independent draws of the Gaussians that were trained, so one chain of them;
     statistics of how chains mix say nothing here. Weights that are not kept are 0 and
@@ -38,8 +39,10 @@ def from_ssvi(
       key: random key; None: ``jax.random.key(0)``.
 
     Returns:
-      A variable for each kernel, named by its path with "." for "/": ``[1, draws, s]``,
-      whose last coordinate is the weight's flat position in the kernel.
+      `arviz.InferenceData`, from ArviZ 1 on an `xarray.DataTree`. Its group `posterior`
+      has a variable for each kernel, named by its path with "." for "/":
+      ``[1, draws, s]``, whose last coordinate is the weight's flat position in the
+      kernel.
 
     Raises:
       InputError: no such kernel, one that is a point estimate, too many draws to hold,
@@ -78,4 +81,7 @@ def from_ssvi(
         values[variable] = np.asarray(drawn)[None]
         dims[variable] = [f"{variable}.position"]
         coords[f"{variable}.position"] = np.flatnonzero(fitted.masks[name])
-    return arviz.from_dict(posterior=values, coords=coords, dims=dims)
+    groups = {"posterior": values}
+    if "posterior" in inspect.signature(arviz.from_dict).parameters:  # before ArviZ 1
+        return arviz.from_dict(**groups, coords=coords, dims=dims)
+    return arviz.from_dict(groups, coords=coords, dims=dims)

@@ -36,8 +36,17 @@ def check(values, positions):
     assert (np.abs(values[0].std(axis=0) - SIGMA) < error).all()
 
 
-def test_what_arviz_gets(monkeypatch):
-    monkeypatch.setitem(sys.modules, "arviz", SimpleNamespace(from_dict=dict))
+def before_1(posterior=None, *, coords=None, dims=None):
+    return {"posterior": posterior, "coords": coords, "dims": dims}
+
+
+def from_1_on(data, *, coords=None, dims=None):
+    return {**data, "coords": coords, "dims": dims}
+
+
+@pytest.mark.parametrize("from_dict", [before_1, from_1_on])
+def test_what_arviz_gets(from_dict, monkeypatch):
+    monkeypatch.setitem(sys.modules, "arviz", SimpleNamespace(from_dict=from_dict))
     network = fitted(a=A, b=Point(jnp.zeros(4)))
     found = ssvi_jax.from_ssvi(network, draws=DRAWS)
     assert found["dims"] == {"a.kernel": ["a.kernel.position"]}

@@ -67,6 +67,8 @@ def test_numbers_come_back_in_their_units():
     again: Any = clone(model)
     scaled = again.fit(1000 * X + 7, Y / 1e5)
     np.testing.assert_allclose(1e5 * scaled.predict(1000 * X + 7), mean, rtol=1e-3)
+    # Equal networks, which share what is compiled for them.
+    assert scaled.fitted_.apply_fn == model.fitted_.apply_fn
 
 
 def test_both_say_what_they_are_made_of():
