@@ -42,17 +42,32 @@ TRAIN_ARGUMENTS: dict[str, Callable[[bool], bool]] = {
 class FlaxModel:
     """The signature of an `ApplyFn`, and what a trace of the model shows.
 
+    Models of equal modules are equal, so that they share what is compiled for them.
+
+    Args:
+      module: the module.
+      value: what its kind compares modules by.
+
     Attributes:
       kernel_shapes: see `types.ApplyFn`; empty until `study`.
       dirac: whether convolutions begin as the identity, under masks too (see
         `vi.dirac`): what the module says in a field of that name.
     """
 
-    def __init__(self, module: nn.Module | nnx.Module):
+    def __init__(self, module: nn.Module | nnx.Module, value: Any):
+        self._value = value if _is_hashable(value) else object()
         names = inspect.signature(type(module).__call__).parameters
         self._arguments = {n: f for n, f in TRAIN_ARGUMENTS.items() if n in names}
         self.kernel_shapes: dict[str, KernelShape] = {}
         self.dirac = bool(getattr(module, "dirac", False))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, FlaxModel) or type(self) is not type(other):
+            return False
+        return self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
 
     def __call__(
         self,
@@ -247,3 +262,12 @@ def kept(new: Any, old: Any) -> Any:
 def _as_before(new: Any, old: Any) -> Any:
     dtype = jnp.result_type(old)
     return new if jnp.result_type(new) == dtype else jnp.asarray(new, dtype)
+
+
+def _is_hashable(value: Any) -> bool:
+    """Whether all in it are values that can be compared."""
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True

@@ -33,14 +33,12 @@ class LinenModel(flax_model.FlaxModel):
     such a name and holds a bool. Dropout and every other random stream draw from the
     key given. What a module sows is not kept.
 
-    Models of equal modules are equal, so that they share what is compiled for them.
-
     Args:
       module: the module, unbound.
     """
 
     def __init__(self, module: nn.Module):
-        super().__init__(module)
+        super().__init__(module, _immutable(module))
         self.module = module
         fields = {f.name: getattr(module, f.name) for f in dataclasses.fields(module)}
         self._fields = {
@@ -49,23 +47,9 @@ class LinenModel(flax_model.FlaxModel):
             if name not in self._arguments and isinstance(fields.get(name), bool)
         }
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, LinenModel) or self is other:
-            return self is other
-        return _is_hashable(self.module) and self.module == other.module
-
-    def __hash__(self) -> int:
-        return hash(self.module) if _is_hashable(self.module) else id(self)
-
     def init(self, key: jax.Array, x: flax_model.Example) -> tuple[Params, ModelState]:
         """Full parameters and running statistics for inputs like `x`."""
-
-        @jax.jit
-        def init(key, x):
-            module, kwargs = self._set(train=False)
-            return nn.meta.unbox(module.init(_streams(key), x, **kwargs))
-
-        variables = init(key, x)
+        variables = _init(self, key, x)
         params = variables.pop("params", {})
         return params, self._lasting(params, variables, x)
 
@@ -116,13 +100,18 @@ class LinenModel(flax_model.FlaxModel):
         return output, flax_model.kept(new_state, model_state) if train else model_state
 
 
-def _is_hashable(module: nn.Module) -> bool:
-    """Whether all its fields are values that can be compared."""
-    try:
-        hash(module)
-    except TypeError:
-        return False
-    return True
+@partial(jax.jit, static_argnums=0)
+def _init(model: LinenModel, key: jax.Array, x: Any) -> dict[str, Any]:
+    module, kwargs = model._set(train=False)
+    return nn.meta.unbox(module.init(_streams(key), x, **kwargs))
+
+
+def _immutable(field: Any) -> Any:
+    """A field with tuples for its lists, as those of `nn.Sequential` have no hash."""
+    if isinstance(field, nn.Module):
+        names = [f.name for f in dataclasses.fields(field) if f.name != "parent"]
+        return field.clone(**{name: _immutable(getattr(field, name)) for name in names})
+    return tuple(map(_immutable, field)) if isinstance(field, list | tuple) else field
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from ssvi_jax.core import trees
@@ -27,11 +28,11 @@ class NnxModel(flax_model.FlaxModel):
     """
 
     def __init__(self, module: nnx.Module):
-        super().__init__(module)
-        self.kernel_shapes = _declared(module)
         self._graph, params, rngs, rest = nnx.split(
             module, nnx.Param, nnx.RngState, ...
         )
+        super().__init__(module, (self._graph, _counts(rngs)))
+        self.kernel_shapes = _declared(module)
         self._templates = (params, rest)
         self._rngs = rngs
 
@@ -64,6 +65,16 @@ class NnxModel(flax_model.FlaxModel):
         names = {path for path, _ in nnx.to_flat_state(self._templates[1])}
         new_state = _from_nnx(nnx.state(module, lambda path, _: path in names))
         return output, flax_model.kept(new_state, model_state)
+
+
+def _counts(rngs: nnx.State) -> tuple[Any, ...]:
+    """How often each random stream was drawn from, where numbers go on."""
+    values = [variable[...] for _, variable in nnx.to_flat_state(rngs)]
+    return tuple(
+        tuple(np.ravel(value).tolist())
+        for value in values
+        if not jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    )
 
 
 def _set_mode(module: nnx.Module, *, train: bool) -> None:

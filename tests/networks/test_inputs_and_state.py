@@ -1,5 +1,7 @@
 """Inputs of any structure, whatever a model sows or holds, and equal networks."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,9 @@ import pytest
 from flax import nnx
 from tiny import KEY
 
+import ssvi_jax
 from ssvi_jax import vi
-from ssvi_jax.networks import adapters
+from ssvi_jax.networks import adapters, linen_model
 from ssvi_jax.vi import masks as masks_lib
 
 # Inputs ------------------------------------------------------------------------------
@@ -165,8 +168,47 @@ def test_networks_that_cannot_be_compared_are_equal_to_themselves_only():
     assert a == a
     assert a != b
     assert len({a, b}) == 2
-    a, b = (adapters.NnxModel(NnxTwo()) for _ in range(2))
+    a, b = (linen_of([{"a": 1}]) for _ in range(2))  # a dictionary has no hash
     assert a == a
     assert a != b
     assert adapters.LinenModel(Sized(2)) != adapters.LinenModel(Sized(3))
     assert adapters.LinenModel(Sized(2)) != Sized(2)
+
+
+def linen_of(layers):
+    return adapters.LinenModel(nn.Sequential(layers))
+
+
+def linen_layers(width=6):
+    return [nn.Dense(width), nn.relu, nn.Sequential([nn.Dense(3), nn.tanh])]
+
+
+def nnx_of(width=6, draws=0):
+    rngs = nnx.Rngs(0)
+    drop = nnx.Dropout(0.5, rngs=rngs)
+    for _ in range(draws):
+        drop(jnp.ones(2))
+    return adapters.NnxModel(nnx.Sequential(nnx.Linear(4, width, rngs=rngs), drop))
+
+
+def test_modules_of_lists_and_of_nnx_are_compared_too():
+    assert linen_of(linen_layers()) == linen_of(linen_layers())
+    assert hash(linen_of(linen_layers())) == hash(linen_of(linen_layers()))
+    assert linen_of(linen_layers()) != linen_of(linen_layers(7))
+    assert linen_of(linen_layers()) != linen_of(linen_layers()[:2])
+    assert nnx_of() == nnx_of()
+    assert hash(nnx_of()) == hash(nnx_of())
+    assert nnx_of() != nnx_of(7)
+    assert nnx_of() != nnx_of(draws=1)  # its dropout goes on at another number
+
+
+def test_an_equal_module_is_not_compiled_again():
+    x, y = np.ones((8, 4), np.float32), np.arange(8) % 3
+
+    def trained():
+        net = adapters.from_flax(nn.Sequential(linen_layers()), x[:1], key=KEY)
+        ssvi_jax.fit(ssvi_jax.SSVI(sparsity=0.5), net, (x, y), epochs=1)
+        counted: list[Any] = [linen_model._init, vi.VI._scan]
+        return [function._cache_size() for function in counted]
+
+    assert trained() == trained()
