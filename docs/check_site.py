@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 PUBLIC = (
     *("ssvi_jax", "ssvi_jax.vi", "ssvi_jax.methods", "ssvi_jax.metrics"),
-    *("ssvi_jax.corruptions", "ssvi_jax.data", "ssvi_jax.data.corrupted"),
+    *("ssvi_jax.data.corruptions", "ssvi_jax.data", "ssvi_jax.data.corrupted"),
     *("ssvi_jax.networks.adapters", "ssvi_jax.networks.models", "ssvi_jax.ops"),
 )
 """Modules whose `__all__` the reference must have."""

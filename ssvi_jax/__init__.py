@@ -14,6 +14,7 @@ TYPE_CHECKING = False  # type checkers know the name; `typing` need not be impor
 
 if TYPE_CHECKING:
     from ssvi_jax.core.errors import InputError
+    from ssvi_jax.data import corruptions
     from ssvi_jax.evaluation.arviz_draws import from_ssvi
     from ssvi_jax.io import artifact
     from ssvi_jax.methods import (
@@ -88,6 +89,7 @@ __all__ = [
     "WeightsAndBiases",
     "adapters",
     "artifact",
+    "corruptions",
     "describe",
     "fit",
     "from_flax",
@@ -102,6 +104,7 @@ __version__ = "0.2.0"
 
 _HOME = {
     "core.errors": ("InputError",),
+    "data": ("corruptions",),
     "evaluation.arviz_draws": ("from_ssvi",),
     "io": ("artifact",),
     "methods": (

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from ssvi_jax.core.errors import InputError, check_choice
-from ssvi_jax.corruptions import SEVERITIES
+from ssvi_jax.data.corruptions import SEVERITIES
 
 
 class Cells(Protocol):

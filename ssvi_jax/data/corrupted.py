@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ssvi_jax import corruptions
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.data import cifar, official, prepared_cells
+from ssvi_jax.data import cifar, corruptions, official, prepared_cells
 from ssvi_jax.data.cells import Cells, check_cell, check_limit, how_many
 from ssvi_jax.data.dataset import Dataset
 

@@ -12,7 +12,7 @@ class Corruption(NamedTuple):
     """How the training and validation images of a data set were corrupted.
 
     Attributes:
-      name: one of `ssvi_jax.corruptions.NAMES`.
+      name: one of `ssvi_jax.data.corruptions.NAMES`.
       severity: 1 to 5.
       test_images: uint8 ``[t, h, w, c]``, the test images under the same corruption.
     """

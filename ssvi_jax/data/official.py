@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.corruptions import BENCHMARK, EXTRA, NAMES, SEVERITIES
 from ssvi_jax.data.cells import check_cell, how_many
+from ssvi_jax.data.corruptions import BENCHMARK, EXTRA, NAMES, SEVERITIES
 from ssvi_jax.data.dataset import Dataset
 from ssvi_jax.io.npy import open_npy
 

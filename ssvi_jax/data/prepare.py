@@ -73,7 +73,7 @@ def _prepare_missing(name: str, root: pathlib.Path, *, extra: bool) -> None:
 
 
 def _corrupted_names(extra: bool) -> list[str]:
-    from ssvi_jax.corruptions import BENCHMARK, NAMES, SEVERITIES
+    from ssvi_jax.data.corruptions import BENCHMARK, NAMES, SEVERITIES
     from ssvi_jax.data.prepared_cells import tfds_name
 
     chosen = NAMES if extra else BENCHMARK

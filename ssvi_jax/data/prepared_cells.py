@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ssvi_jax.corruptions import BENCHMARK, NAMES, SEVERITIES
 from ssvi_jax.data import cifar, records
 from ssvi_jax.data.cells import check_cell, how_many
+from ssvi_jax.data.corruptions import BENCHMARK, NAMES, SEVERITIES
 from ssvi_jax.data.dataset import Dataset
 
 TFDS_SET = "cifar10_corrupted"
@@ -21,7 +21,7 @@ def tfds_name(name: str, severity: int) -> str:
     """TFDS's name of one cell: ``"cifar10_corrupted/frosted_glass_blur_3"``.
 
     Args:
-      name: one of `ssvi_jax.corruptions.NAMES`; TFDS has all 19.
+      name: one of `ssvi_jax.data.corruptions.NAMES`; TFDS has all 19.
       severity: 1 to 5.
     """
     return f"{TFDS_SET}/{_TFDS_NAMES.get(name, name)}_{severity}"

@@ -20,7 +20,7 @@ def corrupt_training(data: Dataset, name: str, severity: int, *, seed: int) -> D
 
     Args:
       data: a clean data set.
-      name: one of `ssvi_jax.corruptions.NAMES`; "none" gives `data` back.
+      name: one of `ssvi_jax.data.corruptions.NAMES`; "none" gives `data` back.
       severity: 1 to 5.
       seed: 0 or more.
 
@@ -40,7 +40,7 @@ def corrupt_training(data: Dataset, name: str, severity: int, *, seed: int) -> D
             f"train_corruption: got {name} for {data.name}, allowed: none; images are "
             "corrupted in memory, and those of this data set do not fit."
         )
-    from ssvi_jax import corruptions
+    from ssvi_jax.data import corruptions
 
     check_choice("train_corruption", name, ("none", *corruptions.NAMES))
     if severity not in corruptions.SEVERITIES:

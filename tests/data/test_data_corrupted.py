@@ -5,9 +5,9 @@ import pytest
 import small_data
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.corruptions import BENCHMARK, EXTRA, corrupt, corrupt_any
 from ssvi_jax.data import load
 from ssvi_jax.data.corrupted import open_cells
+from ssvi_jax.data.corruptions import BENCHMARK, EXTRA, corrupt, corrupt_any
 
 SEVERITIES = (1, 2, 3, 4, 5)
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.lib.format import open_memmap
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.corruptions import BENCHMARK, EXTRA
 from ssvi_jax.data import cifar, load
+from ssvi_jax.data.corruptions import BENCHMARK, EXTRA
 from ssvi_jax.data.official import open_folder
 
 SHAPE = (4, 5, 3)

@@ -8,9 +8,9 @@ import small_data
 import tfds_sets
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.corruptions import BENCHMARK, EXTRA, NAMES, SEVERITIES
 from ssvi_jax.data import cifar
 from ssvi_jax.data.corrupted import open_cells
+from ssvi_jax.data.corruptions import BENCHMARK, EXTRA, NAMES, SEVERITIES
 from ssvi_jax.data.prepared_cells import tfds_name
 
 SIZE = 12

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ssvi_jax.corruptions import layout
 from ssvi_jax.data import Dataset, official, ood_sets
+from ssvi_jax.data.corruptions import layout
 from ssvi_jax.evaluation import predict
 from ssvi_jax.io import run_files
 

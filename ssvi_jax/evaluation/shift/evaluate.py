@@ -12,7 +12,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.corruptions import SEVERITIES
+from ssvi_jax.data.corruptions import SEVERITIES
 from ssvi_jax.evaluation.shift import results as shift_results
 from ssvi_jax.evaluation.shift.examples import examples
 from ssvi_jax.evaluation.shift.inputs import Inputs

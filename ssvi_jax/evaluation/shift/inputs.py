@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from ssvi_jax.corruptions import BENCHMARK, EXTRA, SEVERITIES
 from ssvi_jax.data import Dataset
 from ssvi_jax.data.corrupted import Cells
+from ssvi_jax.data.corruptions import BENCHMARK, EXTRA, SEVERITIES
 from ssvi_jax.data.ood import OodSet
 from ssvi_jax.evaluation.shift.kept_predictions import ImageSet
 

@@ -3,9 +3,9 @@
 import numpy as np
 from scipy import ndimage
 
-from ssvi_jax.corruptions.blur import smooth
-from ssvi_jax.corruptions.draws import Draws
-from ssvi_jax.corruptions.pixels import to_levels, to_unit
+from ssvi_jax.data.corruptions.blur import smooth
+from ssvi_jax.data.corruptions.draws import Draws
+from ssvi_jax.data.corruptions.pixels import to_levels, to_unit
 
 _WATER = np.array([175, 238, 238]) / 255
 _MUD = np.array([63, 42, 20]) / 255

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from ssvi_jax.corruptions.draws import Draws
-from ssvi_jax.corruptions.pixels import (
+from ssvi_jax.data.corruptions.draws import Draws
+from ssvi_jax.data.corruptions.pixels import (
     hsv_to_rgb,
     mirror,
     reflect,
@@ -15,7 +15,7 @@ from ssvi_jax.corruptions.pixels import (
     to_levels,
     to_unit,
 )
-from ssvi_jax.corruptions.resample import read_at
+from ssvi_jax.data.corruptions.resample import read_at
 
 _MIN_ARM = 10
 

@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from ssvi_jax import corruptions, data
-from ssvi_jax.corruptions import BENCHMARK, SEVERITIES
+from ssvi_jax.data.corruptions import BENCHMARK, SEVERITIES
 from ssvi_jax.networks import network
 from ssvi_jax.vi import predictive
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.corruptions import SEVERITIES, corrupt_any
+from ssvi_jax.data.corruptions import SEVERITIES, corrupt_any
 from ssvi_jax.io.npy import open_npy
 
 _BATCH_SIZE = 250

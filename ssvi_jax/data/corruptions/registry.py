@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssvi_jax.corruptions import blur, digital, pixel_noise, spatter, weather
+from ssvi_jax.data.corruptions import blur, digital, pixel_noise, spatter, weather
 
 
 class Corruption(NamedTuple):

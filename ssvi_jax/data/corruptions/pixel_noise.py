@@ -6,8 +6,8 @@ Every corruption of this package is a function of uint8 images ``[n, h, w, 3]``,
 
 import numpy as np
 
-from ssvi_jax.corruptions.draws import Draws
-from ssvi_jax.corruptions.pixels import to_levels, to_unit
+from ssvi_jax.data.corruptions.draws import Draws
+from ssvi_jax.data.corruptions.pixels import to_levels, to_unit
 
 
 def gaussian_noise(images: np.ndarray, draws: Draws, std: float) -> np.ndarray:

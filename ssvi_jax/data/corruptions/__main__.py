@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from ssvi_jax.core.command import program, run
 from ssvi_jax.core.errors import InputError, check_choice
-from ssvi_jax.corruptions import BENCHMARK, EXTRA, NAMES, SEVERITIES, layout
+from ssvi_jax.data.corruptions import BENCHMARK, EXTRA, NAMES, SEVERITIES, layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Command:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
-    prog = program("python -m ssvi_jax.corruptions")
+    prog = program("python -m ssvi_jax.data.corruptions")
     command = tyro.cli(Command, args=list(argv), prog=prog)
     images = layout.read_images(command.images)
     labels = None

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from ssvi_jax.corruptions import frost_textures
-from ssvi_jax.corruptions.draws import Draws
-from ssvi_jax.corruptions.motion import streak
-from ssvi_jax.corruptions.pixels import to_levels, to_unit
-from ssvi_jax.corruptions.plasma import plasma
-from ssvi_jax.corruptions.resample import centre_zoom
+from ssvi_jax.data.corruptions import frost_textures
+from ssvi_jax.data.corruptions.draws import Draws
+from ssvi_jax.data.corruptions.motion import streak
+from ssvi_jax.data.corruptions.pixels import to_levels, to_unit
+from ssvi_jax.data.corruptions.plasma import plasma
+from ssvi_jax.data.corruptions.resample import centre_zoom
 
 _MAP_SIZE = 32
 _LUMA = (0.299, 0.587, 0.114)

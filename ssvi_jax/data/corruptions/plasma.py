@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ssvi_jax.corruptions.draws import Draws
+from ssvi_jax.data.corruptions.draws import Draws
 
 
 def plasma(draws: Draws, size: int, decay: float) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from ssvi_jax import corruptions
-from ssvi_jax.corruptions.draws import Draws
+from ssvi_jax.data.corruptions.draws import Draws
 
 LEVEL, NUM_IMAGES = 120, 50
 IMAGES = np.full((NUM_IMAGES, 32, 32, 3), LEVEL, np.uint8)

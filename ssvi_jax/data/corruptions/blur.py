@@ -3,10 +3,10 @@
 import numpy as np
 from scipy import ndimage
 
-from ssvi_jax.corruptions.draws import Draws
-from ssvi_jax.corruptions.motion import streak
-from ssvi_jax.corruptions.pixels import to_levels, to_unit
-from ssvi_jax.corruptions.resample import centre_zoom
+from ssvi_jax.data.corruptions.draws import Draws
+from ssvi_jax.data.corruptions.motion import streak
+from ssvi_jax.data.corruptions.pixels import to_levels, to_unit
+from ssvi_jax.data.corruptions.resample import centre_zoom
 
 _DISK_REACH = 8
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ssvi_jax import corruptions
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.corruptions import BENCHMARK, EXTRA, NAMES, SEVERITIES
+from ssvi_jax.data.corruptions import BENCHMARK, EXTRA, NAMES, SEVERITIES
 
 DETERMINISTIC = (
     *("defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate"),

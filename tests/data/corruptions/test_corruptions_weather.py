@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from ssvi_jax import corruptions
-from ssvi_jax.corruptions import frost_textures, spatter, weather
-from ssvi_jax.corruptions.draws import Draws
-from ssvi_jax.corruptions.plasma import plasma
+from ssvi_jax.data.corruptions import frost_textures, spatter, weather
+from ssvi_jax.data.corruptions.draws import Draws
+from ssvi_jax.data.corruptions.plasma import plasma
 
 IMAGES = photographs.crops(60)
 BLACK = np.zeros((60, 32, 32, 3), np.uint8)

@@ -22,7 +22,7 @@ class Draws:
 
     def __init__(self, seed: int, purpose: str, indices: np.ndarray):
         self.seed = seed
-        text = f"ssvi_jax.corruptions {seed} {purpose}".encode()
+        text = f"ssvi_jax.data.corruptions {seed} {purpose}".encode()
         digest = hashlib.blake2b(text, digest_size=16).digest()
         key = np.frombuffer(digest, "<u8").astype(np.uint64)
         self._generators = [

@@ -10,7 +10,7 @@ ice.
 
 As a command, from a file of images to the files of the official layout::
 
-    python -m ssvi_jax.corruptions test_images.npy CIFAR-10-C --labels test_labels.npy
+    ssvi corrupt test_images.npy CIFAR-10-C --labels test_labels.npy
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssvi_jax.core.errors import InputError, check_choice
-from ssvi_jax.corruptions import registry
-from ssvi_jax.corruptions.draws import Draws
+from ssvi_jax.data.corruptions import registry
+from ssvi_jax.data.corruptions.draws import Draws
 
 __all__ = [
     "BENCHMARK",

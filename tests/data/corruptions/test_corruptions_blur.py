@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage, stats
 
 from ssvi_jax import corruptions
-from ssvi_jax.corruptions import motion, pixels, resample
+from ssvi_jax.data.corruptions import motion, pixels, resample
 
 IMAGES = photographs.crops(6)
 

@@ -1,4 +1,4 @@
-"""`python -m ssvi_jax.corruptions`: the official layout, and what it refuses."""
+"""`python -m ssvi_jax.data.corruptions`: the official layout, and what it refuses."""
 
 import subprocess
 import sys
@@ -9,8 +9,8 @@ import pytest
 
 from ssvi_jax import corruptions
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.corruptions import __main__ as command
-from ssvi_jax.corruptions import layout
+from ssvi_jax.data.corruptions import __main__ as command
+from ssvi_jax.data.corruptions import layout
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_wrong_options_are_named(files, options, message, capsys):
 
 def start(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "ssvi_jax.corruptions", *map(str, arguments)],
+        [sys.executable, "-m", "ssvi_jax.data.corruptions", *map(str, arguments)],
         capture_output=True,
         text=True,
     )
@@ -207,7 +207,7 @@ def test_the_command_answers_with_an_exit_code(files):
 def test_help_comes_without_jax():
     code = (
         "import sys\n"
-        "from ssvi_jax.corruptions.__main__ import main\n"
+        "from ssvi_jax.data.corruptions.__main__ import main\n"
         "try:\n    main(['--help'])\n"
         "except SystemExit:\n    print('jax' in sys.modules)\n"
     )
