@@ -9,7 +9,7 @@ BIN := $(VENV)/bin/python
 PIP := $(BIN) -m pip --disable-pip-version-check
 RANGE := "ssvi_jax needs Python 3.11 or newer, got " + sys.version.split()[0] + ": choose with make PYTHON=python3.12 ..."
 
-.PHONY: help run test test-faults test-versions lint docs wheel clean
+.PHONY: help run test test-system test-versions lint docs wheel clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -23,8 +23,8 @@ run: $(VENV)/.installed ## install once, then train and evaluate at 95 % sparsit
 test: lint ## install once, then lint, check types and run the tests
 	$(BIN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-faults: $(VENV)/.installed-dev ## strike trainings with faults, run the kernels under sanitizers
-	$(BIN) -m pytest -n 2 -m faults $(ARGS)
+test-system: $(VENV)/.installed-dev ## whole systems: faults, several processes, an installation, sanitizers
+	$(BIN) -m pytest -n 2 -m system $(ARGS)
 
 lint: $(VENV)/.installed-dev ## style, formatting and types only
 	$(BIN) -m ruff check

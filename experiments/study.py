@@ -7,7 +7,8 @@ A part is a comparison (experiments/methods.py, whose flags may be added). A tab
 times, measured side by side at its start, turns its minutes into epochs, so its runs
 may be stopped, continued, and spread over machines. Runs of the same length that
 benchmarks/torch_airbench.py trained join by --join. A part that is finished leaves its
-paired differences as well, and all of them the study's headline.json.
+paired differences as well, and all of them the study's headline.json and figures:
+study.png has every method, headline.png the few that every budget has.
 """
 
 import dataclasses
@@ -30,10 +31,18 @@ FEW = "ssvi_ivon,rigl,deterministic,small_deterministic"
 AGAINST = ("rigl", "deterministic", "small_deterministic")
 """Methods to which every method's differences are written."""
 
+BUDGETS = {
+    "five": (f"{SPARSE},{DENSE}", 5),
+    "thirty": (FEW, 30),
+    "sixty": ("ssvi_ivon", 60),
+}
+"""Part → methods and minutes; these parts differ in nothing else."""
+
 PARTS: dict[str, tuple[str, ...]] = {
-    "five": ("--methods", f"{SPARSE},{DENSE}", "--minutes", "5"),
-    "thirty": ("--methods", FEW, "--minutes", "30"),
-    "sixty": ("--methods", "ssvi_ivon", "--minutes", "60"),
+    **{
+        part: ("--methods", methods, "--minutes", str(minutes))
+        for part, (methods, minutes) in BUDGETS.items()
+    },
     **{
         f"images-{number}": (
             *("--methods", f"{FEW},ensemble", "--minutes", "5"),
@@ -85,7 +94,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _conclude(folder: Path) -> None:
     """Writes what the finished parts say together."""
-    from ssvi_jax.evaluation.comparison import headline, pairs, summary
+    from ssvi_jax.evaluation import figure_style
+    from ssvi_jax.evaluation.comparison import budgets, headline, pairs, summary
     from ssvi_jax.io.run_log import RunLog
 
     parts = {
@@ -97,6 +107,16 @@ def _conclude(folder: Path) -> None:
         path = folder / part / "pairs.md"
         path.write_text(pairs.markdown(comparison, AGAINST), encoding="utf-8")
         print(f"wrote {path}")
+    timed = {BUDGETS[part][1]: parts[part] for part in BUDGETS if part in parts}
+    if timed:
+        figure_style.save(budgets.figure(timed), folder / "study.png")
+        few = budgets.figure(
+            timed,
+            FEW.split(","),
+            costs=[budgets.MINUTES],
+            scores=["accuracy", "corrupted_nll"],
+        )
+        figure_style.save(few, folder / "headline.png")
     log = RunLog(folder)
     log.write_json("headline.json", headline.numbers(parts))
     print(f"wrote {folder / 'headline.json'}")

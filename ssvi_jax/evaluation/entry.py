@@ -59,8 +59,8 @@ COMMANDS = {
         "scales a posterior's standard deviations to its validation images",
     ),
     "corrupt": Subcommand(
-        "corruptions.__main__",
-        ("corruptions.__main__", "Command"),
+        "data.corruptions.__main__",
+        ("data.corruptions.__main__", "Command"),
         "corrupts the images of a .npy file as in CIFAR-10-C",
     ),
     "info": Subcommand(

@@ -30,6 +30,7 @@ def test_each_kind_of_processor_has_a_folder(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.system
 def test_a_second_run_finds_the_programs_of_the_first(tmp_path):
     """And gives the same bits."""
     environment = {

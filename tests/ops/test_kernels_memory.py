@@ -24,7 +24,7 @@ FLAGS = (
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.faults,
+    pytest.mark.system,
     pytest.mark.skipif(not COMPILER, reason="there is no C++ compiler"),
 ]
 

@@ -9,7 +9,7 @@ import pytest
 from faults import pair, plans, strike
 
 # The two undisturbed runs that all share take most of the time.
-pytestmark = [pytest.mark.slow, pytest.mark.faults]
+pytestmark = [pytest.mark.slow, pytest.mark.system]
 
 LEFT_OUT = (*plans.NEED_MOUNT, *plans.NEED_PAIR)
 QUICK = [kind for kind in plans.KINDS if kind not in LEFT_OUT]

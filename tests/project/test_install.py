@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import smoke_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.system]
 
 PACKED = ("ssvi_jax", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md")
 

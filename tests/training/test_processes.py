@@ -114,6 +114,7 @@ def stop_after(monkeypatch, step):
     monkeypatch.setattr(run_log.RunLog, "append", send)
 
 
+@pytest.mark.system
 def test_two_processes_continue_what_one_began(tmp_path, monkeypatch):
     flags = NET["convnet"]
     run_alone(tmp_path / "alone", *flags)
@@ -125,6 +126,7 @@ def test_two_processes_continue_what_one_began(tmp_path, monkeypatch):
     same_run(tmp_path / "together", tmp_path / "alone")
 
 
+@pytest.mark.system
 def test_four_processes_are_as_one(tmp_path):
     run_alone(tmp_path / "alone", *NET["mlp"])
     train(4, tmp_path / "together", *NET["mlp"])

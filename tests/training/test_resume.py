@@ -61,6 +61,7 @@ def run_and_kill(folder, at, *flags):
 
 
 @pytest.mark.slow
+@pytest.mark.system
 def test_killed_three_times_and_resumed_equals_uninterrupted(smoke, tmp_path):
     folder = tmp_path / "run"
     moments = np.random.default_rng(0).integers(90, 200, 3)
