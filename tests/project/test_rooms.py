@@ -10,9 +10,19 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HOUSE = ROOT / "ssvi_jax"
 TESTS = ROOT / "tests"
-MAX_ENTRIES = 12
+MAX_ENTRIES = 13
 FLOORS = (
-    *("core", "ops", "vi", "io", "networks", "metrics", "corruptions", "data"),
+    *(
+        "core",
+        "runtime",
+        "ops",
+        "vi",
+        "io",
+        "networks",
+        "metrics",
+        "corruptions",
+        "data",
+    ),
     *("methods", "training", "evaluation", "sklearn"),
 )
 """The rooms: each imports from those before it only."""
