@@ -60,9 +60,8 @@ def needed(jaxpr: Jaxpr) -> tuple[Jaxpr, list[bool]]:
 
 
 def place_of(equation: JaxprEqn) -> str:
-    """Which layer an equation is in, for a message; empty where no layer says so."""
-    names = str(equation.source_info.name_stack)
-    return f" in {names}" if names else ""
+    """The layer that an equation is in, in what calls it; empty where none says so."""
+    return str(equation.source_info.name_stack)
 
 
 def scan_split(equation: JaxprEqn) -> tuple[int, int]:

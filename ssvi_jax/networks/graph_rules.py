@@ -8,13 +8,21 @@ import numpy as np
 
 from ssvi_jax.core.jaxprs import JaxprEqn, aval
 from ssvi_jax.io import graph
-from ssvi_jax.networks.graph_builder import Builder, Dynamic, Refused, Value
+from ssvi_jax.networks.graph_builder import Builder, Dynamic, Known, Refused, Value
 
 Rule = Callable[[Builder, JaxprEqn, list[Value]], Value]
 
 
-def _unary(b: Builder, eqn: JaxprEqn, operands: list[Value]) -> Value:
+def _elementwise(b: Builder, eqn: JaxprEqn, operands: list[Value]) -> Value:
     return b.elementwise(eqn.primitive.name, operands)
+
+
+def _max(b: Builder, eqn: JaxprEqn, operands: list[Value]) -> Value:
+    """JAX's softmax takes the maximum with -∞, which is the other operand."""
+    for value, other in (operands, operands[::-1]):
+        if isinstance(value, Known) and (value.array == -np.inf).all():
+            return b.whole(other, aval(eqn.outvars[0]).shape)
+    return b.elementwise("max", operands)
 
 
 def _logical(b: Builder, eqn: JaxprEqn, operands: list[Value]) -> Value:
@@ -235,11 +243,12 @@ _PLAIN = {
 }
 
 RULES: dict[str, Callable[[Builder, JaxprEqn, list[Value]], Any]] = {
-    **dict.fromkeys(_PLAIN, _unary),
+    **dict.fromkeys(_PLAIN, _elementwise),
     **dict.fromkeys(("and", "or", "not"), _logical),
     **dict.fromkeys(("copy", "copy_p", "stop_gradient"), _same),
     **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min"), _reduce),
     **dict.fromkeys(("reduce_window_sum", "reduce_window_max"), _window),
+    "max": _max,
     "select_n": _select,
     "clamp": _clamp,
     "integer_pow": _integer_pow,

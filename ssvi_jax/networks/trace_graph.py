@@ -147,7 +147,7 @@ def _of_batch(apply_fn, weights, masks, example, size: int) -> Builder:
     closed, shape = jax.make_jaxpr(predicted, return_shape=True)(*args)
     if len(jax.tree.leaves(shape)) != 1:
         raise Refused("several outputs")
-    tracer = _Tracer()
+    tracer = _Tracer(list(masks))
     builder = tracer.builder
     inputs: list[Value] = [
         Known(np.asarray(leaf), row)
@@ -166,10 +166,17 @@ def _of_batch(apply_fn, weights, masks, example, size: int) -> Builder:
 
 
 class _Tracer:
-    """Evaluates a jaxpr on known arrays and nodes."""
+    """Evaluates a jaxpr on known arrays and nodes.
 
-    def __init__(self):
+    Args:
+      paths: of the kernels, by their rows.
+    """
+
+    def __init__(self, paths: Sequence[str]):
         self.builder = Builder()
+        self._paths = paths
+        self._latest = ""  # the kernel that was read last
+        self._callers: list[str] = []
 
     def finish(self, output: Value, shape: tuple[int, ...]) -> None:
         """Makes the output the last node."""
@@ -207,30 +214,49 @@ class _Tracer:
             jaxpr, consts = (
                 (inner.jaxpr, inner.consts) if hasattr(inner, "jaxpr") else (inner, ())
             )
-            return self.run(jaxpr, consts, operands)
+            return self._inside(eqn, jaxpr, consts, operands)
         if name == "cond":
             return self._chosen(eqn, operands)
         if name == "scan":
             return self._unrolled(eqn, operands)
+        for value in operands:
+            if isinstance(value, Dynamic) and value.node < len(self._paths):
+                self._latest = self._paths[self.builder.nodes[value.node][2][0]]
         rule = graph_rules.RULES.get(name)
         if rule is None:
-            raise Refused(f"the operation {name!r}{place_of(eqn)}")
+            raise Refused(f"the operation {name!r}{self._where(eqn)}")
         for atom in eqn.outvars:
             if str(aval(atom).dtype) not in _COMPUTED:
-                raise Refused(f"computations in {aval(atom).dtype}{place_of(eqn)}")
+                raise Refused(f"computations in {aval(atom).dtype}{self._where(eqn)}")
         try:
             return graph_rules.results(rule(self.builder, eqn, operands))
         except Refused as refusal:
-            raise Refused(f"{refusal} ({name!r}{place_of(eqn)})") from None
+            raise Refused(f"{refusal} ({name!r}{self._where(eqn)})") from None
+
+    def _inside(
+        self, eqn: JaxprEqn, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Value]
+    ) -> list[Value]:
+        """The results of a trace that an equation calls."""
+        self._callers.append(place_of(eqn))
+        found = self.run(jaxpr, consts, args)
+        self._callers.pop()
+        return found
+
+    def _where(self, eqn: JaxprEqn) -> str:
+        """The layer of an equation, by the names of Flax or by the kernel before it."""
+        names = [name for name in (*self._callers, place_of(eqn)) if name]
+        if names:
+            return f" in {'/'.join(names)}"
+        return f" after {self._latest}" if self._latest else ""
 
     def _chosen(self, eqn: JaxprEqn, operands: list[Value]) -> list[Value]:
         """The branch of a condition that is known."""
         which, *rest = operands
         if not isinstance(which, Known):
-            raise Refused(f"a choice that depends on the input{place_of(eqn)}")
+            raise Refused(f"a choice that depends on the input{self._where(eqn)}")
         branches = eqn.params["branches"]
         chosen = branches[min(max(int(which.array), 0), len(branches) - 1)]
-        return self.run(chosen.jaxpr, chosen.consts, rest)
+        return self._inside(eqn, chosen.jaxpr, chosen.consts, rest)
 
     def _unrolled(self, eqn: JaxprEqn, operands: list[Value]) -> list[Value]:
         """A loop over an axis, step after step."""
@@ -251,7 +277,8 @@ class _Tracer:
         rows: list[list[Value]] = [[] for _ in eqn.outvars[num_carry:]]
         for i in reversed(order) if eqn.params["reverse"] else order:
             here = [_row(b, value, i) for value in scanned]
-            found = self.run(body.jaxpr, body.consts, [*consts, *carry, *here])
+            arguments = [*consts, *carry, *here]
+            found = self._inside(eqn, body.jaxpr, body.consts, arguments)
             carry = found[:num_carry]
             for kept, value in zip(rows, found[num_carry:], strict=True):
                 kept.append(value)

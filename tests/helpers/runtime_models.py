@@ -132,7 +132,7 @@ def fitted(module, x, *, density=0.4, sigma=0.1, likelihood=None) -> Fitted:
     posterior = {}
     for path, mask in masks.items():
         mean = np.asarray(kernels[path])[mask] / np.sqrt(density)
-        rho = np.log(np.expm1(sigma * rng.uniform(0.5, 2, mean.shape)))
+        rho = np.log(np.expm1((sigma or 1) * rng.uniform(0.5, 2, mean.shape)))
         posterior[path] = (
             Gaussian(jnp.asarray(mean), jnp.asarray(rho, jnp.float32))
             if sigma

@@ -34,6 +34,11 @@ Window window_of(const Node& node) {
   return w;
 }
 
+const float* channels(const Tensor& x, int64_t size) {
+  if (x.rank() != 1 || x.shape[0] != size || x.strides[0] != 1) mismatch();
+  return x.data;
+}
+
 std::vector<int32_t> widened(const Window& w, const std::vector<int32_t>& index) {
   if (w.groups == 1 && w.dh == 1 && w.dw == 1) return index;
   std::vector<int32_t> wide;

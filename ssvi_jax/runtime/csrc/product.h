@@ -25,6 +25,9 @@ Window window_of(const Node& node);
 // Flat positions in a kernel [kh][kw][ci][co] as those in the kernel of one group.
 std::vector<int32_t> widened(const Window& window, const std::vector<int32_t>& index);
 
+// A vector of one number for each channel, or an Error.
+const float* channels(const Tensor& x, int64_t size);
+
 // The weights that a product visits, in the order of its visit.
 struct Visits {
   int64_t n = -1, h = 0, w = 0;

@@ -43,12 +43,6 @@ int inputs_of(Operation operation) {
   }
 }
 
-// A vector of one number for each channel.
-const float* channels(const Tensor& x, int64_t size) {
-  if (x.rank() != 1 || x.shape[0] != size || x.strides[0] != 1) mismatch();
-  return x.data;
-}
-
 }  // namespace
 
 Runner::Runner(const File& file) : file_(file), last_read_(file.graph.nodes.size(), -1) {
