@@ -53,6 +53,7 @@ Container open(const uint8_t* data, size_t size) {
   const auto rest = static_cast<int64_t>(size - 8 - length);
   Container found;
   std::string digest;
+  int64_t covered = 0;
   for (const auto& [name, entry] : table.object()) {
     if (name == "__metadata__") {
       if (entry.find(kHeader) == nullptr) bad_file("it is no model of ssvi_jax");
@@ -60,14 +61,17 @@ Container open(const uint8_t* data, size_t size) {
       digest = entry.at("sha256").text();
       continue;
     }
-    const auto& offsets = entry.at("data_offsets").list();
-    if (entry.at("dtype").text() != "U8" || offsets.size() != 2)
+    const auto &offsets = entry.at("data_offsets").list(), &shape = entry.at("shape").list();
+    if (entry.at("dtype").text() != "U8" || offsets.size() != 2 || shape.size() != 1)
       bad_file("a stream is not bytes");
     const int64_t low = offsets[0].whole(), high = offsets[1].whole();
     if (low > high || high > rest) bad_file("it is too short");
+    if (shape[0].whole() != high - low) bad_file("its header is damaged");
+    covered += high - low;
     found.streams[name] = {begin + low, static_cast<size_t>(high - low)};
   }
   if (digest.empty()) bad_file("it is no model of ssvi_jax");
+  if (covered != rest) bad_file("its header is damaged");
   check_digest(found, digest);
   return found;
 }
