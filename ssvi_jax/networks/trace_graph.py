@@ -150,7 +150,7 @@ def _of_batch(apply_fn, weights, masks, example, size: int) -> Builder:
     tracer = _Tracer(list(masks))
     builder = tracer.builder
     inputs: list[Value] = [
-        Known(np.asarray(leaf), row)
+        Known(np.asarray(leaf), row if leaf.dtype == np.float32 else None)
         for row, leaf in enumerate(jax.tree.leaves(weights.params))
     ]
     inputs += [Known(np.asarray(leaf)) for leaf in jax.tree.leaves(weights.model_state)]

@@ -123,11 +123,13 @@ def inputs(shape, number=37) -> np.ndarray:
     return np.random.default_rng(1).normal(size=(number, *shape)).astype(np.float32)
 
 
-def fitted(module, x, *, density=0.4, sigma=0.1, likelihood=None) -> Fitted:
+def fitted(
+    module, x, *, density=0.4, sigma=0.1, likelihood=None, bayesian=True
+) -> Fitted:
     """A network with a posterior and statistics that are not as at the beginning."""
     rng = np.random.default_rng(0)
     net, params, state = ssvi_jax.from_flax(module, x[:2], key=jax.random.key(0))
-    kernels, rest = trees.split(params)
+    kernels, rest = trees.split(params) if bayesian else ({}, params)
     masks = {path: rng.random(leaf.shape) < density for path, leaf in kernels.items()}
     posterior = {}
     for path, mask in masks.items():

@@ -10,6 +10,8 @@ import smoke_run
 import ssvi_jax
 from ssvi_jax import runtime
 from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.types import Gaussian
+from ssvi_jax.io import container
 from ssvi_jax.vi import predictive
 
 pytestmark = pytest.mark.skipif(
@@ -64,6 +66,19 @@ def test_networks_of_users(saved, kind):
     entropy = -(want * np.log(want)).sum(-1)
     np.testing.assert_allclose(found.entropy, entropy, atol=1e-5)
     assert not found.mutual_information.any()
+
+
+def test_a_dense_network_multiplies_by_its_parameters(tmp_path):
+    """Which the graph does not repeat: the file holds every kernel once."""
+    module, shape = runtime_models.KINDS["resnet"]
+    x, path = runtime_models.inputs(shape, 3), tmp_path / "model.ssvi"
+    fit = runtime_models.fitted(module, x, bayesian=False)
+    fit.save(path, half=False)
+    header, _ = container.read(path)
+    kernels = sum(leaf.nbytes for leaf in jax.tree.leaves(fit.weights.params))
+    assert header["graph"]["bytes"] < kernels / 4
+    found = runtime.load(path).predict(x, samples=2)
+    np.testing.assert_allclose(found.probabilities, library_mean(fit, x), atol=1e-5)
 
 
 def test_an_input_is_predicted_the_same_in_any_batch(saved):
@@ -167,6 +182,7 @@ def test_moments_of_one_layer_are_exact_in_law(tmp_path):
     packed, mask = fit.weights.posterior[path], fit.masks[path]
     mean, variance = np.zeros(mask.shape), np.zeros(mask.shape)
     mean[mask] = packed.mean
+    assert isinstance(packed, Gaussian)
     variance[mask] = np.logaddexp(0, np.asarray(packed.rho, np.float64)) ** 2
     logits = x @ mean + np.asarray(fit.weights.params["bias"])
     spread = np.sqrt((x**2) @ variance)

@@ -82,7 +82,7 @@ void Runner::use_means() {
 }
 
 void Runner::restart() {
-  current_.clear();
+  for (auto& [node, weights] : current_) weights.values.clear();
   for (auto& [node, visits] : visits_)
     if (!fixed_.count(node)) visits.n = -1;
   values_.clear();
@@ -130,12 +130,10 @@ const Runner::Weights& Runner::weights(int32_t node, const std::vector<Tensor>& 
   if (known && fixed_.count(node)) return fixed_[node];
   Weights found;
   if (layer) {
-    // Positions stay when the values change.
     Weights& kept = current_[node];
-    if (kept.values.empty()) {
-      kept.index = widened(window, file_.layers[*layer].index);
-      kept.values = values_[*layer];
-    }
+    // Positions stay when the values change.
+    if (kept.index.empty()) kept.index = widened(window, file_.layers[*layer].index);
+    if (kept.values.empty()) kept.values = values_[*layer];
     return kept;
   }
   const Tensor dense = row_major(in[1], pool);
