@@ -21,7 +21,7 @@ KERNELS = smoke_run.ROOT / "ssvi_jax" / "ops" / "csrc"
 RUNTIME = smoke_run.ROOT / "ssvi_jax" / "runtime" / "csrc"
 DRIVERS = Path(__file__).parents[1] / "kernels"
 NUM_SHAPES = 300  # of each instruction set, with one thread and with two
-NUM_MUTATIONS = 150  # of each file: of its bytes, and behind a right checksum
+NUM_MUTATIONS = 60  # of each file: of its bytes, and behind a right checksum
 FLAGS = (
     *("-std=c++17", "-O1", "-g1", "-ffp-contract=fast", "-pthread"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
@@ -91,5 +91,5 @@ def test_no_model_file_makes_the_runtime_leave_its_arrays(kernels, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     _, accepted, _, refused = done.stdout.split()
     # Forged files get far: some are accepted, and most are not.
-    assert int(accepted) > 10
+    assert int(accepted) > 5
     assert int(refused) > 4 * NUM_MUTATIONS

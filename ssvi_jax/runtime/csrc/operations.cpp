@@ -144,8 +144,8 @@ Tensor binary(Operation operation, const Tensor& a, const Tensor& b, const Pool&
     case Operation::k_sub: return with([](float a, float b) { return a - b; });
     case Operation::k_mul: return with([](float a, float b) { return a * b; });
     case Operation::k_div: return with([](float a, float b) { return a / b; });
-    case Operation::k_max: return with(larger);
-    case Operation::k_min: return with(smaller);
+    case Operation::k_max: return with([](float a, float b) { return larger(a, b); });
+    case Operation::k_min: return with([](float a, float b) { return smaller(a, b); });
     case Operation::k_pow: return with([](float a, float b) { return std::pow(a, b); });
     case Operation::k_eq: return with([](float a, float b) { return float(a == b); });
     case Operation::k_ne: return with([](float a, float b) { return float(a != b); });
@@ -261,7 +261,7 @@ Tensor reduce_window(Operation operation, const Tensor& x, const Lengths& number
                if (sums)
                  run2(at, s, n, [](float a, float b) { return a + b; });
                else
-                 run2(at, s, n, larger);
+                 run2(at, s, n, [](float a, float b) { return larger(a, b); });
              });
   }
   return out;

@@ -107,6 +107,8 @@ void Predictor::predict(const float* x, int64_t n, const ssvi_options& options,
     bad_call("threads: allowed are 0 (one a processor) to 1024");
   const std::lock_guard<std::mutex> lock(mutex_);
   const Machine machine{find_isa(""), pool(options.threads)};
+  // Given back at the end: a model that waits holds its weights only.
+  const Memory::Use memory(std::make_shared<Memory>());
   Totals totals(n, file_.graph.classes);
   int64_t passes = 1;
   if (options.mode == SSVI_MEAN || (options.mode == SSVI_SAMPLES && !is_random_)) {

@@ -45,7 +45,39 @@ std::vector<Axis> merged_axes(const std::vector<Tensor>& arrays) {
   return axes;
 }
 
+thread_local std::shared_ptr<Memory> memory_in_use;
+
 }  // namespace
+
+Memory::~Memory() {
+  for (auto& [bytes, data] : free_) std::free(data);
+}
+
+float* Memory::take(size_t bytes) {
+  const auto found = free_.find(bytes);
+  if (found != free_.end()) {
+    float* data = found->second;
+    free_.erase(found);
+    return data;
+  }
+  auto* data = static_cast<float*>(std::aligned_alloc(64, bytes));
+  if (data == nullptr) throw std::bad_alloc();
+  return data;
+}
+
+void Memory::give(float* data, size_t bytes) {
+  try {
+    free_.emplace(bytes, data);
+  } catch (...) {  // no memory to keep it by
+    std::free(data);
+  }
+}
+
+Memory::Use::Use(const std::shared_ptr<Memory>& memory) : before_(memory_in_use) {
+  memory_in_use = memory;
+}
+
+Memory::Use::~Use() { memory_in_use = before_; }
 
 int64_t Tensor::size() const {
   return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
@@ -69,10 +101,11 @@ Tensor make(const Lengths& shape, const std::vector<int>& order) {
   x.shape = shape;
   x.strides.assign(shape.size(), 0);
   const size_t bytes = (size * sizeof(float) + 64) / 64 * 64;
-  auto* memory = static_cast<float*>(std::aligned_alloc(64, bytes));
-  if (memory == nullptr) throw std::bad_alloc();
-  x.owner.reset(memory, [](float* p) { std::free(p); });
-  x.data = memory;
+  const std::shared_ptr<Memory> memory =
+      memory_in_use == nullptr ? std::make_shared<Memory>() : memory_in_use;
+  x.owner.reset(memory->take(bytes),
+                [memory, bytes](float* data) { memory->give(data, bytes); });
+  x.data = x.owner.get();
   int64_t stride = 1;
   for (int i = x.rank() - 1; i >= 0; --i) {
     const int axis = order.empty() ? i : order[i];

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -12,6 +13,31 @@ namespace ssvi {
 
 constexpr int kMaxRank = 8;
 using Lengths = std::vector<int64_t>;
+
+// Memory of arrays that are gone, for those that come: the system would hand out and take
+// back the same pages for every node.
+class Memory {
+ public:
+  Memory() = default;
+  Memory(const Memory&) = delete;
+  ~Memory();
+  float* take(size_t bytes);
+  void give(float* data, size_t bytes);
+
+  // While it exists, this thread's new arrays are made of the memory.
+  class Use {
+   public:
+    explicit Use(const std::shared_ptr<Memory>& memory);
+    ~Use();
+    Use(const Use&) = delete;
+
+   private:
+    std::shared_ptr<Memory> before_;
+  };
+
+ private:
+  std::multimap<size_t, float*> free_;
+};
 
 struct Tensor {
   std::shared_ptr<float> owner;  // null: the memory is somebody else's
