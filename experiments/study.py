@@ -107,7 +107,7 @@ def _conclude(folder: Path) -> None:
         path = folder / part / "pairs.md"
         path.write_text(pairs.markdown(comparison, AGAINST), encoding="utf-8")
         print(f"wrote {path}")
-    timed = {BUDGETS[part][1]: parts[part] for part in BUDGETS if part in parts}
+    timed = {float(BUDGETS[part][1]): parts[part] for part in BUDGETS if part in parts}
     if timed:
         figure_style.save(budgets.figure(timed), folder / "study.png")
         few = budgets.figure(

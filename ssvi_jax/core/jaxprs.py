@@ -26,15 +26,22 @@ __all__ = [
     "JaxprEqn",
     "Literal",
     "Var",
+    "aval",
     "bind",
     "inner",
     "needed",
+    "place_of",
     "scan_split",
     "trace_state",
 ]
 
 CALL = "jit"
 """Name of the primitive that calls a jitted function, its parameter "jaxpr"."""
+
+
+def aval(atom: Any) -> Any:
+    """Shape and type of an operand or result."""
+    return atom.aval
 
 
 def inner(equation: JaxprEqn) -> Iterator[Jaxpr]:
@@ -50,6 +57,11 @@ def inner(equation: JaxprEqn) -> Iterator[Jaxpr]:
 def needed(jaxpr: Jaxpr) -> tuple[Jaxpr, list[bool]]:
     """A trace without what its results do not need, and which inputs they need."""
     return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+
+
+def place_of(equation: JaxprEqn) -> str:
+    """The layer that an equation is in, in what calls it; empty where none says so."""
+    return str(equation.source_info.name_stack)
 
 
 def scan_split(equation: JaxprEqn) -> tuple[int, int]:

@@ -71,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
     from ssvi_jax.evaluation.shift import subjects
     from ssvi_jax.io import artifact, container
     from ssvi_jax.networks import network as network_lib
+    from ssvi_jax.networks import trace_graph
     from ssvi_jax.training import calibration, fitted
 
     container.check_file(command.out)  # before the search, which takes minutes
@@ -94,6 +95,14 @@ def main(argv: Sequence[str]) -> int:
         config=file.config,
         half=file.half,
         metadata={**file.metadata, "run": dict(found.about)},
+        graph=trace_graph.for_file(
+            found.apply_fn,
+            found.weights,
+            found.masks,
+            trace_graph.inputs_of(file.config),
+            half=file.half,
+            classes=True,
+        ),
     )
     print(f"{len(labels)} validation images, {samples} samples: {data.source}")
     print(calibration.sentence(found.about["calibration"]))

@@ -5,6 +5,8 @@ A safetensors container: bytes and a JSON header, nothing that could run code.
 The streams are uint8, Huffman coded:
 
 - ``positions``: gap bytes of every layer (`io.positions`);
+- ``graph``: what the network computes (`io.graph`), for a runtime without JAX; where
+  there is none the header's entry of that name says why;
 - ``<group>/<dtype>``: all values of a group that are stored in one dtype, first the
   first byte of each, then the second …, as exponents repeat and mantissas do not.
 
@@ -30,9 +32,11 @@ import numpy as np
 
 from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError, check_flag
-from ssvi_jax.core.types import Gaussian, Masks, Point, Posterior, Weights
+from ssvi_jax.core.types import Gaussian, Masks, Params, Point, Posterior, Weights
 from ssvi_jax.io import container
 from ssvi_jax.io.container import inflate
+from ssvi_jax.io.graph import Graph
+from ssvi_jax.io.graph import encode as encode_graph
 from ssvi_jax.io.positions import decode, encode, entropy_bits
 
 _MAX_SIZE = 2**31 - 1  # positions are int32
@@ -79,6 +83,7 @@ def save(
     config: Mapping[str, Any],
     half: bool = False,
     metadata: Mapping[str, Any] | None = None,
+    graph: Graph | str = "it was not asked for",
 ) -> dict[str, Any]:
     """Writes a model file; an existing one is replaced only by a complete one.
 
@@ -90,6 +95,8 @@ def save(
       config: JSON values that say how to build the model.
       half: store float16 where that is safe, instead of every bit.
       metadata: further JSON values.
+      graph: what the network computes, its rows in the order of the masks and of the
+        flat params; or why it is not told.
 
     Returns:
       Sizes: bytes of the ``file`` and of its parts, ``kept`` and ``weights`` (counts),
@@ -120,14 +127,24 @@ def save(
         tables[group], joined = _pack(named, half and group != "model_state")
         streams |= {f"{group}/{dtype}": data for dtype, data in joined.items()}
     layers, streams["positions"] = _pack_positions(masks)
+    said: dict[str, Any] = {"refused": graph}
+    if not isinstance(graph, str):
+        streams["graph"] = encode_graph(graph)
+        said = {"bytes": len(streams["graph"])}
     header = {
         "half": half,
         "config": dict(config),
         "metadata": dict(metadata or {}),
         "layers": layers,
         "arrays": tables,
+        "graph": said,
     }
     return _sizes(container.write(path, header, streams), masks, arrays)
+
+
+def as_stored(params: Params, half: bool) -> Params:
+    """Deterministic parameters as they will be when they are read again."""
+    return jax.tree.map(lambda leaf: _rounded(np.asarray(leaf), half), params)
 
 
 def load(path: str | Path) -> Artifact:
@@ -218,6 +235,10 @@ def _halved(array: np.ndarray) -> np.ndarray:
     error = np.linalg.norm((array - half.astype(np.float64)).reshape(-1))
     norm = np.linalg.norm(array.astype(np.float64).reshape(-1))
     return half if error <= 2**-10 * norm else array
+
+
+def _rounded(array: np.ndarray, half: bool) -> np.ndarray:
+    return (_halved(array) if half else array).astype(array.dtype)
 
 
 def _byte_planes(array: np.ndarray) -> bytes:
@@ -358,7 +379,7 @@ def _sizes(
         for group in ("params", "model_state")
         for array in arrays[group].values()
     )
-    parts = dict.fromkeys(["file", *arrays, "positions"], 0)
+    parts = dict.fromkeys(["file", *arrays, "positions", "graph"], 0)
     for name, num_bytes in coded.items():
         parts[name.split("/")[0]] += num_bytes
     bound = sum(entropy_bits(count, size) for count, size in counts)

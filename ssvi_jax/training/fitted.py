@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssvi_jax.core import trees
-from ssvi_jax.core.errors import InputError, check_count
+from ssvi_jax.core.errors import InputError, check_count, check_flag
 from ssvi_jax.core.keys import check_key
 from ssvi_jax.core.rows import as_arrays, check_lengths, like_trained
 from ssvi_jax.core.structure import Rank1Spec, Structure
 from ssvi_jax.core.types import ApplyFn, Masks, Params, Weights
 from ssvi_jax.io import artifact
 from ssvi_jax.metrics.scores import by_likelihood
-from ssvi_jax.networks import adapters
+from ssvi_jax.networks import adapters, trace_graph
 from ssvi_jax.networks import network as network_lib
 from ssvi_jax.networks.learned_noise import WithNoise
 from ssvi_jax.networks.structured import Structured
@@ -218,7 +218,9 @@ class Fitted:
         )
 
     def save(self, path: str | Path, *, half: bool = True) -> int:
-        """Writes a compact model file.
+        """Writes a compact model file, which `ssvi_jax.runtime` reads too if it can.
+
+        What the runtime cannot compute is logged, at level INFO, and said in the file.
 
         Args:
           path: the file; its folder must exist.
@@ -238,6 +240,19 @@ class Fitted:
                 "`weights` and `masks` by `artifact.save`."
             )
         config = {**self.describes, "likelihood": _described(self.likelihood)}
+        half = check_flag("half", half)
+        graph = trace_graph.for_file(
+            self.apply_fn,
+            self.weights,
+            self.masks,
+            trace_graph.inputs_of(self.describes),
+            half=half,
+            classes=isinstance(self.likelihood, likelihoods.Categorical),
+        )
+        if isinstance(graph, str):
+            LOGGER.info(
+                "%s: predicts under JAX only, not in the runtime: %s", path, graph
+            )
         sizes = artifact.save(
             path,
             self.weights,
@@ -245,6 +260,7 @@ class Fitted:
             config=config,
             half=half,
             metadata={"run": dict(self.about)},
+            graph=graph,
         )
         return sizes["file"]
 

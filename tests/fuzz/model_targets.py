@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from ssvi_jax import runtime
 from ssvi_jax.core.types import Gaussian, Weights
 from ssvi_jax.evaluation import contents as evaluation_contents
 from ssvi_jax.io import artifact, container
-from ssvi_jax.networks import network
+from ssvi_jax.networks import network, trace_graph
 from ssvi_jax.networks.network import ImageNetwork, NetworkSpec
 
 from . import mutate
@@ -41,7 +42,15 @@ def small_models(folder: Path) -> list[Path]:
     paths = [folder / "sparse.ssvi", folder / "dense.ssvi"]
     about = {"run": {"dataset": "digits", "seed": 0}}
     weights = Weights(posterior, rest, state)
-    artifact.save(paths[0], weights, masks, config=config, metadata=about, half=True)
+    inputs = trace_graph.inputs_of(config)
+    graph = trace_graph.for_file(net, weights, masks, inputs, half=True, classes=True)
+    artifact.save(
+        *(paths[0], weights, masks),
+        config=config,
+        metadata=about,
+        half=True,
+        graph=graph,
+    )
     artifact.save(paths[1], Weights({}, params, state), {}, config=config)
     return paths
 
@@ -126,8 +135,21 @@ def targets(folder: Path) -> list[Target]:
         assert all(mask.dtype == bool for mask in masks.values())
         assert weights.posterior.keys() == masks.keys()
 
+    def load_runtime() -> None:
+        found = runtime.load(path)
+        for mode in ("mean", "samples", "moments"):
+            x = np.ones((2, *found.input_shape))
+            predicted = found.predict(x, samples=2, mode=mode, threads=1)
+            np.testing.assert_allclose(predicted.probabilities.sum(-1), 1, atol=1e-4)
+
+    if runtime.library_path().exists():
+        runtime.load(paths[0])  # loads the library, which no file may do
     return [
         of_file("model file", 15_000, path, seeds, lambda data: load()),
         forged("model file, checksum right", 15_000, load, None),
         forged("network of a model file, checksum right", 1500, load_network, "config"),
+        of_file(
+            "model file, runtime", 5000, path, seeds[:1], lambda data: load_runtime()
+        ),
+        forged("model file, runtime, checksum right", 15_000, load_runtime, None),
     ]

@@ -1,25 +1,32 @@
-"""The C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer."""
+"""The C++ kernels and the runtime under the sanitizers of addresses and behaviour."""
 
 import os
 import shlex
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import forged_models
 import pytest
+import runtime_models
 import smoke_run
 
+from ssvi_jax import runtime
 from ssvi_jax.ops import custom_calls
 
 COMPILER = shlex.split(
     os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or ""
 )
 KERNELS = smoke_run.ROOT / "ssvi_jax" / "ops" / "csrc"
-DRIVER = Path(__file__).parents[1] / "kernels" / "drive.cpp"
+RUNTIME = smoke_run.ROOT / "ssvi_jax" / "runtime" / "csrc"
+DRIVERS = Path(__file__).parents[1] / "kernels"
 NUM_SHAPES = 300  # of each instruction set, with one thread and with two
+NUM_MUTATIONS = 60  # of each file: of its bytes, and behind a right checksum
 FLAGS = (
     *("-std=c++17", "-O1", "-g1", "-ffp-contract=fast", "-pthread"),
-    *("-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{KERNELS}"),
+    *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    *(f"-I{folder}" for folder in (KERNELS, RUNTIME, runtime.include_folder())),
 )
 
 pytestmark = [
@@ -29,29 +36,64 @@ pytestmark = [
 ]
 
 
-def compile_with_sanitizers(folder, *sources):
-    """The program, of sources that are compiled side by side."""
-    objects = [folder / f"{source.stem}.o" for source in sources]
-    calls = [
-        subprocess.Popen([*COMPILER, *FLAGS, "-c", source, "-o", target])
-        for source, target in zip(sources, objects, strict=True)
-    ]
-    assert [call.wait() for call in calls] == [0] * len(calls)
-    subprocess.run([*COMPILER, *FLAGS, *objects, "-o", folder / "program"], check=True)
-    return folder / "program"
+def compiled(folder, *sources) -> list[Path]:
+    """Objects of sources, of which two at a time are compiled."""
+
+    def compile_one(source: Path) -> Path:
+        target = folder / f"{source.stem}.o"
+        call = [*COMPILER, *FLAGS, "-c", source, "-o", target]
+        subprocess.run(call, check=True)
+        return target
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(compile_one, sources))
 
 
-def test_every_pass_stays_within_its_arrays(tmp_path):
-    empty = tmp_path / "empty.cpp"
+def linked(folder, *objects) -> Path:
+    program = folder / "program"
+    subprocess.run([*COMPILER, *FLAGS, *objects, "-o", program], check=True)
+    return program
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory) -> list[Path]:
+    """The kernels, compiled with sanitizers."""
+    folder = tmp_path_factory.mktemp("kernels")
+    empty = folder / "empty.cpp"
     empty.write_text("int main() {}\n")
     try:
-        compile_with_sanitizers(tmp_path, empty)
-    except (AssertionError, subprocess.CalledProcessError, OSError):
+        linked(folder, *compiled(folder, empty))
+    except (subprocess.CalledProcessError, OSError):
         pytest.skip(f"{COMPILER} has no sanitizers here")
-    kernels = [path for path in KERNELS.glob("*.cpp") if path.name != "ffi.cpp"]
-    program = compile_with_sanitizers(tmp_path, DRIVER, *kernels)
+    return compiled(folder, *(p for p in KERNELS.glob("*.cpp") if p.name != "ffi.cpp"))
+
+
+def test_every_pass_stays_within_its_arrays(kernels, tmp_path):
+    program = linked(tmp_path, *compiled(tmp_path, DRIVERS / "drive.cpp"), *kernels)
     done = subprocess.run([program, str(NUM_SHAPES)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     ran = done.stdout.split()
     assert "generic" in ran
     assert not custom_calls.available() or ran == custom_calls.instruction_sets()
+
+
+def test_no_model_file_makes_the_runtime_leave_its_arrays(kernels, tmp_path):
+    sources = [DRIVERS / "open.cpp", *RUNTIME.glob("*.cpp")]
+    program = linked(tmp_path, *compiled(tmp_path, *sources), *kernels)
+    arguments = []
+    for kind in ("cnn", "vision transformer", "lstm"):
+        path = tmp_path / f"{kind}.ssvi"
+        module, shape = runtime_models.KINDS[kind]
+        runtime_models.fitted(module, runtime_models.inputs(shape, 2)).save(path)
+        arguments += [path, *forged_models.apart(path, tmp_path)]
+    done = subprocess.run(
+        [program, str(NUM_MUTATIONS), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ASAN_OPTIONS": "allocator_may_return_null=1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    _, accepted, _, refused = done.stdout.split()
+    # Forged files get far: some are accepted, and most are not.
+    assert int(accepted) > 5
+    assert int(refused) > 4 * NUM_MUTATIONS

@@ -36,6 +36,8 @@ INPUTS = {
     "model file": 150,
     "model file, checksum right": 200,
     "network of a model file, checksum right": 20,
+    "model file, runtime": 150,
+    "model file, runtime, checksum right": 200,
 }
 """Target → inputs in the test below."""
 

@@ -12,7 +12,7 @@ HOUSE = ROOT / "ssvi_jax"
 TESTS = ROOT / "tests"
 MAX_ENTRIES = 12
 FLOORS = (
-    *("core", "ops", "vi", "io", "networks", "metrics", "data"),
+    *("core", "runtime", "ops", "vi", "io", "networks", "metrics", "data"),
     *("methods", "training", "evaluation", "sklearn"),
 )
 """The rooms: each imports from those before it only."""

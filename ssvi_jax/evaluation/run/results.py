@@ -14,6 +14,7 @@ from ssvi_jax.io import artifact
 from ssvi_jax.io.run_log import RunLog
 from ssvi_jax.metrics import cost, detection, diversity
 from ssvi_jax.networks import network as network_lib
+from ssvi_jax.networks import trace_graph
 from ssvi_jax.networks.adapters import Layer
 from ssvi_jax.training.run_config import NOT_COMPARED, Config
 from ssvi_jax.training.train import Progress, Trained
@@ -253,14 +254,25 @@ def write_model(path: Path, config: Config, trained: Trained) -> dict[str, Any]:
     dense_vi = 2 * 4 * kernels + rest - (0 if masks else 4 * kernels)
     # No paths: the same run gives the same file wherever its folder is.
     run = {k: v for k, v in config.as_dict().items() if k not in NOT_COMPARED}
+    described = dataclasses.asdict(trained.network.spec)
+    # The one that stays is in half precision; the other is written to be measured.
+    graph = trace_graph.for_file(
+        trained.network,
+        weights,
+        masks,
+        trace_graph.inputs_of(described),
+        half=True,
+        classes=True,
+    )
     sizes = {}
     for name, half in (("bytes_single", False), ("bytes", True)):
         artifact.save(
             path,
             weights,
             masks,
-            config=dataclasses.asdict(trained.network.spec),
+            config=described,
             half=half,
+            graph=graph,
             metadata={
                 "run": run,
                 "step": trained.step,

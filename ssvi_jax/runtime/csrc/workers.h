@@ -1,0 +1,32 @@
+// Threads that wait for work.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "parallel.h"
+
+namespace ssvi {
+
+class Workers {
+ public:
+  explicit Workers(int threads);  // the caller is one of them
+  ~Workers();
+  Workers(const Workers&) = delete;
+  const Pool& pool() const { return pool_; }
+
+ private:
+  void work();
+  Pool pool_;
+  std::vector<std::thread> threads_;
+  std::deque<std::function<void()>> waiting_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool closing_ = false;
+};
+
+}  // namespace ssvi

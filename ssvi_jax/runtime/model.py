@@ -1,0 +1,150 @@
+"""A model file, opened for predictions."""
+
+import ctypes
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssvi_jax.core.errors import InputError, check_choice, check_count
+from ssvi_jax.runtime import binding
+
+
+class Prediction(NamedTuple):
+    """What is predicted for n inputs.
+
+    Attributes:
+      probabilities: float32 ``[n, classes]``, averaged over the draws.
+      entropy: float32 ``[n]``, of the averaged probabilities, in nats.
+      mutual_information: float32 ``[n]``, between label and weights, in nats; 0 of a
+        single pass.
+    """
+
+    probabilities: np.ndarray
+    entropy: np.ndarray
+    mutual_information: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The likeliest class of each input, ``[n]``."""
+        return self.probabilities.argmax(axis=-1)
+
+
+class Model:
+    """A network that predicts classes; `load` opens one.
+
+    Attributes:
+      input_shape: of one input.
+      num_classes: how many classes there are.
+      is_random: whether draws of the weights differ.
+    """
+
+    def __init__(self, content: bytes, name: str):
+        self._library = binding.library()
+        self._handle = ctypes.c_void_p()
+        code = self._library.ssvi_open_memory(
+            content, len(content), ctypes.byref(self._handle)
+        )
+        binding.check(code, name)
+        info = binding.Info()
+        binding.check(
+            self._library.ssvi_describe(self._handle, ctypes.byref(info)), name
+        )
+        self.input_shape = tuple(info.shape[: info.rank])
+        self.num_classes = int(info.classes)
+        self.is_random = bool(info.is_random)
+
+    def __repr__(self) -> str:
+        return f"Model(input_shape={self.input_shape}, num_classes={self.num_classes})"
+
+    def __del__(self):
+        if getattr(self, "_handle", None):
+            self._library.ssvi_close(self._handle)
+
+    def predict(
+        self,
+        x: Any,
+        *,
+        samples: int = 10,
+        mode: str = "samples",
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> Prediction:
+        """Predicts with uncertainty.
+
+        Args:
+          x: inputs ``[n, *input_shape]``, of any type of numbers; pixels as they are
+            under JAX.
+          samples: draws of the weights, where `mode` is "samples".
+          mode: "samples", an average over draws; "mean", one pass with the means of
+            the weights; "moments", one pass of means and variances, an approximation.
+          seed: of the draws; the same one gives the same bits, whatever the threads.
+          threads: how many compute; None: one a processor.
+
+        Raises:
+          InputError: inputs of another shape, or that give no finite probability; a
+            mode, number or seed that there is not.
+        """
+        check_choice("mode", mode, binding.MODES)
+        options = binding.Options(
+            mode=binding.MODES[mode],
+            threads=0 if threads is None else check_count("threads", threads),
+            samples=check_count("samples", samples),
+            seed=_seed(seed),
+        )
+        inputs = self._inputs(x)
+        n = len(inputs)
+        probabilities = np.empty((n, self.num_classes), np.float32)
+        entropy, mutual = np.empty(n, np.float32), np.empty(n, np.float32)
+        arrays = (probabilities, entropy, mutual)
+        code = self._library.ssvi_predict(
+            self._handle,
+            _pointer(inputs),
+            n,
+            ctypes.byref(options),
+            *map(_pointer, arrays),
+        )
+        binding.check(code, "x")
+        return Prediction(*arrays)
+
+    def _inputs(self, x: Any) -> np.ndarray:
+        try:
+            inputs = np.ascontiguousarray(x, np.float32)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"x: got no array of numbers ({error}).") from error
+        if inputs.shape[1:] != self.input_shape or not len(inputs):
+            allowed = ", ".join(map(str, ("n", *self.input_shape)))
+            raise InputError(
+                f"x: got shape {inputs.shape}, allowed: [{allowed}] with n above 0."
+            )
+        return inputs
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Opens a model file that `ssvi_jax.Fitted.save` or a run wrote.
+
+    Raises:
+      InputError: no such file, a damaged one, or one without a graph: of an earlier
+        version, or of a network that runs under JAX only.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except (OSError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"path: got {path!r}, which cannot be read ({reason})."
+        ) from error
+    return Model(content, str(path))
+
+
+def _seed(seed: Any) -> int:
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise InputError(f"seed: got {seed!r:.100}, allowed: 0 to 2**64 - 1.")
+    if not 0 <= int(seed) < 2**64:
+        raise InputError(f"seed: got {int(seed)}, allowed: 0 to 2**64 - 1.")
+    return int(seed)
+
+
+def _pointer(array: np.ndarray) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_float))

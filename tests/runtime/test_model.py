@@ -1,0 +1,255 @@
+"""The runtime predicts what the library predicts."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+import runtime_models
+import smoke_run
+
+import ssvi_jax
+from ssvi_jax import runtime
+from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.types import Gaussian
+from ssvi_jax.io import container
+from ssvi_jax.vi import predictive
+
+pytestmark = pytest.mark.skipif(
+    not runtime.library_path().exists(), reason="the runtime was not compiled"
+)
+
+RUNS = ("cifar10-ivon-s95", "cifar10-rigl-s95")
+RANDOM = ("mlp", "cnn")
+
+
+def library_mean(fit, x) -> np.ndarray:
+    return predictive.predict_mean(fit.apply_fn, fit.weights, fit.masks, x)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Kind of a network → its file, the model in it, what the library reads, inputs."""
+    made = {}
+
+    def of(kind):
+        if kind not in made:
+            path = tmp_path_factory.mktemp("model") / "model.ssvi"
+            module, shape = runtime_models.KINDS[kind]
+            x = runtime_models.inputs(shape)
+            runtime_models.fitted(module, x).save(path)
+            made[kind] = path, runtime.load(path), ssvi_jax.load(path, module), x
+        return made[kind]
+
+    return of
+
+
+# The mean network ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_committed_models(tmp_path, name):
+    fit = ssvi_jax.load(smoke_run.ROOT / "results" / name / "model.ssvi")
+    fit.save(tmp_path / "model.ssvi")
+    model = runtime.load(tmp_path / "model.ssvi")
+    x = np.random.default_rng(0).integers(0, 256, (34, 32, 32, 3), np.uint8)
+    found = model.predict(x, mode="mean")
+    np.testing.assert_allclose(found.probabilities, library_mean(fit, x), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", runtime_models.KINDS)
+def test_networks_of_users(saved, kind):
+    _, model, fit, x = saved(kind)
+    assert (model.input_shape, model.num_classes) == (x.shape[1:], 5)
+    want = library_mean(fit, x)
+    found = model.predict(x, mode="mean")
+    np.testing.assert_allclose(found.probabilities, want, atol=1e-5)
+    entropy = -(want * np.log(want)).sum(-1)
+    np.testing.assert_allclose(found.entropy, entropy, atol=1e-5)
+    assert not found.mutual_information.any()
+
+
+def test_a_dense_network_multiplies_by_its_parameters(tmp_path):
+    """Which the graph does not repeat: the file holds every kernel once."""
+    module, shape = runtime_models.KINDS["resnet"]
+    x, path = runtime_models.inputs(shape, 3), tmp_path / "model.ssvi"
+    fit = runtime_models.fitted(module, x, bayesian=False)
+    fit.save(path, half=False)
+    header, _ = container.read(path)
+    kernels = sum(leaf.nbytes for leaf in jax.tree.leaves(fit.weights.params))
+    assert header["graph"]["bytes"] < kernels / 4
+    found = runtime.load(path).predict(x, samples=2)
+    np.testing.assert_allclose(found.probabilities, library_mean(fit, x), atol=1e-5)
+
+
+def test_an_input_is_predicted_the_same_in_any_batch(saved):
+    _, model, _, x = saved("resnet")
+    whole = model.predict(x, mode="mean").probabilities
+    for rows in (slice(0, 1), slice(5, 8), slice(30, 37)):
+        part = model.predict(x[rows], mode="mean").probabilities
+        np.testing.assert_allclose(part, whole[rows], atol=1e-6)
+
+
+# Draws --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["mean", "samples", "moments"])
+def test_threads_do_not_change_a_bit(saved, mode):
+    _, model, _, x = saved("resnet")
+    one, two, three = (
+        model.predict(x, samples=3, mode=mode, seed=5, threads=threads)
+        for threads in (1, 2, 3)
+    )
+    for others in (two, three):
+        assert all((a == b).all() for a, b in zip(one, others, strict=True))
+
+
+def test_seeds_differ_and_repeat(saved):
+    _, model, _, x = saved("mlp")
+    first, other, again = (model.predict(x, samples=2, seed=s) for s in (1, 2**40, 1))
+    assert (first.probabilities == again.probabilities).all()
+    assert np.abs(first.probabilities - other.probabilities).max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_draws_are_those_of_the_library_in_law(saved, kind):
+    """Means within 5 standard errors, and variances within 5 of theirs."""
+    _, model, fit, x = saved(kind)
+    x, number = x[:4], 300
+    ours = np.stack(
+        [model.predict(x, samples=1, seed=s).probabilities for s in range(number)]
+    )
+    key = jax.random.key(7)
+    passes = predictive.passes(
+        fit.apply_fn,
+        fit.weights,
+        fit.masks,
+        x,
+        likelihood=fit.likelihood,
+        key=key,
+        num_samples=number,
+    )
+    theirs = np.exp(np.stack(list(passes)))
+    spread = np.sqrt((ours.var(0) + theirs.var(0)) / number)
+    assert spread.min() > 1e-5
+    assert (np.abs(ours.mean(0) - theirs.mean(0)) < 5 * spread).all()
+    squares = [(a - a.mean(0)) ** 2 for a in (ours, theirs)]
+    error = np.sqrt(sum(a.var(0) for a in squares) / number)
+    assert (np.abs(squares[0].mean(0) - squares[1].mean(0)) < 5 * error).all()
+
+
+def test_scores_are_of_the_draws(saved):
+    """Entropy and mutual information of single draws, averaged by hand."""
+    _, model, _, x = saved("mlp")
+    number = 20
+    found = model.predict(x, samples=number, seed=3)
+    one, two = (model.predict(x, samples=k, seed=3) for k in (1, 2))
+    second = 2 * two.probabilities.astype(np.float64) - one.probabilities
+    assert np.abs(second - one.probabilities).max() > 1e-3
+    np.testing.assert_allclose(second.sum(-1), 1, atol=1e-5)
+
+    def entropy(p):
+        return -(p * np.log(p)).sum(-1)
+
+    both = entropy(two.probabilities.astype(np.float64))
+    np.testing.assert_allclose(two.entropy, both, atol=1e-5)
+    each = (entropy(one.probabilities.astype(np.float64)) + entropy(second)) / 2
+    np.testing.assert_allclose(two.mutual_information, both - each, atol=1e-4)
+    assert (found.mutual_information > 0).all()
+    assert (found.labels == found.probabilities.argmax(-1)).all()
+
+
+@pytest.mark.parametrize("kind", ["mlp", "nnx mlp", "cnn", "resnet", "lstm"])
+def test_moments_are_nearer_to_the_draws_than_the_mean_network(saved, kind):
+    _, model, _, x = saved(kind)
+    drawn = model.predict(x, samples=400)
+    means, moments = (model.predict(x, mode=mode) for mode in ("mean", "moments"))
+    error = np.abs(moments.entropy - drawn.entropy).mean()
+    assert error < 0.006
+    assert error < np.abs(means.entropy - drawn.entropy).mean()
+    assert np.abs(moments.probabilities - drawn.probabilities).mean() < 0.006
+    scores = moments.mutual_information, drawn.mutual_information
+    assert np.corrcoef(*scores)[0, 1] > 0.9
+    assert 0.7 < scores[0].mean() / scores[1].mean() < 2
+
+
+def test_moments_of_one_layer_are_exact_in_law(tmp_path):
+    """Logits of a dense layer are Gaussian: probabilities by a quadrature in NumPy."""
+    x = runtime_models.inputs((6,), 5)
+    fit = runtime_models.fitted(nn.Dense(2), x, sigma=0.5)
+    fit.save(tmp_path / "model.ssvi", half=False)
+    found = runtime.load(tmp_path / "model.ssvi").predict(x, mode="moments")
+    (path,) = fit.masks
+    packed, mask = fit.weights.posterior[path], fit.masks[path]
+    mean, variance = np.zeros(mask.shape), np.zeros(mask.shape)
+    mean[mask] = packed.mean
+    assert isinstance(packed, Gaussian)
+    variance[mask] = np.logaddexp(0, np.asarray(packed.rho, np.float64)) ** 2
+    logits = x @ mean + np.asarray(fit.weights.params["bias"])
+    spread = np.sqrt((x**2) @ variance)
+    node, weight = np.polynomial.hermite_e.hermegauss(60)
+    margin = logits[:, 1] - logits[:, 0]
+    total = np.hypot(*spread.T)
+    shifted = margin[:, None] + total[:, None] * node
+    want = (weight / weight.sum() / (1 + np.exp(-shifted))).sum(-1)
+    # 512 draws in pairs: a standard error of at most 0.02.
+    np.testing.assert_allclose(found.probabilities[:, 1], want, atol=0.03)
+
+
+def test_points_have_no_mutual_information(tmp_path):
+    module, shape = runtime_models.KINDS["nnx mlp"]
+    x = runtime_models.inputs(shape, 3)
+    runtime_models.fitted(module, x, sigma=0).save(tmp_path / "model.ssvi")
+    model = runtime.load(tmp_path / "model.ssvi")
+    assert not model.is_random
+    mean = model.predict(x, mode="mean").probabilities
+    for mode in ("samples", "moments"):
+        found = model.predict(x, mode=mode)
+        np.testing.assert_allclose(found.probabilities, mean, atol=1e-6)
+        assert not found.mutual_information.any()
+
+
+# Refusals -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"mode": "median"}, "mode: got 'median', allowed: mean, moments, samples"),
+        ({"samples": 0}, "samples: got 0, allowed: a whole number above 0"),
+        ({"seed": -1}, "seed: got -1, allowed: 0 to"),
+        ({"seed": 0.5}, "seed: got 0.5, allowed: 0 to"),
+        ({"threads": 0}, "threads: got 0, allowed: a whole number above 0"),
+        ({"x": np.zeros((2, 11))}, r"x: got shape \(2, 11\), allowed: \[n, 12\]"),
+        ({"x": np.zeros((0, 12))}, r"x: got shape \(0, 12\)"),
+        ({"x": "text"}, "x: got no array of numbers"),
+        ({"x": np.full((2, 12), np.nan)}, "x: input 0 got a probability that is not"),
+    ],
+)
+def test_refused_calls(saved, options, text):
+    _, model, _, x = saved("mlp")
+    with pytest.raises(InputError, match=text):
+        model.predict(options.pop("x", x), **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [("vision transformer", "attention"), ("weight norm", "a kernel that is computed")],
+)
+def test_moments_that_are_not_known(saved, kind, text):
+    _, model, _, x = saved(kind)
+    with pytest.raises(InputError, match=f"moments are not known for {text}"):
+        model.predict(x, mode="moments")
+
+
+def test_files_without_a_graph(tmp_path):
+    with pytest.raises(InputError, match=r"path: got .*which cannot be read"):
+        runtime.load(tmp_path / "none.ssvi")
+    old = smoke_run.ROOT / "results" / RUNS[0] / "model.ssvi"
+    with pytest.raises(InputError, match="it holds no graph; write it again"):
+        runtime.load(old)
+    module, shape = runtime_models.KINDS["mlp"]
+    x, path = runtime_models.inputs(shape, 2), tmp_path / "model.ssvi"
+    likelihood = ssvi_jax.Normal(0.1)
+    runtime_models.fitted(module, x, likelihood=likelihood).save(path)
+    with pytest.raises(InputError, match="runs under JAX only: its outputs are not"):
+        runtime.load(path)
