@@ -85,6 +85,9 @@ def for_file(
         return trace(apply_fn, stored, masks, example)
     except InputError as refusal:
         return str(refusal)
+    except Exception as error:  # whatever a module says of an array for its dictionary
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return f"its module does not take one array ({reason})"
 
 
 def inputs_of(config: Mapping[str, Any]) -> list[list[Any]] | None:

@@ -51,5 +51,6 @@ def test_methods_on_eight_devices_are_those_of_one(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.system
 def test_so_are_the_others(tmp_path):
     check(SLOW, tmp_path / "out.npz")

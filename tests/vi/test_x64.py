@@ -72,6 +72,7 @@ def test_networks_with_batch_norm_train():
 
 
 @pytest.mark.slow
+@pytest.mark.system
 def test_the_command_trains(tmp_path):
     options = ["--preset", "smoke", "--dataset", "digits", "--model", "convnet"]
     options += ["--width", "0.25", "--epochs", "1"]
