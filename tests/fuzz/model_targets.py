@@ -19,7 +19,7 @@ import safetensors.numpy
 from ssvi_jax import runtime
 from ssvi_jax.core.types import Gaussian, Weights
 from ssvi_jax.evaluation import contents as evaluation_contents
-from ssvi_jax.io import artifact, container
+from ssvi_jax.io import artifact, container, graph, stored_graph
 from ssvi_jax.networks import network, trace_graph
 from ssvi_jax.networks.network import ImageNetwork, NetworkSpec
 
@@ -43,13 +43,13 @@ def small_models(folder: Path) -> list[Path]:
     about = {"run": {"dataset": "digits", "seed": 0}}
     weights = Weights(posterior, rest, state)
     inputs = trace_graph.inputs_of(config)
-    graph = trace_graph.for_file(net, weights, masks, inputs, half=True, classes=True)
+    made = trace_graph.for_file(net, weights, masks, inputs, half=True, classes=True)
     artifact.save(
         *(paths[0], weights, masks),
         config=config,
         metadata=about,
         half=True,
-        graph=graph,
+        graph=made,
     )
     artifact.save(paths[1], Weights({}, params, state), {}, config=config)
     return paths
@@ -142,6 +142,12 @@ def targets(folder: Path) -> list[Target]:
             predicted = found.predict(x, samples=2, mode=mode, threads=1)
             np.testing.assert_allclose(predicted.probabilities.sum(-1), 1, atol=1e-4)
 
+    def load_graph() -> None:
+        found = stored_graph.load(path)
+        places = enumerate(found.nodes)
+        assert all(0 <= i < place for place, node in places for i in node.inputs)
+        assert stored_graph.decode(graph.encode(found)).nodes == found.nodes
+
     if runtime.library_path().exists():
         runtime.load(paths[0])  # loads the library, which no file may do
     return [
@@ -152,4 +158,5 @@ def targets(folder: Path) -> list[Target]:
             "model file, runtime", 5000, path, seeds[:1], lambda data: load_runtime()
         ),
         forged("model file, runtime, checksum right", 15_000, load_runtime, None),
+        forged("model file, its graph, checksum right", 5000, load_graph, None),
     ]
