@@ -53,9 +53,9 @@ def build(
       softmax: whether a softmax follows.
 
     Raises:
-      ValueError: the graph does not fit together, has something that ONNX does not,
-        or would be larger than `MAX_BYTES`; with any other error of Python's where a
-        hostile file made it.
+      ValueError: the graph has something that ONNX does not, would be larger than
+        `MAX_BYTES`, or does not fit together; of a hostile file's it may be any of
+        `container.ERRORS`.
     """
     made = _Graph(onnx, graph, kernels, params, dtype, batch_size)
     made.finish(output, softmax)
