@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ssvi_jax.networks.keras_model import from_keras
     from ssvi_jax.training.callbacks import Callback, EarlyStopping, Phase
     from ssvi_jax.training.display import ProgressBar
+    from ssvi_jax.training.export import export
     from ssvi_jax.training.feeds import Batches
     from ssvi_jax.training.fit import fit
     from ssvi_jax.training.fitted import Fitted, load
@@ -91,6 +92,7 @@ __all__ = [
     "artifact",
     "corruptions",
     "describe",
+    "export",
     "fit",
     "from_flax",
     "from_huggingface",
@@ -121,6 +123,7 @@ _HOME = {
     "training.callbacks": ("Callback", "EarlyStopping", "Phase"),
     "training.hugging_face": ("from_huggingface",),
     "training.display": ("ProgressBar",),
+    "training.export": ("export",),
     "training.feeds": ("Batches",),
     "training.fit": ("fit",),
     "training.fitted": ("Fitted", "load"),

@@ -63,6 +63,11 @@ COMMANDS = {
         ("data.corruptions.__main__", "Command"),
         "corrupts the images of a .npy file as in CIFAR-10-C",
     ),
+    "export": Subcommand(
+        "evaluation.export_model",
+        ("evaluation.export_model", "Command"),
+        "writes a model file as ONNX or StableHLO",
+    ),
     "info": Subcommand(
         "evaluation.info",
         ("evaluation.info", "Command"),

@@ -77,7 +77,7 @@ def write(
         {name: np.frombuffer(data, np.uint8) for name, data in coded.items()},
         {_KEY: text, "sha256": _digest(text, coded)},
     )
-    _replace(path, content)
+    replace(path, content)
     return {name: len(data) for name, data in coded.items()} | {"file": len(content)}
 
 
@@ -130,8 +130,12 @@ def _deflate(data: bytes) -> bytes:
     return coder.compress(data) + coder.flush()
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Writes beside the file, then renames: no half-written file under its name."""
+def replace(path: Path, content: bytes) -> None:
+    """Writes beside the file, then renames: no half-written file under its name.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
     # One name for all: what a killed process leaves is replaced by the next.
     unfinished = path.with_name(f".{path.name}.tmp")
     try:

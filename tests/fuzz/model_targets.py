@@ -19,7 +19,7 @@ import safetensors.numpy
 from ssvi_jax import runtime
 from ssvi_jax.core.types import Gaussian, Weights
 from ssvi_jax.evaluation import contents as evaluation_contents
-from ssvi_jax.io import artifact, container
+from ssvi_jax.io import artifact, container, graph, stored_graph
 from ssvi_jax.networks import network, trace_graph
 from ssvi_jax.networks.network import ImageNetwork, NetworkSpec
 
@@ -43,13 +43,13 @@ def small_models(folder: Path) -> list[Path]:
     about = {"run": {"dataset": "digits", "seed": 0}}
     weights = Weights(posterior, rest, state)
     inputs = trace_graph.inputs_of(config)
-    graph = trace_graph.for_file(net, weights, masks, inputs, half=True, classes=True)
+    made = trace_graph.for_file(net, weights, masks, inputs, half=True, classes=True)
     artifact.save(
         *(paths[0], weights, masks),
         config=config,
         metadata=about,
         half=True,
-        graph=graph,
+        graph=made,
     )
     artifact.save(paths[1], Weights({}, params, state), {}, config=config)
     return paths
@@ -97,6 +97,23 @@ def check_sound(found: artifact.Artifact) -> None:
         assert np.isfinite(np.asarray(leaf)).all(), "a value that is not finite"
 
 
+def load_runtime(path: Path) -> None:
+    """A model file that the runtime opens predicts probabilities, or refuses."""
+    found = runtime.load(path)
+    for mode in ("mean", "samples", "moments"):
+        x = np.ones((2, *found.input_shape))
+        predicted = found.predict(x, samples=2, mode=mode, threads=1)
+        np.testing.assert_allclose(predicted.probabilities.sum(-1), 1, atol=1e-4)
+
+
+def load_graph(path: Path) -> None:
+    """The graph of a model file, whose nodes read those before them."""
+    found = stored_graph.load(path)
+    places = enumerate(found.nodes)
+    assert all(0 <= i < place for place, node in places for i in node.inputs)
+    assert stored_graph.decode(graph.encode(found)).nodes == found.nodes
+
+
 def targets(folder: Path) -> list[Target]:
     """Readers of model files."""
     paths = small_models(folder)
@@ -135,12 +152,8 @@ def targets(folder: Path) -> list[Target]:
         assert all(mask.dtype == bool for mask in masks.values())
         assert weights.posterior.keys() == masks.keys()
 
-    def load_runtime() -> None:
-        found = runtime.load(path)
-        for mode in ("mean", "samples", "moments"):
-            x = np.ones((2, *found.input_shape))
-            predicted = found.predict(x, samples=2, mode=mode, threads=1)
-            np.testing.assert_allclose(predicted.probabilities.sum(-1), 1, atol=1e-4)
+    def predict() -> None:
+        load_runtime(path)
 
     if runtime.library_path().exists():
         runtime.load(paths[0])  # loads the library, which no file may do
@@ -148,8 +161,12 @@ def targets(folder: Path) -> list[Target]:
         of_file("model file", 15_000, path, seeds, lambda data: load()),
         forged("model file, checksum right", 15_000, load, None),
         forged("network of a model file, checksum right", 1500, load_network, "config"),
-        of_file(
-            "model file, runtime", 5000, path, seeds[:1], lambda data: load_runtime()
+        of_file("model file, runtime", 5000, path, seeds[:1], lambda data: predict()),
+        forged("model file, runtime, checksum right", 15_000, predict, None),
+        forged(
+            "model file, its graph, checksum right",
+            5000,
+            lambda: load_graph(path),
+            None,
         ),
-        forged("model file, runtime, checksum right", 15_000, load_runtime, None),
     ]

@@ -38,6 +38,7 @@ INPUTS = {
     "network of a model file, checksum right": 20,
     "model file, runtime": 150,
     "model file, runtime, checksum right": 200,
+    "model file, its graph, checksum right": 100,
 }
 """Target → inputs in the test below."""
 

@@ -23,7 +23,7 @@ RESOLUTIONS = {"oldest": "lowest-direct", "newest": "highest"}
 SHOWN = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 TESTS = (
     *("tests/ops/test_sparse_ops.py", "tests/ops/test_fuse_training.py"),
-    *("tests/ops/test_fuse_prediction.py", "tests/ops/test_export.py"),
+    *("tests/ops/test_fuse_prediction.py", "tests/ops/test_lowering.py"),
     *("tests/vi/test_inference.py", "tests/networks/test_adapters.py"),
     "tests/networks/test_tracing.py",
     *("tests/networks/test_evaluation_mode.py", "tests/io/test_artifact.py"),
