@@ -57,8 +57,9 @@ def _uv() -> str:
 
 def install(python: str, resolution: str, folder: Path) -> Path:
     """Makes an environment with the package; its Python."""
-    own = folder / "bin" / "python"
-    if not (folder / ".installed").exists():
+    own, done = folder / "bin" / "python", folder / ".installed"
+    asked = (ROOT / "pyproject.toml").stat().st_mtime
+    if not done.exists() or done.stat().st_mtime < asked:
         subprocess.run(
             [_uv(), "venv", "-q", "--clear", "-p", python, folder], check=True
         )
@@ -66,7 +67,7 @@ def install(python: str, resolution: str, folder: Path) -> Path:
         subprocess.run([*pip, *development()], check=True, cwd=ROOT)
         flags = ("--resolution", RESOLUTIONS[resolution])
         subprocess.run([*pip, *flags, "-e", ".[experiments]"], check=True, cwd=ROOT)
-        (folder / ".installed").touch()
+        done.touch()
     return own
 
 
