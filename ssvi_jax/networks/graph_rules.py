@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from jax import lax
 
 from ssvi_jax.core.jaxprs import JaxprEqn, aval
 from ssvi_jax.io import graph
@@ -49,12 +50,20 @@ def _integer_pow(b: Builder, eqn: JaxprEqn, operands: list[Value]) -> Value:
     return b.elementwise("pow", [*operands, b.known(power)])
 
 
+def _round(b: Builder, eqn: JaxprEqn, operands: list[Value]) -> Value:
+    if eqn.params["rounding_method"] != lax.RoundingMethod.TO_NEAREST_EVEN:
+        raise Refused("rounding of halves away from zero, where jnp.round is to even")
+    return b.elementwise("round", operands)
+
+
 def _convert(b: Builder, eqn: JaxprEqn, operands: list[Value]) -> Value:
     old, new = (aval(atom).dtype for atom in (eqn.invars[0], eqn.outvars[0]))
     if str(new) == "bool" != str(old):
         return b.elementwise("ne", [*operands, b.known(0)])
-    if np.issubdtype(new, np.integer) and np.issubdtype(old, np.floating):
+    if np.issubdtype(old, np.floating) and new == np.int32:
         return b.elementwise("trunc", operands)
+    if np.issubdtype(new, np.integer) and not np.can_cast(old, new):
+        raise Refused(f"a conversion from {old} to {new}, which does not hold it")
     return operands[0]
 
 
@@ -238,7 +247,7 @@ def _shape(eqn: JaxprEqn) -> tuple[int, ...]:
 
 
 _PLAIN = {
-    *set(graph.UNARY) - {"not", "trunc"},
+    *set(graph.UNARY) - {"not", "round", "trunc"},
     *set(graph.BINARY) - {"and", "or"},
 }
 
@@ -249,6 +258,7 @@ RULES: dict[str, Callable[[Builder, JaxprEqn, list[Value]], Any]] = {
     **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min"), _reduce),
     **dict.fromkeys(("reduce_window_sum", "reduce_window_max"), _window),
     "max": _max,
+    "round": _round,
     "select_n": _select,
     "clamp": _clamp,
     "integer_pow": _integer_pow,
@@ -269,6 +279,26 @@ RULES: dict[str, Callable[[Builder, JaxprEqn, list[Value]], Any]] = {
     "conv_general_dilated": _conv,
 }
 """Primitive → what becomes of it where an operand depends on the input."""
+
+
+_ARITHMETIC = {
+    *_PLAIN - {"max", "min", "eq", "ne", "lt", "le", "gt", "ge"},
+    *("reduce_sum", "reduce_window_sum", "integer_pow"),
+    *("dot_general", "conv_general_dilated"),
+}
+
+
+def check_exact(eqn: JaxprEqn) -> None:
+    """Refuses arithmetic on whole numbers, which a runtime of float32 would round.
+
+    It would neither wrap around nor divide without a rest either.
+    """
+    types = {aval(atom).dtype for atom in eqn.outvars}
+    whole = any(np.issubdtype(dtype, np.integer) for dtype in types)
+    if whole and eqn.primitive.name in _ARITHMETIC:
+        raise Refused(
+            "arithmetic on whole numbers: indices, or pixels that are no floats"
+        )
 
 
 def results(found: Any) -> Sequence[Value]:

@@ -232,6 +232,7 @@ class _Tracer:
             if str(aval(atom).dtype) not in _COMPUTED:
                 raise Refused(f"computations in {aval(atom).dtype}{self._where(eqn)}")
         try:
+            graph_rules.check_exact(eqn)
             return graph_rules.results(rule(self.builder, eqn, operands))
         except Refused as refusal:
             raise Refused(f"{refusal} ({name!r}{self._where(eqn)})") from None

@@ -1,6 +1,7 @@
 """What of a network becomes nodes, and what is refused by name."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import flax.linen as nn
@@ -100,6 +101,16 @@ class Counts(nn.Module):
         return nn.Dense(3)(x) * len(x)
 
 
+class Computes(nn.Module):
+    """A function of the input, then a layer."""
+
+    function: Callable[[jax.Array], jax.Array]
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(jnp.float32(self.function(x)))
+
+
 class NnxSorts(nnx.Module):
     """Flax's nnx does not name its layers in a trace."""
 
@@ -115,7 +126,7 @@ class NnxSorts(nnx.Module):
     [
         (Sorts(), "got the operation 'sort' in Sorts"),
         (NnxSorts(), "got the operation 'sort' after first/kernel"),
-        (Embeds(), "got the operation 'gather' in Embeds/Embed_0"),
+        (Embeds(), "got arithmetic on whole numbers: indices.*in Embeds/Embed_0"),
         (Halves(), "got computations in bfloat16 in Halves/Dense_0"),
         (Counts(), "got what it computes depends on the number of examples"),
     ],
@@ -146,3 +157,36 @@ def test_python_and_cpp_know_the_same_operations():
     table = source.read_text().partition("SSVI_OPERATIONS(X)")[2]
     names = re.findall(r"X\((\w+)\)", table.partition("enum class")[0])
     assert tuple(names) == graph.OPERATIONS
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (jax.lax.round, "rounding of halves away from zero"),
+        (lambda x: jax.lax.div(jnp.int32(x), 2), r"arithmetic on whole numbers.*'div'"),
+        (lambda x: jnp.int32(x) * 3, r"arithmetic on whole numbers.*'mul'"),
+        (lambda x: jnp.int32(x) ** 3, "arithmetic on whole numbers"),
+        (lambda x: (x > 0).sum(-1, keepdims=True), "arithmetic .*'reduce_sum'"),
+        (jnp.uint8, "a conversion from float32 to uint8, which does not hold it"),
+        (lambda x: jnp.int32(x).astype(jnp.int8), "a conversion from int32 to int8"),
+    ],
+)
+def test_what_float32_would_get_wrong_is_refused(function, text):
+    """The runtime computes in float32: no rest, no wrapping around."""
+    with pytest.raises(InputError, match=text):
+        traced(Computes(function), runtime_models.inputs((4,)))
+
+
+def test_pixels_do_not_wrap_around():
+    pixels = np.zeros((2, 4), np.uint8)
+    with pytest.raises(InputError, match=r"arithmetic on whole numbers.*'sub'"):
+        traced(Computes(lambda x: x - jnp.uint8(128)), pixels)
+    found = traced(Computes(lambda x: jnp.maximum(x, 7) > 9), pixels)
+    assert {"max", "gt"} <= {*operations(found)}
+
+
+def test_whole_numbers_may_be_made_and_compared():
+    found = traced(Computes(lambda x: jnp.int32(x) > 1), runtime_models.inputs((4,)))
+    assert {"trunc", "gt"} <= {*operations(found)}
+    found = traced(Computes(jnp.round), runtime_models.inputs((4,)))
+    assert "round" in operations(found)

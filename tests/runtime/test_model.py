@@ -12,6 +12,7 @@ from ssvi_jax import runtime
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian
 from ssvi_jax.io import container
+from ssvi_jax.ops import custom_calls
 from ssvi_jax.vi import predictive
 
 pytestmark = pytest.mark.skipif(
@@ -87,6 +88,19 @@ def test_an_input_is_predicted_the_same_in_any_batch(saved):
     for rows in (slice(0, 1), slice(5, 8), slice(30, 37)):
         part = model.predict(x[rows], mode="mean").probabilities
         np.testing.assert_allclose(part, whole[rows], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["resnet", "depthwise", "lstm"])
+def test_instruction_sets_agree(saved, kind, monkeypatch):
+    _, model, _, x = saved(kind)
+    best = model.predict(x, samples=2)
+    for name in custom_calls.instruction_sets():
+        monkeypatch.setenv("SSVI_JAX_ISA", name)
+        found = model.predict(x, samples=2)
+        np.testing.assert_allclose(found.probabilities, best.probabilities, atol=1e-5)
+    monkeypatch.setenv("SSVI_JAX_ISA", "mmx")
+    with pytest.raises(InputError, match="SSVI_JAX_ISA: got mmx"):
+        model.predict(x)
 
 
 # Draws --------------------------------------------------------------------------------

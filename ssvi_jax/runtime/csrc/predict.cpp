@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <string>
 #include <thread>
 
@@ -16,6 +17,15 @@ constexpr int64_t kPart = 32;
 constexpr int64_t kMaxSamples = 1 << 20;
 // Draws of a Gaussian of logits: cheap, as no network is run.
 constexpr int64_t kLogitDraws = 512;
+
+// The best one, or that of $SSVI_JAX_ISA.
+const Isa* chosen_isa() {
+  const char* name = std::getenv("SSVI_JAX_ISA");
+  const Isa* isa = find_isa(name == nullptr ? "" : name);
+  if (isa == nullptr)
+    bad_call("SSVI_JAX_ISA: got " + std::string(name) + ", which this processor has not");
+  return isa;
+}
 
 }  // namespace
 
@@ -106,7 +116,7 @@ void Predictor::predict(const float* x, int64_t n, const ssvi_options& options,
   if (options.threads < 0 || options.threads > 1024)
     bad_call("threads: allowed are 0 (one a processor) to 1024");
   const std::lock_guard<std::mutex> lock(mutex_);
-  const Machine machine{find_isa(""), pool(options.threads)};
+  const Machine machine{chosen_isa(), pool(options.threads)};
   // Given back at the end: a model that waits holds its weights only.
   const Memory::Use memory(std::make_shared<Memory>());
   Totals totals(n, file_.graph.classes);
