@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_origin
 
 import tyro
@@ -116,6 +117,19 @@ def parse_known(
         if not skipping:
             own.append(word)
     return parse_as(options, own, default=default, brief=True), found
+
+
+def check_new(name: str, path: Path, *, overwrite: bool) -> None:
+    """Refuses to write over a file.
+
+    Raises:
+      InputError: `path` is a file, and `overwrite` was not asked for.
+    """
+    if path.is_file() and not overwrite:
+        raise InputError(
+            f"{name}: got {path}, which exists, allowed: a new file; choose another, "
+            "or add --overwrite."
+        )
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:

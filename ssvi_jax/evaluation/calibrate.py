@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ssvi_jax.core.command import program, run
+from ssvi_jax.core.command import check_new, program, run
 from ssvi_jax.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,11 +61,7 @@ def main(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
     prog = program("python -m ssvi_jax.evaluation.calibrate")
     command = tyro.cli(Command, args=list(argv), prog=prog)
-    if command.out.is_file() and not command.overwrite:
-        raise InputError(
-            f"--out: got {command.out}, which exists, allowed: a new file; choose "
-            "another, or add --overwrite."
-        )
+    check_new("--out", command.out, overwrite=command.overwrite)
     import jax
 
     from ssvi_jax.evaluation.shift import subjects

@@ -10,8 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from ssvi_jax.core.command import program, run
-from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.command import check_new, program, run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +37,7 @@ def main(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
     prog = program("python -m ssvi_jax.evaluation.export_model")
     command = tyro.cli(Command, args=list(argv), prog=prog)
-    if command.out.is_file() and not command.overwrite:
-        raise InputError(
-            f"out: got {command.out}, which exists, allowed: a new file; choose "
-            "another, or add --overwrite."
-        )
+    check_new("out", command.out, overwrite=command.overwrite)
     # Only now: the command line above is refused or explained without waiting for JAX.
     from ssvi_jax.training.export import export
 

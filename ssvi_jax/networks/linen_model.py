@@ -110,8 +110,18 @@ def _immutable(field: Any) -> Any:
     """A field with tuples for its lists, as those of `nn.Sequential` have no hash."""
     if isinstance(field, nn.Module):
         names = [f.name for f in dataclasses.fields(field) if f.name != "parent"]
-        return field.clone(**{name: _immutable(getattr(field, name)) for name in names})
-    return tuple(map(_immutable, field)) if isinstance(field, list | tuple) else field
+        values = {name: getattr(field, name) for name in names}
+        changed = {
+            name: made
+            for name, value in values.items()
+            if (made := _immutable(value)) is not value
+        }
+        return field.clone(**changed) if changed else field
+    if isinstance(field, list | tuple):
+        made = tuple(map(_immutable, field))
+        alike = all(new is old for new, old in zip(made, field, strict=True))
+        return field if alike and isinstance(field, tuple) else made
+    return field
 
 
 @contextmanager
