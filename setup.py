@@ -43,9 +43,9 @@ class BuildOptional(build_ext):
             print(f"ssvi_jax: {what} ({cause})")
 
 
-def files(folder: Path, pattern: str, *, besides: str = "") -> list[str]:
+def files(folder: Path, pattern: str) -> list[str]:
     """Paths of a folder's files, in order."""
-    return sorted(str(path) for path in folder.glob(pattern) if path.name != besides)
+    return sorted(str(path) for path in folder.glob(pattern))
 
 
 setup(
@@ -61,10 +61,12 @@ setup(
         ),
         Extension(
             LIBRARY,
-            # Without the interface to XLA: nothing of JAX is in it.
+            # Nothing of JAX is in it, nor what trains.
             sources=[
                 *files(RUNTIME / "csrc", "*.cpp"),
-                *files(KERNELS, "*.cpp", besides="ffi.cpp"),
+                *files(KERNELS, "isa_*.cpp"),
+                *files(KERNELS, "machine.cpp"),
+                *files(KERNELS, "planes.cpp"),
             ],
             depends=[
                 *files(RUNTIME / "csrc", "*.h"),

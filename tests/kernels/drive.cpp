@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "passes.h"
+#include "planes.h"
 
 namespace {
 
@@ -74,7 +75,8 @@ Buffer<int32_t> selected(int64_t weights) {
 }
 
 void check(Buffer<float>& values, const char* what) {
-  if (std::any_of(values.begin(), values.end(), [](float v) { return std::isnan(v); })) {
+  if (std::any_of(values.begin(), values.end(),
+                  [](float v) { return std::isnan(v); })) {
     std::printf("%s is not written, or not a number\n", what);
     std::exit(1);
   }
@@ -132,7 +134,8 @@ void run_passes(const Machine& machine, const Shape& s) {
              y_mean.data());
   check(y_mean, "y of the mean");
   auto lines = numbers(4 * s.co);
-  const ssvi::NormGradient none{}, norm{between(0, 1) ? y.data() : nullptr, lines.data()};
+  const ssvi::NormGradient none{},
+      norm{between(0, 1) ? y.data() : nullptr, lines.data()};
   ssvi::input_gradient(machine, s, sampled, g.data(), slope.data(), norm, x.data(),
                        dx.data());
   check(dx, "gradient of the input of a sample");
@@ -155,8 +158,8 @@ void run_passes(const Machine& machine, const Shape& s) {
   check(dmean_both, "gradient of a sample's means, with both");
   check(dvariance_both, "gradient of a sample's variances, with both");
   auto dx_plain = outputs(x.size()), dmean_plain = outputs(index.size());
-  ssvi::gradients(machine, s, plain, g.data(), nullptr, none, x.data(),
-                  dx_plain.data(), dmean_plain.data(), nullptr);
+  ssvi::gradients(machine, s, plain, g.data(), nullptr, none, x.data(), dx_plain.data(),
+                  dmean_plain.data(), nullptr);
   check(dx_plain, "gradient of the input, with that of the means");
   check(dmean_plain, "gradient of the means, with that of the input");
 
@@ -166,11 +169,61 @@ void run_passes(const Machine& machine, const Shape& s) {
 
   auto sum = outputs(s.ci), product = outputs(s.ci), line = numbers(s.ci);
   const float* given = between(0, 1) ? line.data() : nullptr;
-  const ssvi::Moments moments{s.ci, s.n, x.data(), x.data(),
-                              between(0, 1) ? line.data() : nullptr, given, given};
+  const ssvi::Moments moments{
+      s.ci,  s.n,  x.data(), x.data(), between(0, 1) ? line.data() : nullptr,
+      given, given};
   ssvi::comoment(machine, moments, s.h * s.w, sum.data(), product.data());
   check(sum, "sum");
   check(product, "product");
+}
+
+// The product of planes against the one of batches: [h][w][c][n] and [n][c][h][w].
+void run_planes(const Machine& machine, const Shape& s) {
+  auto index = selected(s.kh * s.kw * s.ci * s.co);
+  auto values = numbers(index.size()), arranged = outputs(index.size());
+  auto x = numbers(s.n * s.ci * s.h * s.w), turned = outputs(x.size());
+  auto scale = numbers(s.co), bias = numbers(s.co);
+  auto residual = numbers(s.n * s.co * s.p * s.q),
+       turned_residual = outputs(residual.size());
+  auto y = outputs(residual.size()), expected = outputs(residual.size());
+  const auto turn = [&](Buffer<float>& from, Buffer<float>& to, int64_t channels) {
+    const int64_t pixels = from.size() / (s.n * channels);
+    for (int64_t i = 0; i < from.size(); ++i) {
+      const int64_t pixel = i % pixels, c = i / pixels % channels,
+                    n = i / pixels / channels;
+      to.data()[(pixel * channels + c) * s.n + n] = from.data()[i];
+    }
+  };
+  turn(x, turned, s.ci), turn(residual, turned_residual, s.co);
+  const bool scaled = between(0, 1), shifted = between(0, 1), added = between(0, 1);
+  const Kernel kernel{index.data(), values.data(), nullptr, index.size(),
+                      scaled ? scale.data() : nullptr};
+  Buffer<ssvi::Entry> entries(index.size(), ssvi::Entry{});
+  Buffer<int32_t> table(ssvi::mean_table(s), 0);
+  ssvi::list_mean(machine, s, kernel, entries.data(), table.data());
+  ssvi::mean(
+      machine, s, entries.data(), table.data(), index.size(), turned.data(),
+      {shifted ? bias.data() : nullptr, added ? turned_residual.data() : nullptr, true},
+      expected.data());
+  const ssvi::Planes planes = ssvi::planes_of(s);
+  const ssvi::PlaneOrder order =
+      ssvi::order_planes(s.kh * s.kw * s.ci * s.co, s.co, index.data(), index.size());
+  for (int64_t k = 0; k < index.size(); ++k)
+    arranged.data()[order.rank[k]] = values.data()[k];
+  ssvi::mean_of_planes(
+      machine, planes, order, list_planes(planes, index.data(), order), arranged.data(),
+      s.n, x.data(),
+      {scaled ? scale.data() : nullptr, shifted ? bias.data() : nullptr,
+       added ? residual.data() : nullptr, true},
+      y.data());
+  auto turned_y = outputs(y.size());
+  turn(y, turned_y, s.co);
+  for (int64_t i = 0; i < y.size(); ++i) {
+    const float want = expected.data()[i];
+    if (std::fabs(turned_y.data()[i] - want) <= 1e-5f * (1 + want)) continue;
+    std::printf("planes: %g, where the other pass has %g\n", turned_y.data()[i], want);
+    std::exit(1);
+  }
 }
 
 Shape random_shape() {
@@ -195,6 +248,16 @@ const Shape kLarge[] = {
     {17, 2, 3, 4, 7000, 2, 4, 3, 3, 2, 1, 1, 1},
 };
 
+// Planes of a pixel, of one vector and of several, wide and narrow ones.
+const Shape kPlanes[] = {
+    {1, 40, 1, 1, 7, 1, 1, 1, 1, 1, 1, 0, 0},
+    {1, 9, 1, 90, 7, 1, 90, 1, 1, 1, 1, 0, 0},
+    {3, 9, 32, 32, 7, 32, 32, 3, 3, 1, 1, 1, 1},
+    {2, 9, 9, 50, 7, 5, 25, 3, 3, 2, 2, 1, 1},
+    {2, 9, 8, 8, 7, 8, 8, 3, 3, 1, 1, 1, 1},
+    {2, 9, 20, 70, 7, 10, 23, 5, 5, 2, 3, 2, 1},
+};
+
 }  // namespace
 
 int main(int, char** arguments) {
@@ -205,11 +268,17 @@ int main(int, char** arguments) {
     for (int threads : {1, 2}) {
       for (int i = 0; i < shapes; ++i) {
         Helpers helpers(threads);
-        run_passes({isa, helpers.pool()}, random_shape());
+        const Shape shape = random_shape();
+        run_passes({isa, helpers.pool()}, shape);
+        run_planes({isa, helpers.pool()}, shape);
       }
       for (const Shape& shape : kLarge) {
         Helpers helpers(threads);
         run_passes({isa, helpers.pool()}, shape);
+      }
+      for (const Shape& shape : kPlanes) {
+        Helpers helpers(threads);
+        run_planes({isa, helpers.pool()}, shape);
       }
     }
     std::printf("%s\n", name);

@@ -36,12 +36,12 @@ pytestmark = [
 ]
 
 
-def compiled(folder, *sources) -> list[Path]:
+def compiled(folder, *sources, options=()) -> list[Path]:
     """Objects of sources, of which two at a time are compiled."""
 
     def compile_one(source: Path) -> Path:
         target = folder / f"{source.stem}.o"
-        call = [*COMPILER, *FLAGS, "-c", source, "-o", target]
+        call = [*COMPILER, *FLAGS, *options, "-c", source, "-o", target]
         subprocess.run(call, check=True)
         return target
 
@@ -75,6 +75,19 @@ def test_every_pass_stays_within_its_arrays(kernels, tmp_path):
     ran = done.stdout.split()
     assert "generic" in ran
     assert not custom_calls.available() or ran == custom_calls.instruction_sets()
+
+
+def test_draws_are_the_same_bits_on_every_instruction_set(kernels, tmp_path):
+    sources = [DRIVERS / "drive_draws.cpp", *RUNTIME.glob("draws*.cpp")]
+    # As users have it: only then a compiler contracts what it may.
+    objects = compiled(tmp_path, *sources, options=["-O3"])
+    program = linked(tmp_path, *objects, *kernels)
+    done = subprocess.run([program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    moments = [float(word) for word in done.stdout.split()]
+    # Of 2²⁰ standard normal numbers, within five standard errors.
+    assert moments == pytest.approx([0, 1, 0, 3], abs=0.05)
+    assert moments[:2] == pytest.approx([0, 1], abs=0.007)
 
 
 def test_no_model_file_makes_the_runtime_leave_its_arrays(kernels, tmp_path):

@@ -108,13 +108,17 @@ def test_instruction_sets_agree(saved, kind, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["mean", "samples", "moments"])
 def test_threads_do_not_change_a_bit(saved, mode):
-    _, model, _, x = saved("resnet")
-    one, two, three = (
-        model.predict(x, samples=3, mode=mode, seed=5, threads=threads)
-        for threads in (1, 2, 3)
-    )
-    for others in (two, three):
-        assert all((a == b).all() for a, b in zip(one, others, strict=True))
+    path, _, _, x = saved("resnet")
+    # Threads share draws, parts of the inputs, or one part's layers.
+    for inputs, samples in ((x, 3), (x[:1], 3), (x, 1), (x[:1], 1)):
+        one, two, three, five = (
+            runtime.load(path).predict(
+                inputs, samples=samples, mode=mode, seed=5, threads=threads
+            )
+            for threads in (1, 2, 3, 5)
+        )
+        for others in (two, three, five):
+            assert all((a == b).all() for a, b in zip(one, others, strict=True))
 
 
 def test_seeds_differ_and_repeat(saved):
@@ -122,6 +126,14 @@ def test_seeds_differ_and_repeat(saved):
     first, other, again = (model.predict(x, samples=2, seed=s) for s in (1, 2**40, 1))
     assert (first.probabilities == again.probabilities).all()
     assert np.abs(first.probabilities - other.probabilities).max() > 1e-3
+
+
+def test_kept_draws_are_those_of_a_fresh_model(saved):
+    path, model, _, x = saved("cnn")
+    for seed, samples in ((3, 2), (3, 5), (4, 3), (3, 4)):
+        found = model.predict(x, samples=samples, seed=seed)
+        fresh = runtime.load(path).predict(x, samples=samples, seed=seed)
+        assert (found.probabilities == fresh.probabilities).all()
 
 
 @pytest.mark.parametrize("kind", RANDOM)

@@ -14,6 +14,7 @@ namespace {
 #include "weights.h"
 #include "comoment.h"
 #include "dense.h"
+#include "plane_sums.h"
 
 // Independent chains of multiply-adds and nothing else: the peak of one core.
 double multiply_adds(int64_t rounds) {
@@ -37,6 +38,7 @@ double multiply_adds(int64_t rounds) {
 const Isa SSVI_TABLE = {SSVI_NAME,          SSVI_LANES,        SSVI_ISA::kMaxTile,
                         SSVI_ISA::kMaxBothTile, SSVI_ISA::kTileIn, SSVI_ISA::kTileOut,
                         SSVI_ISA::gather,   SSVI_ISA::weights,     SSVI_ISA::add_sums,
-                        SSVI_ISA::dense_gradient, SSVI_ISA::multiply_adds};
+                        SSVI_ISA::dense_gradient, SSVI_ISA::pack_planes, SSVI_ISA::planes,
+                        SSVI_ISA::multiply_adds};
 
 }  // namespace ssvi

@@ -88,6 +88,41 @@ struct DenseTask {
   int64_t tap_low, tap_high, in_low, in_high, out_low, out_high;
 };
 
+// Sixteen neighbours of a packed row, alike in every channel: number j is
+// x[from + j · stride] if bit j · spread is set, else 0; spread is the stride up to 2, then 1.
+struct PlaneMove {
+  int32_t from, to;
+  uint32_t lanes;
+};
+
+// Channels [low, high) of one image, packed; see planes.h. Moves are in the order of
+// `to`: each may write up to the sixteenth number, where the next one begins.
+struct PlanePack {
+  const PlaneMove *moves, *end;
+  int64_t stride;
+  const float* x;
+  float* out;
+  int64_t x_channel, out_channel;  // floats
+};
+
+// The product of one packed image; see planes.h. The weights of an output channel lie
+// side by side: where their inputs are, and what they are.
+struct PlaneProduct {
+  const int32_t *begin, *offset;
+  const float *value, *input;
+  int64_t width;          // of a row of the input
+  int64_t rows, columns;  // of outputs
+  const float* scale;     // may be null
+  const float* bias;      // likewise
+  const float* residual;  // likewise
+  bool relu;
+  float* output;
+};
+
+struct PlaneTask {
+  int64_t row_low, row_high, channel_low, channel_high;
+};
+
 struct Isa {
   const char* name;
   int lanes;
@@ -98,6 +133,8 @@ struct Isa {
   void (*add_sums)(const Moments&, int64_t first, int64_t pixels, double* sums,
                    float* scratch);
   void (*dense_gradient)(const DenseGradient&, const DenseTask&, float* scratch);
+  void (*pack_planes)(const PlanePack&, int64_t low, int64_t high);
+  void (*planes)(const PlaneProduct&, const PlaneTask&);
   double (*multiply_adds)(int64_t rounds);  // runs that many rounds of `lanes` × 16
 };
 

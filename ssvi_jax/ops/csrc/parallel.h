@@ -19,6 +19,22 @@ struct Pool {
   Schedule schedule;
 };
 
+// Waits a few microseconds for something that another thread does, without giving up the
+// processor; whether it came.
+template <typename Done>
+inline bool spin_until(const Done& done) {
+  constexpr int kTurns = 2000;
+  for (int i = 0; i < kTurns; ++i) {
+    if (done()) return true;
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+  }
+  return done();
+}
+
 // Calls body(i) for i in [0, count) on the caller and on helpers from the pool.
 //
 // The caller takes items too and waits only for items that a helper has begun, never
@@ -54,8 +70,10 @@ inline void parallel_for(const Pool& pool, int64_t count,
   const int64_t helpers = std::min<int64_t>(pool.threads, count) - 1;
   for (int64_t i = 0; i < helpers; ++i) pool.schedule(work);
   work();
+  const auto all_done = [&] { return state->done.load() == count; };
+  spin_until(all_done);
   std::unique_lock<std::mutex> lock(state->mutex);
-  state->finished.wait(lock, [&] { return state->done.load() == count; });
+  state->finished.wait(lock, all_done);
   if (state->error) std::rethrow_exception(state->error);
 }
 

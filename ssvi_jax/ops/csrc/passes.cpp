@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <vector>
 
 #include "scratch.h"
@@ -184,21 +183,6 @@ void total_moments(const Shape& shape, const float* moments, int64_t blocks, flo
 bool empty(const Shape& s) { return s.n == 0 || s.co == 0 || s.p == 0 || s.q == 0; }
 
 }  // namespace
-
-const Isa* find_isa(const char* name) {
-  const bool any = name[0] == '\0';
-#if defined(__x86_64__)
-  const bool avx512 = __builtin_cpu_supports("avx512f") &&
-                      __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512vl");
-  if (avx512 && (any || std::strcmp(name, "avx512") == 0)) return &kAvx512;
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2 && (any || std::strcmp(name, "avx2") == 0)) return &kAvx2;
-#endif
-  if (any || std::strcmp(name, "generic") == 0) return &kGeneric;
-  return nullptr;
-}
 
 void sample(const Machine& machine, const Shape& shape, const Kernel& kernel,
             const float* x, const uint32_t* key, float* y, float* slope, float* sum,

@@ -3,19 +3,10 @@
 
 #include <cstdint>
 
-#include "isa.h"
-#include "parallel.h"
+#include "machine.h"
 #include "plan.h"
 
 namespace ssvi {
-
-struct Machine {
-  const Isa* isa;
-  Pool pool;
-};
-
-// Best instruction set of this processor, or the one named; null if it has none such.
-const Isa* find_isa(const char* name);
 
 // y = conv(x, M) + sqrt(conv(x², V)) · ε and slope = ε / (2 sqrt(conv(x², V))), and of
 // each channel Σy and Σ(y − mean y)². The key has two seeds, the images of the batch that

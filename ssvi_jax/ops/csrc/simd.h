@@ -65,6 +65,23 @@ SSVI_INLINE void store_some(float* p, vf value, int lanes) {
   for (int i = 0; i < lanes; ++i) p[i] = whole[i];
 }
 
+// Lanes whose bit is set of the vector at p, and zeros; the rest of the memory is not
+// touched.
+SSVI_INLINE vf load_lanes(const float* p, uint32_t lanes) {
+#if SSVI_LANES == 16
+  return (vf)_mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), p);
+#elif SSVI_LANES == 8
+  const vi bit = {1, 2, 4, 8, 16, 32, 64, 128};
+  const vi mask = (bit & static_cast<int32_t>(lanes)) == bit;
+  return (vf)_mm256_maskload_ps(p, (__m256i)mask);
+#else
+  alignas(64) float whole[kLanes] = {};
+  for (int i = 0; i < kLanes; ++i)
+    if (lanes >> i & 1) whole[i] = p[i];
+  return load(whole);
+#endif
+}
+
 // As store_some; whole vectors are written around the cache if `streamed`, which spares
 // reading what they overwrite. Needs stream_end before another thread reads.
 SSVI_INLINE void put(float* p, vf value, int lanes, bool streamed) {
@@ -135,13 +152,15 @@ SSVI_INLINE Roots roots(vf value) {
 #define SSVI_ODD 1, 3, 5, 7
 #endif
 
-SSVI_INLINE vf add_neighbours(vf a, vf b) {
 #if defined(__clang__)
-  return __builtin_shufflevector(a, b, SSVI_EVEN) +
-         __builtin_shufflevector(a, b, SSVI_ODD);
+#define SSVI_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-  return __builtin_shuffle(a, b, vi{SSVI_EVEN}) + __builtin_shuffle(a, b, vi{SSVI_ODD});
+#define SSVI_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, vi{__VA_ARGS__})
 #endif
+
+SSVI_INLINE vf every_second(vf a, vf b) { return SSVI_SHUFFLE(a, b, SSVI_EVEN); }
+SSVI_INLINE vf add_neighbours(vf a, vf b) {
+  return SSVI_SHUFFLE(a, b, SSVI_EVEN) + SSVI_SHUFFLE(a, b, SSVI_ODD);
 }
 
 // Lane k of the result is the sum over the lanes of vectors[k].

@@ -1,7 +1,12 @@
-// Standard normal numbers that are a function of (seed, draw, layer, position) alone.
+// Standard normal numbers that are a function of (seed, draw, layer, position) alone:
+// by Threefry-2x32 (Salmon et al. 2011), as in ssvi_jax/ops/noise.py but with a counter
+// of 64 bits, and the transform of Box and Muller. The same seed gives the same bits on
+// any machine.
 #pragma once
 
 #include <cstdint>
+
+#include "isa.h"
 
 namespace ssvi {
 
@@ -12,8 +17,13 @@ struct DrawKey {
 // The key of one layer's weights in one draw.
 DrawKey draw_key(uint64_t seed, uint32_t draw, uint32_t layer);
 
-// The numbers at positions [first, first + count), count a multiple of 2 unless it ends
-// the array; first is even.
-void normals(const DrawKey& key, int64_t first, int64_t count, float* out);
+// Writes the numbers at positions [first, first + count); first is even.
+using Normals = void (*)(const DrawKey& key, int64_t first, int64_t count, float* out);
+Normals normals_of(const Isa& isa);
+
+extern const Normals normals_generic;
+#if defined(__x86_64__)
+extern const Normals normals_avx2, normals_avx512;
+#endif
 
 }  // namespace ssvi

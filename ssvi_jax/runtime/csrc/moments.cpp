@@ -45,7 +45,8 @@ std::vector<float> logits_drawn(const Gaussian& logits, int64_t draw) {
   std::vector<float> out(logits.mean.data, logits.mean.data + logits.mean.size());
   if (!logits.is_random()) return out;
   std::vector<float> noise(classes);
-  normals(draw_key(0, static_cast<uint32_t>(draw / 2), 0), 0, classes, noise.data());
+  normals_generic(draw_key(0, static_cast<uint32_t>(draw / 2), 0), 0, classes,
+                  noise.data());
   const float sign = draw % 2 ? -1.0f : 1.0f;  // pairs have the right mean
   for (size_t i = 0; i < out.size(); ++i)
     out[i] += sign * noise[i % classes] * std::sqrt(logits.variance.data[i]);
@@ -91,12 +92,13 @@ MomentPass::Value MomentPass::compute(const Machine& machine, int32_t at,
   if (!random) {
     std::vector<Tensor> arrays;
     for (const Value* value : in) arrays.push_back(value->moments.mean);
-    found.moments.mean = runner_.compute(machine, at, arrays, x, n);
+    found.moments.mean = runner_.compute(machine, runner_.means(), at, arrays, x, n);
     return found;
   }
   if (is_unary(operation) || is_binary(operation) || operation == Operation::k_select)
     return elementwise(machine, at, in);
-  const bool pools = operation >= Operation::k_reduce_sum && operation <= Operation::k_window_max;
+  const bool pools =
+      operation >= Operation::k_reduce_sum && operation <= Operation::k_window_max;
   return pools ? pooled(machine, at, *in[0], n) : rearranged(machine, at, in, n);
 }
 
@@ -133,7 +135,8 @@ MomentPass::Value MomentPass::elementwise(const Machine& machine, int32_t at,
   for (int q = 0; q < kPoints; ++q) {
     std::vector<Tensor> arrays;
     for (const auto& each : points) arrays.push_back(each[q]);
-    found.points.push_back(runner_.compute(machine, at, arrays, nullptr, 1));
+    found.points.push_back(
+        runner_.compute(machine, runner_.means(), at, arrays, nullptr, 1));
   }
   return found;
 }
@@ -180,24 +183,39 @@ Gaussian MomentPass::of_independent(int32_t at, const std::vector<Gaussian>& in,
         select(in[0].mean, variance(in[1]), variance(in[2]), pool), found.mean.shape);
     return found;
   }
-  if (is_comparison(operation)) return {binary(operation, in[0].mean, in[1].mean, pool), {}};
+  if (is_comparison(operation))
+    return {binary(operation, in[0].mean, in[1].mean, pool), {}};
   unknown("a power of two numbers");
+}
+
+const MomentPass::Spread& MomentPass::spread(int32_t at, const Runner::Multiplier& by) {
+  const auto found = spreads_.find(at);
+  if (found != spreads_.end() && by.computed.empty()) return found->second;
+  Spread made;
+  const size_t size = by.kernel->order().rank.size();
+  const auto layer = runner_.layer_of(runner_.file().graph.nodes[at].inputs[1]);
+  if (layer && !runner_.file().layers[*layer].sigma.empty()) {
+    made.variances = by.kernel->arranged(runner_.file().layers[*layer].sigma.data());
+    for (float& value : made.variances) value *= value;
+  }
+  made.squares.assign(by.values, by.values + size);
+  for (size_t i = 0; i < size; ++i)
+    made.squares[i] = made.squares[i] * made.squares[i] +
+                      (made.variances.empty() ? 0 : made.variances[i]);
+  return spreads_[at] = std::move(made);
 }
 
 Gaussian MomentPass::multiply(const Machine& machine, int32_t at,
                               const std::vector<Gaussian>& in) {
   const Window& window = runner_.window(at);
   const Pool& pool = machine.pool;
-  const auto layer = runner_.layer_of(runner_.file().graph.nodes[at].inputs[1]);
   if (in[1].is_random()) unknown("a kernel that is computed");
-  const Runner::Weights& weights = runner_.weights(at, {in[0].mean, in[1].mean}, pool);
-  std::vector<float> squares = weights.values, variances, scales;
-  if (layer) variances = runner_.file().layers[*layer].sigma;
-  for (size_t i = 0; i < variances.size(); ++i) variances[i] *= variances[i];
-  for (size_t i = 0; i < squares.size(); ++i)
-    squares[i] = squares[i] * squares[i] + (variances.empty() ? 0 : variances[i]);
+  const Runner::Multiplier by =
+      runner_.multiplier(at, runner_.means(), in[1].mean, pool);
+  const Spread& weights = spread(at, by);
+  std::vector<float> scales;
   size_t next = 2;
-  Operands operands{&weights.index, weights.values.data(), nullptr, nullptr, nullptr, false};
+  Operands operands{by.kernel.get(), by.values, nullptr, nullptr, nullptr, false};
   if (window.scaled) {
     operands.scale = channels(in[next++].mean, window.co);
     for (int64_t c = 0; c < window.co; ++c)
@@ -206,25 +224,25 @@ Gaussian MomentPass::multiply(const Machine& machine, int32_t at,
   if (window.shifted) operands.shift = channels(in[next++].mean, window.co);
   const Gaussian residual = window.added ? in[next] : Gaussian{};
   if (window.added) operands.residual = &residual.mean;
-  Gaussian found{ssvi::product(machine, window, in[0].mean, operands, visits_[{at, 0}]), {}};
+  Gaussian found{ssvi::product(machine, window, in[0].mean, operands), {}};
   operands.shift = nullptr;
   operands.scale = window.scaled ? scales.data() : nullptr;
   found.variance = residual.variance;
-  const auto add = [&](const Tensor& x, const std::vector<float>& values, int which) {
+  const auto add = [&](const Tensor& x, const std::vector<float>& values) {
     operands.values = values.data();
     operands.residual = found.is_random() ? &found.variance : nullptr;
-    found.variance = ssvi::product(machine, window, x, operands, visits_[{at, which}]);
+    found.variance = ssvi::product(machine, window, x, operands);
   };
-  if (in[0].is_random()) add(in[0].variance, squares, 1);
-  if (!variances.empty())
-    add(unary(Operation::k_square, in[0].mean, pool), variances, 2);
+  if (in[0].is_random()) add(in[0].variance, weights.squares);
+  if (!weights.variances.empty())
+    add(unary(Operation::k_square, in[0].mean, pool), weights.variances);
   if (!window.rectified) return found;
   static const float zero = 0;
   return maximum(found, {view_of(&zero, {}), {}}, pool);
 }
 
-MomentPass::Value MomentPass::pooled(const Machine& machine, int32_t at, const Value& in,
-                                     int64_t n) {
+MomentPass::Value MomentPass::pooled(const Machine& machine, int32_t at,
+                                     const Value& in, int64_t n) {
   const Node& node = runner_.file().graph.nodes[at];
   const Pool& pool = machine.pool;
   const std::vector<Tensor> points = points_of(in, pool);
@@ -235,7 +253,8 @@ MomentPass::Value MomentPass::pooled(const Machine& machine, int32_t at, const V
   const bool windows = node.operation == Operation::k_window_sum ||
                        node.operation == Operation::k_window_max;
   if (windows) {
-    channels = rank > 0 && numbers.size() == size_t(5 * rank) && numbers[5 * rank - 5] != 1;
+    channels =
+        rank > 0 && numbers.size() == size_t(5 * rank) && numbers[5 * rank - 5] != 1;
   } else {
     for (int64_t axis : numbers) {
       channels |= axis == rank - 1;
@@ -246,7 +265,8 @@ MomentPass::Value MomentPass::pooled(const Machine& machine, int32_t at, const V
   found.source = in.source;
   if (!channels) {
     for (const Tensor& point : points)
-      found.points.push_back(runner_.compute(machine, at, {point}, nullptr, n));
+      found.points.push_back(
+          runner_.compute(machine, runner_.means(), at, {point}, nullptr, n));
     return found;
   }
   if (node.operation != Operation::k_reduce_sum) unknown("a pooling of channels");
@@ -284,8 +304,9 @@ MomentPass::Value MomentPass::rearranged(const Machine& machine, int32_t at,
                             ? given[i].variance
                             : broadcast_to(view_of(&zero, {}), given[i].mean.shape));
   }
-  found.moments = {runner_.compute(machine, at, means, nullptr, n),
-                   runner_.compute(machine, at, variances, nullptr, n)};
+  found.moments = {
+      runner_.compute(machine, runner_.means(), at, means, nullptr, n),
+      runner_.compute(machine, runner_.means(), at, variances, nullptr, n)};
   const Lengths &before = means[0].shape, &after = found.moments.mean.shape;
   const bool same_channels =
       !before.empty() && !after.empty() && before.back() == after.back();
@@ -295,7 +316,8 @@ MomentPass::Value MomentPass::rearranged(const Machine& machine, int32_t at,
   for (const Tensor& point : in[0]->points) {
     std::vector<Tensor> arrays = means;
     arrays[0] = point;
-    found.points.push_back(runner_.compute(machine, at, arrays, nullptr, n));
+    found.points.push_back(
+        runner_.compute(machine, runner_.means(), at, arrays, nullptr, n));
   }
   return found;
 }

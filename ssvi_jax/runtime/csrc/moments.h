@@ -1,9 +1,10 @@
 // Means and variances of activations, propagated in one pass.
 //
-// Weights are independent Gaussians. So are taken to be the channels that a product made,
-// while its positions, which share the weights, are taken to move together. What is
-// computed of one array keeps its dependence: it is followed at the nodes of a quadrature
-// over that array, its source. What a product reads is taken to be independent.
+// Weights are independent Gaussians. So are taken to be the channels that a product
+// made, while its positions, which share the weights, are taken to move together. What
+// is computed of one array keeps its dependence: it is followed at the nodes of a
+// quadrature over that array, its source. What a product reads is taken to be
+// independent.
 #pragma once
 
 #include <map>
@@ -19,8 +20,8 @@ std::vector<float> logits_drawn(const Gaussian& logits, int64_t draw);
 
 class MomentPass {
  public:
-  explicit MomentPass(Runner& runner) : runner_(runner) {}
-  // As Runner::run, whose weights must be the means.
+  explicit MomentPass(const Runner& runner) : runner_(runner) {}
+  // As Runner::run.
   Gaussian run(const Machine& machine, const float* x, int64_t n);
 
  private:
@@ -43,8 +44,14 @@ class MomentPass {
   Value pooled(const Machine& machine, int32_t node, const Value& in, int64_t n);
   std::vector<Tensor> points_of(const Value& value, const Pool& pool);
 
-  Runner& runner_;
-  std::map<std::pair<int32_t, int>, Visits> visits_;
+  const Runner& runner_;
+  // Of a product: its weights' second moments and variances, arranged; the latter are
+  // empty where its weights are known.
+  struct Spread {
+    std::vector<float> squares, variances;
+  };
+  std::map<int32_t, Spread> spreads_;
+  const Spread& spread(int32_t node, const Runner::Multiplier& by);
 };
 
 }  // namespace ssvi

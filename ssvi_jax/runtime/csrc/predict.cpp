@@ -12,8 +12,13 @@
 namespace ssvi {
 namespace {
 
-// Inputs at a time: their activations stay in the cache.
-constexpr int64_t kPart = 32;
+// Inputs at a time: their activations, of which the largest has about so many numbers,
+// stay in a cache of a core.
+constexpr int64_t kCached = 1 << 16, kMostTogether = 32;
+// Logits of one pass that are kept until those of all passes are there.
+constexpr int64_t kKept = 1 << 22;
+// Values of draws that are kept for the next call with the same seed.
+constexpr int64_t kKeptValues = 1 << 24;
 constexpr int64_t kMaxSamples = 1 << 20;
 // Draws of a Gaussian of logits: cheap, as no network is run.
 constexpr int64_t kLogitDraws = 512;
@@ -23,7 +28,8 @@ const Isa* chosen_isa() {
   const char* name = std::getenv("SSVI_JAX_ISA");
   const Isa* isa = find_isa(name == nullptr ? "" : name);
   if (isa == nullptr)
-    bad_call("SSVI_JAX_ISA: got " + std::string(name) + ", which this processor has not");
+    bad_call("SSVI_JAX_ISA: got " + std::string(name) +
+             ", which this processor has not");
   return isa;
 }
 
@@ -101,51 +107,176 @@ const Pool& Predictor::pool(int threads) {
   return workers_->pool();
 }
 
-void Predictor::pass(const Machine& machine, const float* x, int64_t n, Totals& totals) {
-  for (int64_t first = 0; first < n; first += kPart) {
-    const int64_t many = std::min(kPart, n - first);
-    const Tensor logits = runner_.run(machine, x + first * inputs_, many);
-    totals.add(logits.data, first, many);
+// What a thread needs for a pass of its own.
+struct Place {
+  Values values;
+  std::shared_ptr<Memory> memory = std::make_shared<Memory>();
+};
+
+// Passes over the same inputs, and the memory of their activations.
+class Predictor::Passes {
+ public:
+  Passes(const Runner& runner, const Machine& machine, const float* x, int64_t inputs,
+         int64_t n, int64_t together)
+      : runner_(runner),
+        machine_(machine),
+        x_(x),
+        inputs_(inputs),
+        n_(n),
+        together_(together) {}
+
+  const Machine& machine() const { return machine_; }
+  int64_t size() const { return n_; }
+  int64_t together() const { return together_; }
+  const float* input(int64_t i) const { return x_ + i * inputs_; }
+
+  // The logits of inputs [low, high), on the threads of a machine.
+  void run(const Machine& machine, const Values& values, int64_t low, int64_t high,
+           float* logits) {
+    const int64_t parts = (high - low + together_ - 1) / together_;
+    const auto part = [&](const Machine& own, int64_t i) {
+      const int64_t first = low + i * together_,
+                    many = std::min(together_, high - first);
+      const Tensor found = runner_.run(own, values, input(first), many);
+      std::copy_n(found.data, found.size(), logits + (first - low) * found.shape[1]);
+    };
+    if (parts < 2 * machine.pool.threads) {
+      for (int64_t i = 0; i < parts; ++i) part(machine, i);
+      return;
+    }
+    parallel_for(machine.pool, parts, [&](int64_t i) {
+      with_place([&](Place&) { part({machine.isa, {}}, i); });
+    });
+  }
+
+  // Calls body(place) with memory that no other thread has now.
+  template <typename Body>
+  void with_place(const Body& body) {
+    std::unique_ptr<Place> place;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (!free_.empty()) place = std::move(free_.back()), free_.pop_back();
+    }
+    if (place == nullptr) place = std::make_unique<Place>();
+    {
+      const Memory::Use memory(place->memory);
+      body(*place);
+    }
+    const std::lock_guard<std::mutex> lock(mutex_);
+    free_.push_back(std::move(place));
+  }
+
+ private:
+  const Runner& runner_;
+  const Machine& machine_;
+  const float* x_;
+  int64_t inputs_, n_, together_;
+  std::vector<std::unique_ptr<Place>> free_;
+  std::mutex mutex_;
+};
+
+void Predictor::add_mean(Passes& passes, Totals& totals) {
+  const int64_t classes = file_.graph.classes,
+                step = std::max<int64_t>(1, kKept / classes);
+  std::vector<float> logits(std::min(step, passes.size()) * classes);
+  for (int64_t low = 0; low < passes.size(); low += step) {
+    const int64_t high = std::min(passes.size(), low + step);
+    passes.with_place([&](Place&) {
+      passes.run(passes.machine(), runner_.means(), low, high, logits.data());
+    });
+    totals.add(logits.data(), low, high - low);
   }
 }
 
+// As many draws at once as there are threads, or one after the other on all of them.
+// The sums are in the order of the draws.
+void Predictor::add_draws(Passes& passes, int64_t draws, uint64_t seed,
+                          Totals& totals) {
+  if (seed != seed_)
+    for (Draw& draw : draws_) draw.is_made = false;
+  seed_ = seed;
+  const int64_t most = kKeptValues / std::max<int64_t>(1, runner_.values_size());
+  draws_.resize(std::max<size_t>(draws_.size(), std::min(draws, most)));
+  const Machine& machine = passes.machine();
+  const int threads = machine.pool.threads;
+  const bool apart = draws >= threads;
+  const Machine own = apart ? Machine{machine.isa, {}} : machine;
+  const int64_t at_once =
+      apart && threads > 1 ? std::min<int64_t>(draws, 4 * threads) : 1;
+  const int64_t classes = file_.graph.classes;
+  const int64_t step = std::max<int64_t>(1, kKept / classes / at_once);
+  const int64_t kept = std::min(step, passes.size()) * classes;
+  std::vector<float> logits(at_once * kept);
+  for (int64_t low = 0; low < passes.size(); low += step) {
+    const int64_t high = std::min(passes.size(), low + step);
+    for (int64_t first = 0; first < draws; first += at_once) {
+      const int64_t many = std::min(at_once, draws - first);
+      const auto pass = [&](int64_t i) {
+        const auto number = static_cast<uint32_t>(first + i);
+        passes.with_place([&](Place& place) {
+          const bool keeps = number < draws_.size();
+          Values& values = keeps ? draws_[number].values : place.values;
+          if (!keeps || !draws_[number].is_made)
+            runner_.draw(own, seed, number, values);
+          if (keeps) draws_[number].is_made = true;
+          passes.run(own, values, low, high, logits.data() + i * kept);
+        });
+      };
+      if (many == 1)
+        pass(0);
+      else
+        parallel_for(machine.pool, many, pass);
+      for (int64_t i = 0; i < many; ++i)
+        totals.add(logits.data() + i * kept, low, high - low);
+    }
+  }
+}
+
+void Predictor::add_moments(Passes& passes, int64_t draws, Totals& totals) {
+  MomentPass moments(runner_);
+  passes.with_place([&](Place&) {
+    for (int64_t first = 0; first < passes.size(); first += passes.together()) {
+      const int64_t many = std::min(passes.together(), passes.size() - first);
+      const Gaussian logits = moments.run(passes.machine(), passes.input(first), many);
+      for (int64_t draw = 0; draw < draws; ++draw)
+        totals.add(logits_drawn(logits, draw).data(), first, many);
+    }
+  });
+}
+
 void Predictor::predict(const float* x, int64_t n, const ssvi_options& options,
-                        float* probabilities, float* entropy, float* mutual_information) {
+                        float* probabilities, float* entropy,
+                        float* mutual_information) {
   if (x == nullptr || probabilities == nullptr || n < 1)
-    bad_call("x, n, probabilities: needs at least one input, and memory for its result");
+    bad_call(
+        "x, n, probabilities: needs at least one input, and memory for its result");
   if (options.threads < 0 || options.threads > 1024)
     bad_call("threads: allowed are 0 (one a processor) to 1024");
   const std::lock_guard<std::mutex> lock(mutex_);
   const Machine machine{chosen_isa(), pool(options.threads)};
-  // Given back at the end: a model that waits holds its weights only.
-  const Memory::Use memory(std::make_shared<Memory>());
+  if (together_ == 0) {
+    const std::vector<float> zeros(inputs_);
+    const int64_t largest = runner_.largest_value(machine, zeros.data());
+    together_ =
+        std::clamp<int64_t>(kCached / std::max<int64_t>(1, largest), 1, kMostTogether);
+  }
   Totals totals(n, file_.graph.classes);
-  int64_t passes = 1;
+  Passes passes(runner_, machine, x, inputs_, n, together_);
+  int64_t count = 1;
   if (options.mode == SSVI_MEAN || (options.mode == SSVI_SAMPLES && !is_random_)) {
-    runner_.use_means();
-    pass(machine, x, n, totals);
+    add_mean(passes, totals);
   } else if (options.mode == SSVI_SAMPLES) {
-    passes = options.samples;
-    if (passes < 1 || passes > kMaxSamples)
+    count = options.samples;
+    if (count < 1 || count > kMaxSamples)
       bad_call("samples: allowed are 1 to " + std::to_string(kMaxSamples));
-    for (int64_t draw = 0; draw < passes; ++draw) {
-      runner_.use_draw(options.seed, static_cast<uint32_t>(draw), machine.pool);
-      pass(machine, x, n, totals);
-    }
+    add_draws(passes, count, options.seed, totals);
   } else if (options.mode == SSVI_MOMENTS) {
-    passes = is_random_ ? kLogitDraws : 1;
-    runner_.use_means();
-    MomentPass moments(runner_);
-    for (int64_t first = 0; first < n; first += kPart) {
-      const int64_t many = std::min(kPart, n - first);
-      const Gaussian logits = moments.run(machine, x + first * inputs_, many);
-      for (int64_t draw = 0; draw < passes; ++draw)
-        totals.add(logits_drawn(logits, draw).data(), first, many);
-    }
+    count = is_random_ ? kLogitDraws : 1;
+    add_moments(passes, count, totals);
   } else {
     bad_call("mode: allowed are SSVI_MEAN, SSVI_SAMPLES and SSVI_MOMENTS");
   }
-  totals.write(passes, probabilities, entropy, mutual_information);
+  totals.write(count, probabilities, entropy, mutual_information);
 }
 
 }  // namespace ssvi

@@ -23,13 +23,23 @@ class Predictor {
 
  private:
   class Totals;
+  class Passes;
   const Pool& pool(int threads);
-  void pass(const Machine& machine, const float* x, int64_t n, Totals& totals);
+  void add_mean(Passes& passes, Totals& totals);
+  void add_draws(Passes& passes, int64_t draws, uint64_t seed, Totals& totals);
+  void add_moments(Passes& passes, int64_t draws, Totals& totals);
 
   File file_;
   Runner runner_;
   bool is_random_;
   int64_t inputs_;
+  int64_t together_ = 0;  // inputs whose activations stay in a cache; 0: not yet known
+  struct Draw {
+    Values values;
+    bool is_made = false;
+  };
+  std::vector<Draw> draws_;  // the first ones of the seed, for its next call
+  uint64_t seed_ = 0;
   std::unique_ptr<Workers> workers_;
   std::mutex mutex_;
 };

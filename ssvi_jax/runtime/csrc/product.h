@@ -1,9 +1,14 @@
-// A convolution or a dense layer with a kernel of which few weights are not zero, by the
-// kernels that training and prediction under JAX use too.
+// A convolution or a dense layer with a kernel of which few weights are not zero, by
+// the kernels that training and prediction under JAX use too.
 #pragma once
 
+#include <map>
+#include <mutex>
+#include <utility>
+#include <vector>
+
 #include "graph.h"
-#include "passes.h"
+#include "planes.h"
 #include "tensor.h"
 
 namespace ssvi {
@@ -22,31 +27,39 @@ struct Window {
 // Throws an Error on numbers that are no window.
 Window window_of(const Node& node);
 
-// Flat positions in a kernel [kh][kw][ci][co] as those in the kernel of one group.
-std::vector<int32_t> widened(const Window& window, const std::vector<int32_t>& index);
-
 // A vector of one number for each channel, or an Error.
 const float* channels(const Tensor& x, int64_t size);
 
-// The weights that a product visits, in the order of its visit.
-struct Visits {
-  int64_t n = -1, h = 0, w = 0;
-  std::vector<Entry> entries;
-  std::vector<int32_t> table;
+// Where the weights of a product lie. Several threads may multiply by it.
+class SparseKernel {
+ public:
+  // Flat positions in a kernel [kh][kw][ci][co].
+  SparseKernel(const Window& window, std::vector<int32_t> index);
+
+  // Values, one of each position, in the order in which a product visits them.
+  std::vector<float> arranged(const float* values) const;
+  const PlaneOrder& order() const { return order_; }
+  // For images of this size.
+  const PlaneList& list(const Planes& planes) const;
+
+ private:
+  std::vector<int32_t> index_;  // of a kernel of one group
+  PlaneOrder order_;
+  mutable std::map<std::pair<int64_t, int64_t>, PlaneList> lists_;
+  mutable std::mutex mutex_;
 };
 
 struct Operands {
-  const std::vector<int32_t>* index;  // widened
-  const float* values;                // one each
-  const float* scale;                 // of each output channel, or null
-  const float* shift;                 // likewise
-  const Tensor* residual;             // of the output's shape, or null
+  const SparseKernel* kernel;
+  const float* values;     // arranged
+  const float* scale;      // of each output channel, or null
+  const float* shift;      // likewise
+  const Tensor* residual;  // of the output's shape, or null
   bool rectified;
 };
 
-// relu(scale · conv(x, values) + shift + residual) of x [n, h, w, in]. What is in
-// `visits` is used again for images of the same shape: empty it for other values.
+// relu(scale · conv(x, values) + shift + residual) of x [n, h, w, in].
 Tensor product(const Machine& machine, const Window& window, const Tensor& x,
-               const Operands& operands, Visits& visits);
+               const Operands& operands);
 
 }  // namespace ssvi

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "file.h"
@@ -11,20 +13,36 @@
 
 namespace ssvi {
 
+// Values of all weights.
+struct Values {
+  std::map<int32_t, std::vector<float>> products;  // arranged, by node
+  // In the file's order, of kernels that others than products read; none: the means.
+  std::vector<std::vector<float>> layers;
+};
+
+// Several threads may run it.
 class Runner {
  public:
   explicit Runner(const File& file);
 
-  // Which weights the next passes use: the means, or the draw of this number.
-  void use_means();
-  void use_draw(uint64_t seed, uint32_t draw, const Pool& pool);
+  const Values& means() const { return means_; }
+  // Makes the draw of this number of `values`.
+  void draw(const Machine& machine, uint64_t seed, uint32_t number,
+            Values& values) const;
+
+  // Numbers of a draw.
+  int64_t values_size() const;
 
   // The output [n, classes] for inputs in row-major order, at most a few dozen.
-  Tensor run(const Machine& machine, const float* x, int64_t n);
+  Tensor run(const Machine& machine, const Values& values, const float* x,
+             int64_t n) const;
+
+  // Numbers of the largest value of a node for one input.
+  int64_t largest_value(const Machine& machine, const float* x) const;
 
   // One node from its inputs' values, those of products too.
-  Tensor compute(const Machine& machine, int32_t node, const std::vector<Tensor>& in,
-                 const float* x, int64_t n);
+  Tensor compute(const Machine& machine, const Values& values, int32_t node,
+                 const std::vector<Tensor>& in, const float* x, int64_t n) const;
 
   const File& file() const { return file_; }
   // Whether a node's value is read by more than products, which read kernels packed.
@@ -34,34 +52,32 @@ class Runner {
   std::optional<int64_t> layer_of(int32_t kernel_node) const;
   const Window& window(int32_t node) const { return windows_.at(node); }
 
-  // What a product multiplies by: widened positions and values.
-  struct Weights {
-    std::vector<int32_t> index;
-    std::vector<float> values;
+  // What a product multiplies by.
+  struct Multiplier {
+    std::shared_ptr<const SparseKernel> kernel;
+    std::vector<float> computed;  // its values, where no file has them
+    const float* values;          // arranged
   };
-  const Weights& weights(int32_t node, const std::vector<Tensor>& in, const Pool& pool);
+  Multiplier multiplier(int32_t node, const Values& values, const Tensor& kernel,
+                        const Pool& pool) const;
 
  private:
-  // What the values are: the means, or a draw.
-  struct InUse {
-    bool drawn = false;
-    uint64_t seed = 0;
-    uint32_t draw = 0;
-    bool operator==(const InUse& o) const {
-      return drawn == o.drawn && seed == o.seed && draw == o.draw;
-    }
-  };
-  void restart();
-  Tensor dense_kernel(int64_t layer) const;
-  Tensor multiply(const Machine& machine, int32_t node, const std::vector<Tensor>& in);
+  template <typename See>
+  Tensor walk(const Machine& machine, const Values& values, const float* x, int64_t n,
+              const See& see) const;
+  void check(int32_t node);
+  void add_product(int32_t node);
+  Tensor stored(const Node& node) const;
+  Tensor dense_kernel(int64_t layer, const Values& values) const;
+  Tensor multiply(const Machine& machine, const Values& values, int32_t node,
+                  const std::vector<Tensor>& in) const;
 
   const File& file_;
-  InUse in_use_;
   std::vector<int32_t> last_read_;
   std::map<int32_t, Window> windows_;
-  std::map<int32_t, Weights> fixed_, current_;  // of products: what does not change
-  std::vector<std::vector<float>> values_;      // of each layer, now in use
-  std::map<int32_t, Visits> visits_;
+  std::map<int32_t, std::shared_ptr<const SparseKernel>> kernels_;  // known in advance
+  std::set<int64_t> read_kernels_;  // layers that others than products read
+  Values means_;
 };
 
 }  // namespace ssvi

@@ -7,11 +7,14 @@ namespace ssvi {
 Workers::Workers(int threads) {
   pool_.threads = threads;
   pool_.schedule = [this](std::function<void()> work) {
+    bool wake;
     {
       std::lock_guard<std::mutex> lock(mutex_);
       waiting_.push_back(std::move(work));
+      ++pending_;
+      wake = asleep_ > 0;
     }
-    changed_.notify_one();
+    if (wake) changed_.notify_one();
   };
   for (int i = 1; i < threads; ++i) threads_.emplace_back([this] { work(); });
 }
@@ -28,10 +31,15 @@ Workers::~Workers() {
 void Workers::work() {
   for (;;) {
     std::function<void()> next;
+    // Between two layers of one input there is less time than waking takes.
+    spin_until([this] { return pending_.load(std::memory_order_relaxed) > 0; });
     {
       std::unique_lock<std::mutex> lock(mutex_);
+      ++asleep_;
       changed_.wait(lock, [this] { return closing_ || !waiting_.empty(); });
+      --asleep_;
       if (closing_) return;
+      --pending_;
       next = std::move(waiting_.front());
       waiting_.pop_front();
     }

@@ -1,6 +1,7 @@
 // Threads that wait for work.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -26,6 +27,9 @@ class Workers {
   std::deque<std::function<void()>> waiting_;
   std::mutex mutex_;
   std::condition_variable changed_;
+  std::atomic<int> pending_{
+      0};  // of waiting_, which a thread may look at without the lock
+  int asleep_ = 0;
   bool closing_ = false;
 };
 
