@@ -9,12 +9,13 @@ call. The first answer, without a question, is of the first prediction.
 # PyTorch is optional, and not among what the checks install.
 # pyright: reportMissingImports=false
 
+import itertools
 import json
 import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,16 @@ SAMPLES = 10
 Predict = Callable[[np.ndarray], Any]
 
 
-def _runtime(folder: Path, threads: int, mode: str) -> Predict:
+def _runtime(
+    folder: Path, threads: int, mode: str, seeds: Iterator[int] | None = None
+) -> Predict:
     from ssvi_jax import runtime
 
-    model = runtime.load(folder / MODEL)
+    model, seeds = runtime.load(folder / MODEL), seeds or itertools.repeat(0)
 
     def predict(x: np.ndarray) -> np.ndarray:
-        found = model.predict(x, mode=mode, samples=SAMPLES, threads=threads)
-        return found.probabilities
+        given = {"mode": mode, "samples": SAMPLES, "seed": next(seeds)}
+        return model.predict(x, threads=threads, **given).probabilities
 
     return predict
 
@@ -59,7 +62,7 @@ def _jax(folder: Path, threads: int) -> Predict:
     return lambda x: np.asarray(program(x))
 
 
-def _torch(folder: Path, threads: int) -> Predict:
+def _torch(folder: Path, threads: int, *, compiled: bool) -> Predict:
     """A network of the same shapes with weights of its own."""
     import torch
     import torch_resnet
@@ -69,21 +72,31 @@ def _torch(folder: Path, threads: int) -> Predict:
 
     def predict(x: np.ndarray) -> np.ndarray:
         if len(x) not in forwards:
-            forwards[len(x)] = torch_resnet.make_forward(len(x))
+            forwards[len(x)] = torch_resnet.make_forward(len(x), compiled=compiled)
         return forwards[len(x)]()
 
     return predict
 
 
-RUNTIME, DRAWS, ORT = "runtime, mean", f"runtime, {SAMPLES} samples", "ONNX Runtime"
-ORT_INT8, TORCH, JAX = "ONNX Runtime, int8", "PyTorch", "JAX, dense"
+RUNTIME, DRAWS = "runtime, mean", f"runtime, {SAMPLES} samples"
+FRESH_DRAWS = f"runtime, {SAMPLES} samples of a new seed each time"
+ORT, ORT_INT8, JAX = "ONNX Runtime", "ONNX Runtime, int8", "JAX, dense"
+TORCH, TORCH_COMPILED = "PyTorch", "PyTorch, compiled"
 SIDES: dict[str, tuple[str, Callable[[Path, int], Predict]]] = {
     RUNTIME: (MODEL, lambda folder, threads: _runtime(folder, threads, "mean")),
     DRAWS: (MODEL, lambda folder, threads: _runtime(folder, threads, "samples")),
+    FRESH_DRAWS: (
+        MODEL,
+        lambda folder, threads: _runtime(folder, threads, "samples", itertools.count()),
+    ),
     ORT: (ONNX, lambda folder, threads: _onnx(folder, threads, ONNX)),
     ORT_INT8: (INT8, lambda folder, threads: _onnx(folder, threads, INT8)),
     JAX: (STABLEHLO, _jax),
-    TORCH: ("", _torch),
+    TORCH: ("", lambda folder, threads: _torch(folder, threads, compiled=False)),
+    TORCH_COMPILED: (
+        "",
+        lambda folder, threads: _torch(folder, threads, compiled=True),
+    ),
 }
 """Name → its file, and what opens it with so many threads."""
 

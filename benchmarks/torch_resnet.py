@@ -132,10 +132,19 @@ def make_step(
     return step
 
 
-def make_forward(batch_size: int) -> Callable[[], np.ndarray]:
-    """One prediction of random images with plain weights; returns probabilities."""
+def make_forward(
+    batch_size: int, *, compiled: bool = False
+) -> Callable[[], np.ndarray]:
+    """One prediction of random images with plain weights; returns probabilities.
+
+    Args:
+      batch_size: images a prediction.
+      compiled: by `torch.compile`, at the first call.
+    """
     torch.manual_seed(0)
     model, images = resnet18(_plain_conv).eval(), _images(batch_size)
+    if compiled:
+        model = torch.compile(model)
 
     @torch.inference_mode()
     def forward() -> np.ndarray:

@@ -6,6 +6,7 @@ the device only moves packed values to their new places. `prune` removes for goo
 
 import dataclasses
 from collections.abc import Sequence
+from concurrent import futures
 from functools import partial
 from typing import NamedTuple
 
@@ -16,8 +17,9 @@ from jax.typing import ArrayLike
 
 from ssvi_jax.core.errors import InputError, check_choice, check_fraction
 from ssvi_jax.core.types import Gaussian, Masks, Point, Posterior
-from ssvi_jax.vi import criteria, optimizer_state
+from ssvi_jax.vi import criteria, optimizer_state, shortlist
 from ssvi_jax.vi import posterior as posterior_lib
+from ssvi_jax.vi.shortlist import Scores, Shortlist
 from ssvi_jax.vi.state import State
 
 GROWTH_INITS = ("mean", "precision", "eps")
@@ -91,7 +93,7 @@ def lowest(scores: np.ndarray, count: int) -> np.ndarray:
 def swap_layer(
     mask: np.ndarray,
     removal_scores: np.ndarray,
-    addition_scores: np.ndarray,
+    addition_scores: np.ndarray | Shortlist,
     count: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Removes and adds `count` coordinates of one layer.
@@ -102,7 +104,8 @@ def swap_layer(
     Args:
       mask: boolean, any shape, s true.
       removal_scores: ``[s]`` in flat order; the lowest go.
-      addition_scores: the mask's shape, finite; the highest unselected ones come.
+      addition_scores: the mask's shape, finite; the highest unselected ones come. Or
+        the shortlist of at least `count` of them.
       count: in [0, s].
 
     Returns:
@@ -114,14 +117,40 @@ def swap_layer(
     stays = np.ones(old_index.size, bool)
     stays[removed] = False
     kept_index = old_index[stays]
-    scores = -1.0 * addition_scores.reshape(-1)
-    scores[kept_index] = np.inf
-    new_index = np.sort(np.concatenate([kept_index, lowest(scores, count)]))
+    if isinstance(addition_scores, Shortlist):
+        added = _highest_listed(addition_scores, old_index, removed, count)
+    else:
+        scores = -1.0 * addition_scores.reshape(-1)
+        scores[kept_index] = np.inf
+        added = lowest(scores, count)
+    # Kept ones first, then added ones: two sorted runs, which a stable sort merges.
+    index = np.concatenate([kept_index, added])
+    order = np.argsort(index, kind="stable")
+    source = np.concatenate([np.flatnonzero(stays), _places(added, old_index, removed)])
     new_mask = np.zeros(mask.size, bool)
-    new_mask[new_index] = True
-    was_selected = mask.reshape(-1)[new_index]
-    source = np.where(was_selected, np.searchsorted(old_index, new_index), NEW)
-    return new_mask.reshape(mask.shape), source
+    new_mask[index] = True
+    return new_mask.reshape(mask.shape), source[order]
+
+
+def _places(
+    added: np.ndarray, old_index: np.ndarray, removed: np.ndarray
+) -> np.ndarray:
+    """Where added coordinates were in the packed order before, or `NEW`."""
+    if not removed.size:
+        return np.zeros(0, np.int64)
+    nearest = np.searchsorted(old_index[removed], added).clip(max=removed.size - 1)
+    returned = old_index[removed][nearest] == added
+    return np.where(returned, removed[nearest], NEW)
+
+
+def _highest_listed(
+    listed: Shortlist, old_index: np.ndarray, removed: np.ndarray, count: int
+) -> np.ndarray:
+    """Flat positions of the `count` highest of what is removed or on the list."""
+    index = np.concatenate([old_index[removed], listed.index])
+    scores = np.concatenate([listed.selected[removed], listed.scores])
+    order = np.argsort(index)
+    return index[order][lowest(-1.0 * scores[order], count)]
 
 
 def num_swaps(mask: np.ndarray, rate: float) -> int:
@@ -133,7 +162,7 @@ def num_swaps(mask: np.ndarray, rate: float) -> int:
 def removal_addition(
     state: State,
     masks: Masks,
-    gradients: dict[str, np.ndarray] | None,
+    gradients: Scores | None,
     *,
     rate: float,
     rng: np.random.Generator,
@@ -147,7 +176,8 @@ def removal_addition(
     Args:
       state: the training state (donated).
       masks: the current selection (not changed).
-      gradients: path → abs dense gradient at full shape; not needed for "random".
+      gradients: path → abs dense gradient at full shape, or a shortlist of it; not
+        needed for "random". Of an accelerator's arrays the host gets a shortlist.
       rate: r_t, the fraction of the selected coordinates to swap, in [0, 1].
       rng: source of the random addition.
       rule: criteria and growth.
@@ -171,7 +201,7 @@ def removal_addition(
 def choose(
     posteriors: Sequence[Posterior],
     masks: Masks,
-    gradients: dict[str, np.ndarray] | None,
+    gradients: Scores | None,
     *,
     rate: float,
     rng: np.random.Generator,
@@ -196,17 +226,28 @@ def choose(
       InputError: see `removal_addition`.
     """
     check_fraction("rate", rate, one_allowed=True)
-    new_masks, sources, removed, new = {}, {}, 0, 0
-    for path, mask in sorted(masks.items()):  # the order in which rng is used
-        count = num_swaps(mask, rate)
+    counts = {path: num_swaps(mask, rate) for path, mask in masks.items()}
+    if gradients is not None:
+        gradients = shortlist.on_host(gradients, masks, counts)
+    paths = sorted(masks)  # the order in which rng is used
+    additions = {
+        path: _addition_scores(rule, path, masks[path], gradients, rng)
+        for path in paths
+    }
+
+    def swapped(path: str) -> tuple[np.ndarray, np.ndarray]:
         scores = [_removal_scores(rule, posterior[path]) for posterior in posteriors]
-        additions = _addition_scores(rule, path, mask, gradients, rng)
-        new_masks[path], source = swap_layer(
-            mask, np.mean(scores, axis=0), additions, count
-        )
-        sources[path] = jnp.asarray(source, jnp.int32)
-        removed += count
-        new += int(np.count_nonzero(source == NEW))
+        removal = np.mean(scores, axis=0)
+        return swap_layer(masks[path], removal, additions[path], counts[path])
+
+    with futures.ThreadPoolExecutor() as pool:  # NumPy sorts without Python's lock
+        layers = dict(zip(paths, pool.map(swapped, paths), strict=True))
+    new = sum(int(np.count_nonzero(source == NEW)) for _, source in layers.values())
+    removed = sum(counts.values())
+    sources = {
+        path: jnp.asarray(source, jnp.int32) for path, (_, source) in layers.items()
+    }
+    new_masks = {path: mask for path, (mask, _) in layers.items()}
     return new_masks, sources, Swap(removed, removed - new)
 
 
@@ -255,18 +296,21 @@ def _removal_scores(rule: Rule, packed: Gaussian | Point) -> np.ndarray:
     return criteria.removal_scores(rule.removal, packed.mean, sigma, lam=rule.lam)
 
 
-def _addition_scores(rule, path, mask, gradients, rng) -> np.ndarray:
+def _addition_scores(rule, path, mask, gradients, rng) -> np.ndarray | Shortlist:
     if rule.addition == "random":
         return rng.random(mask.shape)
     if gradients is None or path not in gradients:
         raise InputError(f"gradients: none given for {path!r}, needed for addition.")
-    scores = np.asarray(gradients[path])
-    if scores.shape != mask.shape:
-        raise InputError(
-            f"gradients[{path!r}]: got shape {scores.shape}, needed: {mask.shape}, the "
-            "kernel's full shape (see vi.VI.dense_gradient)."
-        )
-    if not np.isfinite(scores).all():
+    scores = gradients[path]
+    if not isinstance(scores, Shortlist):
+        scores = np.asarray(scores)
+        if scores.shape != mask.shape:
+            raise InputError(
+                f"gradients[{path!r}]: got shape {scores.shape}, needed: {mask.shape}, "
+                "the kernel's full shape (see vi.VI.dense_gradient)."
+            )
+    listed = isinstance(scores, Shortlist)
+    if not (scores.is_finite if listed else np.isfinite(scores).all()):
         raise InputError(
             f"gradients[{path!r}]: got a value that is not finite; lower the learning "
             "rate, or look for NaN in the data."

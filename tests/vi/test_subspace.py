@@ -14,7 +14,7 @@ from tiny import KEY, assert_equal, host, mlp_params, mlp_problem
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian
 from ssvi_jax.methods.algorithms.sgd import sgd
-from ssvi_jax.vi import criteria, subspace
+from ssvi_jax.vi import criteria, shortlist, subspace
 from ssvi_jax.vi.posterior import MIN_SIGMA
 
 TIED = st.sampled_from([-0.0, 0.0, 0.5, 1.0, np.inf])
@@ -50,6 +50,20 @@ def test_a_layer_swaps_as_the_loop_does(layer):
     expected_mask, expected_source = oracles.swap(*layer)
     np.testing.assert_array_equal(new_mask, np.reshape(expected_mask, mask.shape))
     assert [None if s == subspace.NEW else s for s in source] == expected_source
+
+
+@settings(max_examples=200)
+@given(layers())
+def test_a_shortlist_is_all_that_a_swap_needs(layer):
+    """With ties at its end, and with more on it than is added."""
+    mask, removal, addition, count = layer
+    scores = {"a": jnp.asarray(addition)}
+    listed = shortlist.shortlists(scores, {"a": mask}, {"a": count})["a"]
+    assert len(listed.index) <= min(max(1, 2 * count), mask.size - mask.sum())
+    found = subspace.swap_layer(mask, removal, listed, count)
+    expected = subspace.swap_layer(mask, removal, addition, count)
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 @settings(max_examples=200)
@@ -184,6 +198,44 @@ def test_values_and_moments_follow_their_coordinates(name):
     assert jax.tree.map(jnp.shape, old.opt_state) == jax.tree.map(
         jnp.shape, new.opt_state
     )
+
+
+def as_of_an_accelerator(monkeypatch):
+    monkeypatch.setattr(shortlist, "_is_on_host", lambda array: False)
+
+
+def test_an_accelerator_sends_a_shortlist_and_swaps_the_same(monkeypatch):
+    gradients = random_gradients(mlp_problem()[2])
+    device = {path: jnp.asarray(each, jnp.float32) for path, each in gradients.items()}
+    on_host = {path: np.asarray(each) for path, each in device.items()}
+    *expected, swapped = swap(*filled(mlp_problem()), gradients=on_host)
+    as_of_an_accelerator(monkeypatch)
+    sent = []
+    monkeypatch.setattr(
+        subspace, "_addition_scores", recorded(subspace._addition_scores, sent)
+    )
+    *found, number = swap(*filled(mlp_problem()), gradients=device)
+    assert_equal(host(found), host(expected))
+    assert number == swapped
+    assert {type(each) for each in sent} == {shortlist.Shortlist}
+
+
+def recorded(function, results):
+    def call(*arguments):
+        results.append(function(*arguments))
+        return results[-1]
+
+    return call
+
+
+def test_an_accelerator_says_when_a_score_is_not_finite(monkeypatch):
+    as_of_an_accelerator(monkeypatch)
+    state, masks = filled(mlp_problem())
+    gradients = {
+        path: jnp.ones(mask.shape).at[0].set(jnp.nan) for path, mask in masks.items()
+    }
+    with pytest.raises(InputError, match="not finite"):
+        swap(state, masks, gradients=gradients)
 
 
 def test_rate_zero_is_the_identity():

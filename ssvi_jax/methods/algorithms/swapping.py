@@ -90,14 +90,12 @@ class Swapping(Packed):
 
     def gradients(
         self, state: State, masks: Masks, data: Data, batch_index: np.ndarray
-    ) -> dict[str, np.ndarray] | None:
+    ) -> dict[str, jax.Array] | None:
         """What addition goes by, see `vi.VI.dense_gradient`; None: it is random."""
         if self.rule.addition != "gradient":
             return None
-        return jax.device_get(
-            self.inference.dense_gradient(
-                state, masks, data, batch_index, at_mean=self.grow_at_mean
-            )
+        return self.inference.dense_gradient(
+            state, masks, data, batch_index, at_mean=self.grow_at_mean
         )
 
 
