@@ -28,6 +28,7 @@ import deploy_sides as sides
 import jax
 import jax.numpy as jnp
 import numpy as np
+from onnxruntime import quantization
 
 import ssvi_jax
 from ssvi_jax.core import trees
@@ -66,11 +67,26 @@ def write_models(folder: Path) -> None:
     np.save(folder / sides.INPUTS, images)
 
 
-def write_int8(folder: Path) -> None:
-    """The same network with weights of a byte, by ONNX Runtime's own means."""
-    from onnxruntime import quantization
+class _Calibration(quantization.CalibrationDataReader):
+    """Images by which ONNX Runtime finds the ranges of activations."""
 
-    quantization.quantize_dynamic(folder / sides.ONNX, folder / sides.INT8)
+    def __init__(self, images: np.ndarray):
+        self._batches = iter(np.array_split(images, 8))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"x": batch}
+
+
+def write_int8(folder: Path) -> None:
+    """The same network with weights and activations of a byte, by ONNX Runtime."""
+    images = np.load(folder / sides.INPUTS, allow_pickle=False)
+    quantization.quantize_static(
+        folder / sides.ONNX,
+        folder / sides.INT8,
+        _Calibration(images),
+        per_channel=True,
+    )
 
 
 class Worker:

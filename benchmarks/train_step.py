@@ -115,7 +115,7 @@ class Library:
     def swap(self) -> tuple[float, float]:
         """One swap: seconds of the dense gradient, and of removal and addition."""
         start = time.perf_counter()
-        gradients = jax.device_get(
+        gradients = jax.block_until_ready(
             self.inference.dense_gradient(
                 self.state, self.masks, self.data, self._rows[:1]
             )

@@ -21,13 +21,15 @@ class Shortlist(NamedTuple):
     """What a layer's addition can depend on, on the host.
 
     Attributes:
-      selected: ``[s]`` scores of the selected coordinates, in flat order.
-      index: int ``[k]`` flat positions of the highest scores among the others, those
-        of equal score in the order of position.
+      positions: int ``[s]`` flat positions of the selected coordinates, sorted.
+      selected: ``[s]`` their scores.
+      index: int ``[k]`` flat positions of the highest scores among the others, sorted;
+        of equal scores the lower positions are on the list.
       scores: ``[k]`` theirs.
       is_finite: whether every score of the layer is.
     """
 
+    positions: np.ndarray
     selected: np.ndarray
     index: np.ndarray
     scores: np.ndarray
@@ -60,12 +62,18 @@ def shortlists(
     """What a swap needs of `scores`; see `on_host`."""
     lengths = []
     for path in sorted(scores):
-        free = masks[path].size - int(np.count_nonzero(masks[path]))
+        free = int(np.count_nonzero(~masks[path]))
         # Rates fall over a training; a program for every count would be compiled.
         lengths.append(min(1 << max(0, counts[path] - 1).bit_length(), free))
-    selected = {path: np.flatnonzero(masks[path]).astype(np.int32) for path in scores}
-    found = jax.device_get(_shortlists(dict(scores), selected, tuple(lengths)))
-    return {path: Shortlist(*each[:3], bool(each[3])) for path, each in found.items()}
+    positions = {path: np.flatnonzero(masks[path]) for path in scores}
+    found = jax.device_get(
+        _shortlists(
+            dict(scores),
+            {path: each.astype(np.int32) for path, each in positions.items()},
+            tuple(lengths),
+        )
+    )
+    return {path: Shortlist(positions[path], *found[path]) for path in scores}
 
 
 @partial(jax.jit, static_argnames="lengths")
@@ -75,6 +83,7 @@ def _shortlists(scores, selected, lengths):
         flat, index = scores[path].reshape(-1), selected[path]
         others = flat.at[index].set(-1.0)
         highest, where = jax.lax.top_k(others, length)
+        where, highest = jax.lax.sort((where, highest))
         found[path] = flat[index], where, highest, jnp.all(jnp.isfinite(flat))
     return found
 

@@ -6,7 +6,6 @@ the device only moves packed values to their new places. `prune` removes for goo
 
 import dataclasses
 from collections.abc import Sequence
-from concurrent import futures
 from functools import partial
 from typing import NamedTuple
 
@@ -112,12 +111,13 @@ def swap_layer(
       The new mask, and int64 ``[s]``: for each selected coordinate in flat order its
       position in the old packed order, or `NEW`.
     """
-    old_index = np.flatnonzero(mask)
+    listed = isinstance(addition_scores, Shortlist)
+    old_index = addition_scores.positions if listed else np.flatnonzero(mask)
     removed = lowest(removal_scores, count)
     stays = np.ones(old_index.size, bool)
     stays[removed] = False
     kept_index = old_index[stays]
-    if isinstance(addition_scores, Shortlist):
+    if listed:
         added = _highest_listed(addition_scores, old_index, removed, count)
     else:
         scores = -1.0 * addition_scores.reshape(-1)
@@ -149,7 +149,7 @@ def _highest_listed(
     """Flat positions of the `count` highest of what is removed or on the list."""
     index = np.concatenate([old_index[removed], listed.index])
     scores = np.concatenate([listed.selected[removed], listed.scores])
-    order = np.argsort(index)
+    order = np.argsort(index, kind="stable")  # of two sorted runs
     return index[order][lowest(-1.0 * scores[order], count)]
 
 
@@ -229,25 +229,16 @@ def choose(
     counts = {path: num_swaps(mask, rate) for path, mask in masks.items()}
     if gradients is not None:
         gradients = shortlist.on_host(gradients, masks, counts)
-    paths = sorted(masks)  # the order in which rng is used
-    additions = {
-        path: _addition_scores(rule, path, masks[path], gradients, rng)
-        for path in paths
-    }
-
-    def swapped(path: str) -> tuple[np.ndarray, np.ndarray]:
+    new_masks, sources, removed, new = {}, {}, 0, 0
+    for path, mask in sorted(masks.items()):  # the order in which rng is used
         scores = [_removal_scores(rule, posterior[path]) for posterior in posteriors]
-        removal = np.mean(scores, axis=0)
-        return swap_layer(masks[path], removal, additions[path], counts[path])
-
-    with futures.ThreadPoolExecutor() as pool:  # NumPy sorts without Python's lock
-        layers = dict(zip(paths, pool.map(swapped, paths), strict=True))
-    new = sum(int(np.count_nonzero(source == NEW)) for _, source in layers.values())
-    removed = sum(counts.values())
-    sources = {
-        path: jnp.asarray(source, jnp.int32) for path, (_, source) in layers.items()
-    }
-    new_masks = {path: mask for path, (mask, _) in layers.items()}
+        additions = _addition_scores(rule, path, mask, gradients, rng)
+        new_masks[path], source = swap_layer(
+            mask, np.mean(scores, axis=0), additions, counts[path]
+        )
+        sources[path] = jnp.asarray(source, jnp.int32)
+        removed += counts[path]
+        new += int(np.count_nonzero(source == NEW))
     return new_masks, sources, Swap(removed, removed - new)
 
 

@@ -11,7 +11,7 @@ from ssvi_jax.core import trees
 from ssvi_jax.methods.algorithms.swapping import Swapping
 from ssvi_jax.networks.network import ImageNetwork
 from ssvi_jax.vi import masks as masks_lib
-from ssvi_jax.vi import posterior, predictive
+from ssvi_jax.vi import posterior, predictive, shortlist
 from ssvi_jax.vi.likelihoods import Categorical
 
 PLATFORMS = ["cuda", "tpu"]
@@ -59,6 +59,13 @@ def test_the_dense_gradient(parts):
     _, inference, operands = parts
     growth = lambda *args: inference.growth(*args, "local_reparam")  # noqa: E731
     assert "stablehlo.while" in exported(growth, *operands)
+
+
+def test_the_shortlists_of_a_swap():
+    scores = {"a": jax.ShapeDtypeStruct((3, 3, 4, 8), np.float32)}
+    selected = {"a": jax.ShapeDtypeStruct((20,), np.int32)}
+    shortlists = lambda *args: shortlist._shortlists(*args, (16,))  # noqa: E731
+    assert "top_k" in exported(shortlists, scores, selected)
 
 
 def test_a_prediction(parts):

@@ -9,16 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from swaps import TIED, filled, layers, random_gradients, swap
 from tiny import KEY, assert_equal, host, mlp_params, mlp_problem
 
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian
 from ssvi_jax.methods.algorithms.sgd import sgd
-from ssvi_jax.vi import criteria, shortlist, subspace
+from ssvi_jax.vi import criteria, subspace
 from ssvi_jax.vi.posterior import MIN_SIGMA
-
-TIED = st.sampled_from([-0.0, 0.0, 0.5, 1.0, np.inf])
-
 
 # Choosing --------------------------------------------------------------------------
 
@@ -30,18 +28,6 @@ def test_lowest_is_the_head_of_a_stable_sort(scores, data):
     np.testing.assert_array_equal(subspace.lowest(scores, count), expected)
 
 
-@st.composite
-def layers(draw):
-    """A mask, removal and addition scores with many ties, and a possible count."""
-    shape = draw(st.sampled_from([(1, 1), (3, 4), (2, 2, 1, 3), (7, 2)]))
-    mask = draw(hnp.arrays(bool, shape))
-    kept = int(mask.sum())
-    removal = draw(hnp.arrays(np.float64, kept, elements=TIED))
-    finite = st.sampled_from([0.0, 0.25, 1.0])
-    addition = draw(hnp.arrays(np.float32, shape, elements=finite))
-    return mask, removal, addition, draw(st.integers(0, min(kept, mask.size - kept)))
-
-
 @settings(max_examples=200)
 @given(layers())
 def test_a_layer_swaps_as_the_loop_does(layer):
@@ -50,20 +36,6 @@ def test_a_layer_swaps_as_the_loop_does(layer):
     expected_mask, expected_source = oracles.swap(*layer)
     np.testing.assert_array_equal(new_mask, np.reshape(expected_mask, mask.shape))
     assert [None if s == subspace.NEW else s for s in source] == expected_source
-
-
-@settings(max_examples=200)
-@given(layers())
-def test_a_shortlist_is_all_that_a_swap_needs(layer):
-    """With ties at its end, and with more on it than is added."""
-    mask, removal, addition, count = layer
-    scores = {"a": jnp.asarray(addition)}
-    listed = shortlist.shortlists(scores, {"a": mask}, {"a": count})["a"]
-    assert len(listed.index) <= min(max(1, 2 * count), mask.size - mask.sum())
-    found = subspace.swap_layer(mask, removal, listed, count)
-    expected = subspace.swap_layer(mask, removal, addition, count)
-    for mine, theirs in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
 
 
 @settings(max_examples=200)
@@ -118,21 +90,6 @@ OPTIMIZERS = {  # the moments that each keeps of a packed array
 }
 
 
-def filled(problem, seed=0):
-    """The problem's state with a number of its own in every place."""
-    _, state, masks, _ = problem
-    leaves, tree = jax.tree.flatten((state.posterior, state.opt_state))
-    rng = np.random.default_rng(seed)
-    leaves = [
-        jnp.array(rng.normal(size=leaf.shape), leaf.dtype)
-        if jnp.issubdtype(leaf.dtype, jnp.floating)
-        else leaf
-        for leaf in leaves
-    ]
-    posterior, opt_state = jax.tree.unflatten(tree, leaves)
-    return state._replace(posterior=posterior, opt_state=opt_state), masks
-
-
 def packed_leaves(tree, path, size):
     """Path in the tree → leaf ``[size]`` of the kernel."""
     return {
@@ -140,23 +97,6 @@ def packed_leaves(tree, path, size):
         for where, leaf in jax.tree_util.tree_leaves_with_path(tree)
         if path in jax.tree_util.keystr(where) and leaf.shape == (size,)
     }
-
-
-def random_gradients(masks, seed=0):
-    rng = np.random.default_rng(seed)
-    return {path: rng.random(mask.shape) for path, mask in masks.items()}
-
-
-def swap(state, masks, *, rate=0.5, gradients=None, rng=0, **rule):
-    gradients = random_gradients(masks) if gradients is None else gradients
-    return subspace.removal_addition(
-        state,
-        masks,
-        gradients,
-        rate=rate,
-        rule=subspace.Rule(**rule),
-        rng=np.random.default_rng(rng),
-    )
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -198,44 +138,6 @@ def test_values_and_moments_follow_their_coordinates(name):
     assert jax.tree.map(jnp.shape, old.opt_state) == jax.tree.map(
         jnp.shape, new.opt_state
     )
-
-
-def as_of_an_accelerator(monkeypatch):
-    monkeypatch.setattr(shortlist, "_is_on_host", lambda array: False)
-
-
-def test_an_accelerator_sends_a_shortlist_and_swaps_the_same(monkeypatch):
-    gradients = random_gradients(mlp_problem()[2])
-    device = {path: jnp.asarray(each, jnp.float32) for path, each in gradients.items()}
-    on_host = {path: np.asarray(each) for path, each in device.items()}
-    *expected, swapped = swap(*filled(mlp_problem()), gradients=on_host)
-    as_of_an_accelerator(monkeypatch)
-    sent = []
-    monkeypatch.setattr(
-        subspace, "_addition_scores", recorded(subspace._addition_scores, sent)
-    )
-    *found, number = swap(*filled(mlp_problem()), gradients=device)
-    assert_equal(host(found), host(expected))
-    assert number == swapped
-    assert {type(each) for each in sent} == {shortlist.Shortlist}
-
-
-def recorded(function, results):
-    def call(*arguments):
-        results.append(function(*arguments))
-        return results[-1]
-
-    return call
-
-
-def test_an_accelerator_says_when_a_score_is_not_finite(monkeypatch):
-    as_of_an_accelerator(monkeypatch)
-    state, masks = filled(mlp_problem())
-    gradients = {
-        path: jnp.ones(mask.shape).at[0].set(jnp.nan) for path, mask in masks.items()
-    }
-    with pytest.raises(InputError, match="not finite"):
-        swap(state, masks, gradients=gradients)
 
 
 def test_rate_zero_is_the_identity():
