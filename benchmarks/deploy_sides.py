@@ -63,7 +63,12 @@ def _jax(folder: Path, threads: int) -> Predict:
 
 
 def _torch(folder: Path, threads: int, *, compiled: bool) -> Predict:
-    """A network of the same shapes with weights of its own."""
+    """A network of the same shapes with weights of its own.
+
+    PyTorch takes the instruction set that ours is held to; ONNX Runtime cannot be told.
+    """
+    if os.environ.get("SSVI_JAX_ISA") == "avx2":
+        os.environ |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
     import torch
     import torch_resnet
 

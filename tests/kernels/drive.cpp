@@ -210,9 +210,10 @@ void run_planes(const Machine& machine, const Shape& s) {
       ssvi::order_planes(s.kh * s.kw * s.ci * s.co, s.co, index.data(), index.size());
   for (int64_t k = 0; k < index.size(); ++k)
     arranged.data()[order.rank[k]] = values.data()[k];
+  const auto offset = list_planes(planes, index.data(), order);
   ssvi::mean_of_planes(
-      machine, planes, order, list_planes(planes, index.data(), order), arranged.data(),
-      s.n, x.data(),
+      machine, planes, moves_of(planes),
+      {order.begin.data(), offset.data(), arranged.data()}, s.n, x.data(),
       {scaled ? scale.data() : nullptr, shifted ? bias.data() : nullptr,
        added ? residual.data() : nullptr, true},
       y.data());

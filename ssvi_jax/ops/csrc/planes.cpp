@@ -36,31 +36,6 @@ bool is_as_it_is(const Shape& s) {
          s.left == 0;
 }
 
-std::vector<PlaneMove> moves_of(const Planes& planes) {
-  const Shape& s = planes.shape;
-  std::vector<PlaneMove> moves;
-  if (is_as_it_is(s)) return moves;
-  const int64_t spread = s.sw == 2 ? 2 : 1;
-  int64_t to = 0;
-  for (int64_t phase = 0; phase < planes.row_phases; ++phase)
-    for (int64_t copy = 0; copy < planes.column_copies; ++copy)
-      for (int64_t r = 0; r < planes.height; ++r, to += planes.width)
-        for (int64_t j = 0; j < planes.width; j += kWidest) {
-          const int64_t row = r * s.sh + phase - s.top;
-          const int64_t column = copy - s.left + j * s.sw;
-          uint32_t lanes = 0;
-          for (int64_t i = 0; i < std::min(kWidest, planes.width - j); ++i) {
-            const int64_t at = column + i * s.sw;
-            if (row >= 0 && row < s.h && at >= 0 && at < s.w) lanes |= 1u << i * spread;
-          }
-          // Where nothing is read the place must only exist.
-          const int64_t from = lanes == 0 ? 0 : row * s.w + column;
-          moves.push_back(
-              {static_cast<int32_t>(from), static_cast<int32_t>(to + j), lanes});
-        }
-  return moves;
-}
-
 }  // namespace
 
 Planes planes_of(const Shape& s) {
@@ -103,40 +78,55 @@ PlaneOrder order_planes(int64_t all, int64_t co, const int32_t* index, int64_t s
   return order;
 }
 
-PlaneList list_planes(const Planes& planes, const int32_t* index,
-                      const PlaneOrder& order) {
+std::vector<PlaneMove> moves_of(const Planes& planes) {
   const Shape& s = planes.shape;
-  PlaneList list;
-  list.moves = moves_of(planes);
-  list.offset.resize(order.rank.size());
+  std::vector<PlaneMove> moves;
+  if (is_as_it_is(s)) return moves;
+  const int64_t spread = s.sw == 2 ? 2 : 1;
+  int64_t to = 0;
+  for (int64_t phase = 0; phase < planes.row_phases; ++phase)
+    for (int64_t copy = 0; copy < planes.column_copies; ++copy)
+      for (int64_t r = 0; r < planes.height; ++r, to += planes.width)
+        for (int64_t j = 0; j < planes.width; j += kWidest) {
+          const int64_t row = r * s.sh + phase - s.top;
+          const int64_t column = copy - s.left + j * s.sw;
+          uint32_t lanes = 0;
+          for (int64_t i = 0; i < std::min(kWidest, planes.width - j); ++i) {
+            const int64_t at = column + i * s.sw;
+            if (row >= 0 && row < s.h && at >= 0 && at < s.w) lanes |= 1u << i * spread;
+          }
+          // Where nothing is read the place must only exist.
+          const int64_t from = lanes == 0 ? 0 : row * s.w + column;
+          moves.push_back(
+              {static_cast<int32_t>(from), static_cast<int32_t>(to + j), lanes});
+        }
+  return moves;
+}
+
+std::vector<int32_t> list_planes(const Planes& planes, const int32_t* index,
+                                 const PlaneOrder& order) {
+  const Shape& s = planes.shape;
+  std::vector<int32_t> offsets(order.rank.size());
   for (size_t k = 0; k < order.rank.size(); ++k) {
     const int64_t line = index[k] / s.co, ci = line % s.ci, tap = line / s.ci;
-    list.offset[order.rank[k]] =
+    offsets[order.rank[k]] =
         static_cast<int32_t>(offset_of(planes, ci, tap / s.kw, tap % s.kw));
   }
-  return list;
+  return offsets;
 }
 
 void mean_of_planes(const Machine& machine, const Planes& planes,
-                    const PlaneOrder& order, const PlaneList& list, const float* values,
+                    const std::vector<PlaneMove>& moves, const PlaneWeights& weights,
                     int64_t n, const float* x, const PlaneEpilogue& epilogue,
                     float* y) {
   const Shape& s = planes.shape;
   if (n * s.co * s.p * s.q == 0) return;
   const auto size = static_cast<size_t>(packed_floats(planes));
   const int64_t threads = machine.pool.threads;
-  const PlaneProduct product{order.begin.data(),
-                             list.offset.data(),
-                             values,
-                             nullptr,
-                             planes.width,
-                             planes.rows,
-                             planes.columns,
-                             epilogue.scale,
-                             epilogue.bias,
-                             nullptr,
-                             epilogue.relu,
-                             nullptr};
+  const PlaneProduct product{weights.begin,  weights.offset, weights.values,
+                             nullptr,        planes.width,   planes.rows,
+                             planes.columns, epilogue.scale, epilogue.bias,
+                             nullptr,        epilogue.relu,  nullptr};
   const auto at_image = [&](int64_t i, const float* packed) {
     PlaneProduct image = product;
     image.input = packed;
@@ -147,13 +137,12 @@ void mean_of_planes(const Machine& machine, const Planes& planes,
   };
   const auto pack = [&](int64_t i, int64_t low, int64_t high, float* packed) {
     const float* image = x + i * s.ci * s.h * s.w;
-    const PlaneMove* moves = list.moves.data();
-    if (list.moves.empty())
+    if (moves.empty())
       std::copy(image + low * s.h * s.w, image + high * s.h * s.w,
                 packed + low * planes.channel);
     else
-      machine.isa->pack_planes({moves, moves + list.moves.size(), s.sw, image, packed,
-                                s.h * s.w, planes.channel},
+      machine.isa->pack_planes({moves.data(), moves.data() + moves.size(), s.sw, image,
+                                packed, s.h * s.w, planes.channel},
                                low, high);
   };
   if (n >= 2 * threads) {

@@ -44,14 +44,18 @@ struct PlaneOrder {
 // Throws BadIndex on an index outside a kernel of `all` weights, `co` output channels.
 PlaneOrder order_planes(int64_t all, int64_t co, const int32_t* index, int64_t size);
 
-// How an image is packed, and where the input of each weight lies, in their order.
-struct PlaneList {
-  std::vector<PlaneMove> moves;  // none: packed as it is
-  std::vector<int32_t> offset;
-};
+// Where the input of each weight lies, in their order.
+std::vector<int32_t> list_planes(const Planes& planes, const int32_t* index,
+                                 const PlaneOrder& order);
 
-PlaneList list_planes(const Planes& planes, const int32_t* index,
-                      const PlaneOrder& order);
+// How an image is packed; empty: as it is.
+std::vector<PlaneMove> moves_of(const Planes& planes);
+
+// Weights in their order.
+struct PlaneWeights {
+  const int32_t *begin, *offset;
+  const float* values;
+};
 
 // What is done to an output while it is at hand.
 struct PlaneEpilogue {
@@ -62,9 +66,9 @@ struct PlaneEpilogue {
 };
 
 // y = conv(x, M) · scale + bias + residual of n images, negative values replaced by 0
-// with `relu`; values in their order.
+// with `relu`.
 void mean_of_planes(const Machine& machine, const Planes& planes,
-                    const PlaneOrder& order, const PlaneList& list, const float* values,
+                    const std::vector<PlaneMove>& moves, const PlaneWeights& weights,
                     int64_t n, const float* x, const PlaneEpilogue& epilogue, float* y);
 
 }  // namespace ssvi

@@ -83,12 +83,13 @@ std::vector<float> SparseKernel::arranged(const float* values) const {
   return out;
 }
 
-const PlaneList& SparseKernel::list(const Planes& planes) const {
+const SparseKernel::List& SparseKernel::list(const Planes& planes) const {
   const std::lock_guard<std::mutex> lock(mutex_);
   const std::pair<int64_t, int64_t> size{planes.shape.h, planes.shape.w};
   const auto found = lists_.find(size);
   if (found != lists_.end()) return found->second;
-  return lists_.emplace(size, list_planes(planes, index_.data(), order_)).first->second;
+  List made{moves_of(planes), list_planes(planes, index_.data(), order_)};
+  return lists_.emplace(size, std::move(made)).first->second;
 }
 
 Tensor product(const Machine& machine, const Window& w, const Tensor& x,
@@ -135,8 +136,11 @@ Tensor product(const Machine& machine, const Window& w, const Tensor& x,
   const SparseKernel& kernel = *operands.kernel;
   const PlaneEpilogue epilogue{operands.scale, operands.shift, residual.data,
                                operands.rectified};
-  mean_of_planes(machine, planes, kernel.order(), kernel.list(planes), operands.values,
-                 n, images.data, epilogue, out.data);
+  const SparseKernel::List& list = kernel.list(planes);
+  const PlaneWeights weights{kernel.order().begin.data(), list.offset.data(),
+                             operands.values};
+  mean_of_planes(machine, planes, list.moves, weights, n, images.data, epilogue,
+                 out.data);
   return out;
 }
 

@@ -39,13 +39,17 @@ class SparseKernel {
   // Values, one of each position, in the order in which a product visits them.
   std::vector<float> arranged(const float* values) const;
   const PlaneOrder& order() const { return order_; }
-  // For images of this size.
-  const PlaneList& list(const Planes& planes) const;
+  // Where it reads images of this size.
+  struct List {
+    std::vector<PlaneMove> moves;
+    std::vector<int32_t> offset;
+  };
+  const List& list(const Planes& planes) const;
 
  private:
   std::vector<int32_t> index_;  // of a kernel of one group
   PlaneOrder order_;
-  mutable std::map<std::pair<int64_t, int64_t>, PlaneList> lists_;
+  mutable std::map<std::pair<int64_t, int64_t>, List> lists_;
   mutable std::mutex mutex_;
 };
 
