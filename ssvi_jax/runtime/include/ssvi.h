@@ -51,7 +51,9 @@ typedef struct {
   int32_t mode;
   int32_t threads; /* 0: one a processor */
   int64_t samples; /* of SSVI_SAMPLES */
-  uint64_t seed; /* of SSVI_SAMPLES: the same seed, the same bits */
+  /* Of SSVI_SAMPLES: the same seed, the same bits. A model keeps the first draws of its
+     last seed, up to 64 MB, so that the next call need not make them. */
+  uint64_t seed;
 } ssvi_options;
 
 SSVI_API int ssvi_open(const char* path, ssvi_model** model);
