@@ -14,7 +14,6 @@ import argparse
 import dataclasses
 import importlib.util
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import deploy_sides as sides
+import instruction_set
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -195,13 +195,6 @@ def headline(found: dict[str, Any]) -> dict[str, float]:
     return numbers
 
 
-def processor_flags() -> list[str]:
-    """The vector instructions of this processor, from Linux."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    words = next((line.split() for line in lines if line.startswith("flags")), [])
-    return sorted(w for w in words if w.startswith(("avx", "fma", "f16c", "amx")))
-
-
 def main(argv: Sequence[str]) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Predictions where models run")
@@ -226,11 +219,7 @@ def main(argv: Sequence[str]) -> None:
             if path.suffix != ".npy"
         }
     result = {
-        "about": {
-            **run_log.environment(),
-            "processor_flags": processor_flags(),
-            "our_instruction_set": os.environ.get("SSVI_JAX_ISA") or "the best",
-        },
+        "about": {**run_log.environment(), **instruction_set.about()},
         "network": "ResNet-18, 95 % of the weights zero, random weights",
         "absent": absent,
         "file_bytes": sizes,

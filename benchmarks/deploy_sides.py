@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import instruction_set
 import numpy as np
 
 MODEL, ONNX, INT8 = "model.ssvi", "model.onnx", "model_int8.onnx"
@@ -63,12 +64,8 @@ def _jax(folder: Path, threads: int) -> Predict:
 
 
 def _torch(folder: Path, threads: int, *, compiled: bool) -> Predict:
-    """A network of the same shapes with weights of its own.
-
-    PyTorch takes the instruction set that ours is held to; ONNX Runtime cannot be told.
-    """
-    if os.environ.get("SSVI_JAX_ISA") == "avx2":
-        os.environ |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    """A network of the same shapes with weights of its own."""
+    instruction_set.hold_torch()
     import torch
     import torch_resnet
 

@@ -2,6 +2,7 @@
 
     python benchmarks/sparse.py --quick --json numbers.json    # under 10 minutes
     python benchmarks/sparse.py                                # under 1 hour
+    SSVI_JAX_ISA=avx2 python benchmarks/sparse.py --quick      # as on older processors
 
 ResNet-18 at batch 128, times on 2 cores. The contestants of training and of prediction
 take turns and ratios are of medians; then the multiply-adds a second of every layer
@@ -17,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import instruction_set
 import sparse_figure
 import sparse_gradient
 import sparse_layers
@@ -93,6 +95,8 @@ def headline(parts: Mapping[str, Any]) -> dict[str, float]:
         numbers |= {
             "train_vs_torch_lrt": step[sparse_train.LRT] / step[OURS],
             "train_vs_torch_dense": step[sparse_train.DENSE] / step[OURS],
+            "train_sample_vs_torch_dense": step[sparse_train.DENSE]
+            / step[sparse_train.IVON],
             "predict10_time_vs_torch_dense": ten / dense,
             "predict_mean_vs_torch_dense": dense / ask[sparse_predict.MEAN],
             "rss_vs_torch_lrt": peaks["ssvi"] / peaks["torch_lrt"],
@@ -131,7 +135,11 @@ def main(argv: Sequence[str]) -> None:
     args = _parse(argv)
     backend.choose("sparse", DENSITY)  # refuses where there are no compiled kernels
     start, torch_found = time.perf_counter(), torch_version()
-    about = {**run_log.environment(), "torch": torch_found}
+    about = {
+        **run_log.environment(),
+        **instruction_set.about(),
+        "torch": torch_found,
+    }
     print(json.dumps(about, indent=1), flush=True)
     parts = run(args, with_torch=torch_found is not None)
     numbers = headline(parts)

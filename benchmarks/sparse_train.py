@@ -22,6 +22,7 @@ def name_of(backend: str, density: float) -> str:
 
 
 OURS, LRT, DENSE = name_of("sparse", DENSITY), "torch_lrt", "torch"
+IVON = f"{OURS}, one weight sample (IVON)"
 SLOW = (name_of("sparse", 0.1), LRT)
 """The slowest of the quick run."""
 
@@ -48,6 +49,9 @@ def contestants(
         for backend, chosen in densities.items()
         for density in chosen
     }
+    found[IVON] = Library(
+        batch_size, DENSITY, _steps("sparse", DENSITY), "sparse", ivon=True
+    )
     if with_torch:
         found[LRT] = torch_contestant(batch_size, DENSITY, 2)
         found[DENSE] = torch_contestant(batch_size, None, 2)

@@ -20,15 +20,18 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import instruction_set
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from numpy.typing import ArrayLike
 
 from ssvi_jax import vi
 from ssvi_jax.core import trees
 from ssvi_jax.core.types import ApplyFn, ModelState, Params
 from ssvi_jax.io import run_log
+from ssvi_jax.methods.algorithms.ivon_step import Ivon
 from ssvi_jax.methods.algorithms.sgd import sgd
 from ssvi_jax.networks import adapters, models
 from ssvi_jax.vi import masks as masks_lib
@@ -52,6 +55,11 @@ def _network() -> tuple[ApplyFn, Params, ModelState]:
     return adapters.from_flax(module, example, key=jax.random.key(0))
 
 
+def _ivon() -> optax.GradientTransformation:
+    rate = optax.constant_schedule(1e-3)
+    return Ivon(rate, ess=50_000, beta2=0.999).transformation()
+
+
 class Library:
     """The library's own inner loop and swap.
 
@@ -61,6 +69,8 @@ class Library:
         deterministic network.
       steps: steps a call.
       backend: what multiplies, "xla" or "sparse".
+      ivon: whether it is IVON with one sample of the weights a step, instead of local
+        reparameterization and SGD.
 
     Attributes:
       inference: the network and its loss.
@@ -75,6 +85,8 @@ class Library:
         density: float | None,
         steps: int = 4,
         backend: str = "xla",
+        *,
+        ivon: bool = False,
     ):
         self.steps, self._rng = steps, np.random.default_rng(0)
         images = self._rng.normal(size=(4 * batch_size, 32, 32, 3)).astype(np.float32)
@@ -83,7 +95,8 @@ class Library:
         apply_fn, params, model_state = _network()
         self.inference = vi.VI(
             apply_fn,
-            sgd(1e-3, momentum=0.9),
+            _ivon() if ivon else sgd(1e-3, momentum=0.9),
+            estimator="weight_sample" if ivon else "local_reparam",
             num_data=50_000,
             prior=priors.GaussianPrior(std=1.0),
             execution=Execution(backend),
@@ -150,6 +163,7 @@ def torch_contestant(
     batch_size: int, density: float | None, steps: int = 4
 ) -> Contestant:
     """The same step in PyTorch, eager, on as many threads or on the same GPU."""
+    instruction_set.hold_torch()
     import torch_resnet
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
