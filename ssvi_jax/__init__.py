@@ -13,6 +13,7 @@ import importlib
 TYPE_CHECKING = False  # type checkers know the name; `typing` need not be imported
 
 if TYPE_CHECKING:
+    from ssvi_jax import runtime
     from ssvi_jax.core.errors import InputError
     from ssvi_jax.data import corruptions
     from ssvi_jax.evaluation.arviz_draws import from_ssvi
@@ -100,6 +101,7 @@ __all__ = [
     "from_ssvi",
     "load",
     "masks",
+    "runtime",
     "subspace",
 ]
 __version__ = "0.2.0"
@@ -137,6 +139,8 @@ _WHERE = {name: home for home, names in _HOME.items() for name in names}
 
 def __getattr__(name: str) -> object:
     """Imports what is named above (PEP 562)."""
+    if name == "runtime":
+        return importlib.import_module("ssvi_jax.runtime")
     if name not in _WHERE:
         raise AttributeError(f"module 'ssvi_jax' has no attribute {name!r}")
     home = importlib.import_module(f"ssvi_jax.{_WHERE[name]}")

@@ -82,12 +82,13 @@ def for_file(
     stored = weights._replace(params=artifact.as_stored(weights.params, half))
     try:
         example = jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype))
-        return trace(apply_fn, stored, masks, example)
+        graph = trace(apply_fn, stored, masks, example)
     except InputError as refusal:
         return str(refusal)
     except Exception as error:  # whatever a module says of an array for its dictionary
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return f"its module does not take one array ({reason})"
+    return graph if graph.classes > 1 else "it has one output, where classes are two"
 
 
 def inputs_of(config: Mapping[str, Any]) -> list[list[Any]] | None:

@@ -9,7 +9,10 @@ from ssvi_jax.core.errors import InputError
 MODES = {"mean": 0, "samples": 1, "moments": 2}
 """SSVI_MEAN, SSVI_SAMPLES and SSVI_MOMENTS of the header."""
 
-MEMORY, DEFECT = 5, 6
+MAX_SAMPLES, MAX_THREADS = 1 << 20, 1024
+"""The most that `ssvi_predict` takes."""
+
+BAD_CALL, MEMORY, DEFECT = 3, 5, 6
 _MAX_RANK = 8
 
 
@@ -89,4 +92,5 @@ def check(code: int, argument: str) -> None:
         raise MemoryError(text)
     if code == DEFECT:
         raise RuntimeError(text)
-    raise InputError(f"{argument}: {text}.")
+    # What is wrong with a call is said with its own argument.
+    raise InputError(f"{text}." if code == BAD_CALL else f"{argument}: {text}.")

@@ -41,6 +41,7 @@ class Model:
     """
 
     def __init__(self, content: bytes, name: str):
+        self._content, self._name = content, name
         self._library = binding.library()
         self._handle = ctypes.c_void_p()
         code = self._library.ssvi_open_memory(
@@ -58,6 +59,10 @@ class Model:
     def __repr__(self) -> str:
         return f"Model(input_shape={self.input_shape}, num_classes={self.num_classes})"
 
+    def __reduce__(self):
+        """Opens the file's content again, in another process or beside this one."""
+        return Model, (self._content, self._name)
+
     def __del__(self):
         if getattr(self, "_handle", None):
             self._library.ssvi_close(self._handle)
@@ -74,23 +79,25 @@ class Model:
         """Predicts with uncertainty.
 
         Args:
-          x: inputs ``[n, *input_shape]``, of any type of numbers; pixels as they are
-            under JAX.
-          samples: draws of the weights, where `mode` is "samples".
+          x: inputs ``[n, *input_shape]``, finite real numbers of any type; pixels as
+            they are under JAX.
+          samples: draws of the weights, 1 to 1,048,576, where `mode` is "samples".
           mode: "samples", an average over draws; "mean", one pass with the means of
             the weights; "moments", one pass of means and variances, an approximation.
           seed: of the draws; the same one gives the same bits, whatever the threads.
-          threads: how many compute; None: one a processor.
+          threads: how many compute, 1 to 1,024; None: one a processor.
 
         Raises:
-          InputError: inputs of another shape, or that give no finite probability; a
-            mode, number or seed that there is not.
+          InputError: inputs of another shape, that are not finite, or that give no
+            finite probability; a mode, number or seed that there is not.
         """
         check_choice("mode", mode, binding.MODES)
         options = binding.Options(
             mode=binding.MODES[mode],
-            threads=0 if threads is None else check_count("threads", threads),
-            samples=check_count("samples", samples),
+            threads=0
+            if threads is None
+            else _at_most("threads", threads, binding.MAX_THREADS),
+            samples=_at_most("samples", samples, binding.MAX_SAMPLES),
             seed=_seed(seed),
         )
         inputs = self._inputs(x)
@@ -109,10 +116,13 @@ class Model:
         return Prediction(*arrays)
 
     def _inputs(self, x: Any) -> np.ndarray:
-        try:
-            inputs = np.ascontiguousarray(x, np.float32)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"x: got no array of numbers ({error}).") from error
+        array = np.asanyarray(x)
+        is_real = array.dtype.kind in "biuf" or array.dtype.name == "bfloat16"
+        if not is_real or np.ma.isMaskedArray(array):
+            kind = "a masked array" if is_real else f"dtype {array.dtype}"
+            raise InputError(f"x: got {kind}, allowed: an array of real numbers.")
+        with np.errstate(over="ignore"):  # what becomes infinite is refused
+            inputs = np.ascontiguousarray(array, np.float32)
         if inputs.shape[1:] != self.input_shape or not len(inputs):
             allowed = ", ".join(map(str, ("n", *self.input_shape)))
             raise InputError(
@@ -130,12 +140,18 @@ def load(path: str | os.PathLike[str]) -> Model:
     """
     try:
         content = Path(path).read_bytes()
-    except (OSError, TypeError) as error:
+    except (OSError, TypeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
             f"path: got {path!r}, which cannot be read ({reason})."
         ) from error
     return Model(content, str(path))
+
+
+def _at_most(name: str, value: Any, most: int) -> int:
+    if check_count(name, value) > most:
+        raise InputError(f"{name}: got {value}, allowed: 1 to {most:,}.")
+    return int(value)
 
 
 def _seed(seed: Any) -> int:

@@ -1,5 +1,7 @@
 """The runtime predicts what the library predicts."""
 
+import copy
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -21,6 +23,11 @@ pytestmark = pytest.mark.skipif(
 
 RUNS = ("cifar10-ivon-s95", "cifar10-rigl-s95")
 RANDOM = ("mlp", "cnn")
+
+
+def pickled(model):
+    make, arguments = model.__reduce__()
+    return make(*arguments)
 
 
 def library_mean(fit, x) -> np.ndarray:
@@ -247,14 +254,38 @@ def test_points_have_no_mutual_information(tmp_path):
         ({"threads": 0}, "threads: got 0, allowed: a whole number above 0"),
         ({"x": np.zeros((2, 11))}, r"x: got shape \(2, 11\), allowed: \[n, 12\]"),
         ({"x": np.zeros((0, 12))}, r"x: got shape \(0, 12\)"),
-        ({"x": "text"}, "x: got no array of numbers"),
-        ({"x": np.full((2, 12), np.nan)}, "x: input 0 got a probability that is not"),
+        ({"samples": 2**21}, "samples: got 2097152, allowed: 1 to 1,048,576"),
+        ({"threads": 2**32}, "threads: got 4294967296, allowed: 1 to 1,024"),
+        ({"x": "text"}, "x: got dtype <U4, allowed: an array of real numbers"),
+        ({"x": np.zeros((2, 12), complex)}, "x: got dtype complex128, allowed"),
+        ({"x": np.ma.ones((2, 12))}, "x: got a masked array, allowed"),
+        ({"x": np.full((2, 12), 1e300)}, "x: input 0 has a number that is not finite"),
     ],
 )
 def test_refused_calls(saved, options, text):
     _, model, _, x = saved("mlp")
-    with pytest.raises(InputError, match=text):
+    with pytest.raises(InputError, match=f"^{text}"):
         model.predict(options.pop("x", x), **options)
+
+
+@pytest.mark.parametrize("mode", ["mean", "samples", "moments"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_not_finite_is_never_predicted_with(saved, mode, value):
+    """Nor where no weight reads it, or a rectifier follows."""
+    _, model, _, x = saved("cnn")
+    x = x[:3].copy()
+    x[1, 2, 3, 0] = value
+    with pytest.raises(InputError, match="x: input 1 has a number that is not finite"):
+        model.predict(x, mode=mode)
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickled])
+def test_a_copy_is_a_model_of_its_own(saved, again):
+    path, _, _, x = saved("mlp")
+    model = runtime.load(path)
+    expected, other = model.predict(x), again(model)
+    del model
+    assert (other.predict(x).probabilities == expected.probabilities).all()
 
 
 @pytest.mark.parametrize(
@@ -269,6 +300,8 @@ def test_moments_that_are_not_known(saved, kind, text):
 
 def test_files_without_a_graph(tmp_path):
     with pytest.raises(InputError, match=r"path: got .*which cannot be read"):
+        runtime.load("a\0b")
+    with pytest.raises(InputError, match=r"path: got .*which cannot be read"):
         runtime.load(tmp_path / "none.ssvi")
     old = smoke_run.ROOT / "results" / RUNS[0] / "model.ssvi"
     with pytest.raises(InputError, match="it holds no graph; write it again"):
@@ -278,4 +311,7 @@ def test_files_without_a_graph(tmp_path):
     likelihood = ssvi_jax.Normal(0.1)
     runtime_models.fitted(module, x, likelihood=likelihood).save(path)
     with pytest.raises(InputError, match="runs under JAX only: its outputs are not"):
+        runtime.load(path)
+    runtime_models.fitted(nn.Dense(1), x).save(path)
+    with pytest.raises(InputError, match="runs under JAX only: it has one output"):
         runtime.load(path)

@@ -60,7 +60,7 @@ Planes planes_of(const Shape& s) {
 double packed_floats(const Planes& planes) {
   const Shape& s = planes.shape;
   const double each = double(planes.row_phases) * double(planes.column_copies) *
-                      double(planes.height) * double(planes.width);
+                      double(planes.height) * double(up(planes.width, kWidest));
   return double(s.ci) * (each + 2 * kWidest) + kSlack;
 }
 

@@ -32,7 +32,7 @@ struct Planes {
 
 Planes planes_of(const Shape& shape);
 
-// Floats that a packed image takes; kept below 2^31 by whoever calls.
+// Floats that a packed image takes at most; kept below 2^31 by whoever calls.
 double packed_floats(const Planes& planes);
 
 // The weights by output channel, then in the order of the index: weight k of the index

@@ -10,7 +10,7 @@ namespace ssvi {
 namespace {
 
 [[noreturn]] void unknown(const std::string& what) {
-  bad_call("mode: moments are not known for " + what + "; take SSVI_SAMPLES");
+  bad_call("mode: moments are not known for " + what + "; take samples");
 }
 
 Gaussian moments_of(const Gaussian& moments, const std::vector<Tensor>& points,
@@ -81,7 +81,7 @@ MomentPass::Value MomentPass::compute(const Machine& machine, int32_t at,
   for (const Value* value : in) random |= value->is_random();
   if (const auto layer = runner_.layer_of(at)) {
     if (!runner_.file().layers[*layer].sigma.empty())
-      unknown("a kernel that is computed with before it multiplies");
+      unknown("a kernel that is computed with before it multiplies, as one larger than its input is");
   }
   if (operation == Operation::k_product) {
     if (const auto layer = runner_.layer_of(node.inputs[1]))

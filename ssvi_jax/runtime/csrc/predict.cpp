@@ -29,7 +29,7 @@ const Isa* chosen_isa() {
   const Isa* isa = find_isa(name == nullptr ? "" : name);
   if (isa == nullptr)
     bad_call("SSVI_JAX_ISA: got " + std::string(name) +
-             ", which this processor has not");
+             "; allowed are those of avx512, avx2 and generic that this processor has");
   return isa;
 }
 
@@ -244,6 +244,16 @@ void Predictor::add_moments(Passes& passes, int64_t draws, Totals& totals) {
   });
 }
 
+// Of every mode: a rectifier takes NaN for 0 where moments go through it, and what no
+// weight reads would not be seen.
+void Predictor::check_finite(const float* x, int64_t n) const {
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t k = 0; k < inputs_; ++k)
+      if (!std::isfinite(x[i * inputs_ + k]))
+        throw Error{SSVI_NOT_FINITE,
+                    "input " + std::to_string(i) + " has a number that is not finite"};
+}
+
 void Predictor::predict(const float* x, int64_t n, const ssvi_options& options,
                         float* probabilities, float* entropy,
                         float* mutual_information) {
@@ -252,6 +262,7 @@ void Predictor::predict(const float* x, int64_t n, const ssvi_options& options,
         "x, n, probabilities: needs at least one input, and memory for its result");
   if (options.threads < 0 || options.threads > 1024)
     bad_call("threads: allowed are 0 (one a processor) to 1024");
+  check_finite(x, n);
   const std::lock_guard<std::mutex> lock(mutex_);
   const Machine machine{chosen_isa(), pool(options.threads)};
   if (together_ == 0) {
