@@ -64,16 +64,39 @@ def for_file(
     """The graph that a model file gets, or why it has none.
 
     Args:
+      apply_fn: see `of_network`, as are the next ones.
+      weights: likewise.
+      masks: likewise.
+      inputs: likewise.
+      half: likewise.
+      classes: whether the outputs are logits of classes.
+    """
+    if not classes:
+        return "its outputs are not logits of classes"
+    graph = of_network(apply_fn, weights, masks, inputs, half=half)
+    if isinstance(graph, Graph) and graph.classes < 2:
+        return "it has one output, where classes are two"
+    return graph
+
+
+def of_network(
+    apply_fn: ApplyFn,
+    weights: Weights,
+    masks: Masks,
+    inputs: Sequence[Sequence[Any]] | None,
+    *,
+    half: bool,
+) -> Graph | str:
+    """The graph of a network's outputs, or why it has none.
+
+    Args:
       apply_fn: the network.
       weights: its weights.
       masks: kernel path → full shape's booleans.
       inputs: shape ``[batch, ...]`` and dtype of each input; None: not known.
       half: whether the file's numbers are in half precision.
-      classes: whether the outputs are logits of classes.
     """
     structure = getattr(apply_fn, "structure", Structure())
-    if not classes:
-        return "its outputs are not logits of classes"
     if structure != Structure() or getattr(apply_fn, "num_members", 1) != 1:
         return "it has several members, or draws besides its weights"
     if inputs is None or len(inputs) != 1:
@@ -82,13 +105,12 @@ def for_file(
     stored = weights._replace(params=artifact.as_stored(weights.params, half))
     try:
         example = jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype))
-        graph = trace(apply_fn, stored, masks, example)
+        return trace(apply_fn, stored, masks, example)
     except InputError as refusal:
         return str(refusal)
     except Exception as error:  # whatever a module says of an array for its dictionary
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return f"its module does not take one array ({reason})"
-    return graph if graph.classes > 1 else "it has one output, where classes are two"
 
 
 def inputs_of(config: Mapping[str, Any]) -> list[list[Any]] | None:

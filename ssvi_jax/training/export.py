@@ -151,13 +151,9 @@ def _traced(model: Fitted) -> Graph:
     apply_fn: Any = model.apply_fn
     if not isinstance(model.likelihood, likelihoods.Categorical):
         apply_fn = _Mean(model)
-    graph = trace_graph.for_file(
-        apply_fn,
-        model.weights,
-        model.masks,
-        trace_graph.inputs_of(model.describes),
-        half=False,
-        classes=True,
+    inputs = trace_graph.inputs_of(model.describes)
+    graph = trace_graph.of_network(
+        apply_fn, model.weights, model.masks, inputs, half=False
     )
     if isinstance(graph, str):
         raise InputError(
