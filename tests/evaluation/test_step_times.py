@@ -8,7 +8,7 @@ import smoke_run
 
 from ssvi_jax import data
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.evaluation.comparison import options, step_times
+from ssvi_jax.evaluation.comparison import options, runs, step_times
 from ssvi_jax.training.run_config import Config
 
 NAMES = ("static", "deterministic")
@@ -48,6 +48,15 @@ def test_fewer_images_have_shorter_epochs(tmp_path):
     few = configs(tmp_path, NAMES, "--train-size", str(2 * BATCH))
     found = step_times.in_time(few, comparison(tmp_path, 0.5), data.load("digits"))
     assert [config.training.epochs for config in found[:2]] == [150, 75]
+
+
+def test_runs_of_a_budget_took_the_budget():
+    """Whatever else their machine did."""
+    values = {"accuracy": 0.9, "train_seconds": 9000.0, "predict_seconds": 1.0}
+    outcome = runs.Outcome([runs.Run("rigl", 0, values)], {}, 0)
+    (found,) = step_times.as_budgeted(outcome, 30).runs
+    assert found == ("rigl", 0, {"accuracy": 0.9, "train_seconds": 1800.0})
+    assert values["train_seconds"] == 9000.0
 
 
 def test_all_methods_are_measured_once(tmp_path):

@@ -70,6 +70,8 @@ def main(argv: Sequence[str]) -> int:
     if outcome.signal:
         print("stopped and saved; continue with the same command")
         return 128 + outcome.signal
+    if options.minutes:
+        outcome = step_times.as_budgeted(outcome, options.minutes)
     names = tuple(dict.fromkeys([*seeds_of, *(run.method for run in outcome.runs)]))
     comparison = summary.build(outcome, names, flags, inputs)
     print(terminal.fitted(table.text(comparison)))

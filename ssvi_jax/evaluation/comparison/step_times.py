@@ -18,6 +18,7 @@ import jax
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.data import Dataset
 from ssvi_jax.evaluation.comparison.options import Comparison
+from ssvi_jax.evaluation.comparison.runs import Outcome
 from ssvi_jax.io import json_text, run_log
 from ssvi_jax.ops import custom_calls
 from ssvi_jax.training import budget, phases, train
@@ -161,6 +162,20 @@ def in_time(
         steps = 60 * options.minutes / times[_name(config)]["step_seconds"]
         found.append(config.with_values(epochs=round(max(steps, 1) / per_epoch, 4)))
     return found
+
+
+def as_budgeted(outcome: Outcome, minutes: float) -> Outcome:
+    """The runs with the budget for their training time, and no time of a prediction.
+
+    Runs of a budget may be stopped, and share machines with others: seconds that went
+    by tell nothing of a method. FLOPs and step_times.json do.
+    """
+    runs = []
+    for run in outcome.runs:
+        values = {**run.values, "train_seconds": 60 * minutes}
+        values.pop("predict_seconds", None)
+        runs.append(run._replace(values=values))
+    return outcome._replace(runs=runs)
 
 
 def _name(config: Config) -> str:
