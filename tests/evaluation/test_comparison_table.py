@@ -91,6 +91,16 @@ def test_a_number_that_one_method_lacks_is_a_dash():
     assert "| `rigl` | - |" in table.markdown(found)
 
 
+def test_columns_stand_below_their_heads_whatever_a_method_is_called():
+    long = ("small_deterministic", 0, {})
+    lines = table.text(comparison(*ONE, long)).splitlines()
+    assert max(map(len, lines)) <= 80
+    for name in ("rigl", "small_deterministic"):
+        line = next(line for line in lines if line.startswith(name))
+        head = lines[lines.index(line) - (2 if name == "rigl" else 3)]
+        assert len(line) == len(head)
+
+
 def test_many_sets_go_on_in_a_second_block():
     sets = {f"auroc_s{i}": 0.5 for i in range(6)}
     lines = table.text(comparison(("ssvi", 0, sets))).splitlines()

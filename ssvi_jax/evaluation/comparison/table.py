@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-_LABEL, _COLUMN, _PER_BLOCK = 16, 16, 4
+_LABEL, _COLUMN, _WIDTH = 16, 16, 80
 
 
 class Metric(NamedTuple):
@@ -83,20 +83,23 @@ def text(comparison: Mapping[str, Any]) -> str:
     Args:
       comparison: what comparison.json holds.
     """
-    rule = "-" * (_LABEL + _PER_BLOCK * _COLUMN)
+    methods = comparison["methods"]
+    label = max([_LABEL, *(len(method) + 1 for method in methods)])
+    per_block = (_WIDTH - label) // _COLUMN
+    rule = "-" * (label + per_block * _COLUMN)
     lines = []
     for title, names in _groups(comparison):
-        for start in range(0, len(names), _PER_BLOCK):
-            part = names[start : start + _PER_BLOCK]
+        for start in range(0, len(names), per_block):
+            part = names[start : start + per_block]
             heads = [metric(name).head for name in part]
-            lines += [rule, title, _line("", heads), rule]
+            lines += [rule, title, _line("", heads, label), rule]
             lines += [
-                _line(method, [cell(found["metrics"], name) for name in part])
-                for method, found in comparison["methods"].items()
+                _line(method, [cell(found["metrics"], name) for name in part], label)
+                for method, found in methods.items()
             ]
     lines.append(rule)
     for note in _notes(comparison):
-        lines += textwrap.wrap(note, 80)
+        lines += textwrap.wrap(note, _WIDTH)
     return "\n".join(lines)
 
 
@@ -195,8 +198,8 @@ def _seeds(counts: Mapping[str, int]) -> str:
     return f"seeds ({each}; of one seed there is none)"
 
 
-def _line(label: str, cells: list[str]) -> str:
-    return f"{label:<{_LABEL}}" + "".join(f" {text:>{_COLUMN - 1}}" for text in cells)
+def _line(label: str, cells: list[str], width: int) -> str:
+    return f"{label:<{width}}" + "".join(f" {text:>{_COLUMN - 1}}" for text in cells)
 
 
 def _row(cells: list[str]) -> str:
