@@ -44,14 +44,18 @@ def on_host(scores: Scores, masks: Masks, counts: Mapping[str, int]) -> Scores:
     """Arrays of the host as they are, and shortlists of those of accelerators.
 
     Args:
-      scores: none below 0, each at its kernel's shape.
+      scores: of every coordinate; those of another shape than the mask's are left for
+        the caller to refuse.
       masks: the selection.
       counts: kernel path → how many coordinates are added.
     """
     remote = {
         path: each
         for path, each in scores.items()
-        if isinstance(each, jax.Array) and not _is_on_host(each)
+        if isinstance(each, jax.Array)
+        and path in masks
+        and each.shape == masks[path].shape
+        and not _is_on_host(each)
     }
     return {**scores, **shortlists(remote, masks, counts)}
 
@@ -81,7 +85,7 @@ def _shortlists(scores, selected, lengths):
     found = {}
     for path, length in zip(sorted(scores), lengths, strict=True):
         flat, index = scores[path].reshape(-1), selected[path]
-        others = flat.at[index].set(-1.0)
+        others = flat.at[index].set(-jnp.inf)
         highest, where = jax.lax.top_k(others, length)
         where, highest = jax.lax.sort((where, highest))
         found[path] = flat[index], where, highest, jnp.all(jnp.isfinite(flat))

@@ -35,7 +35,9 @@ class Mixture(copies.Ensemble):
         gradients = None
         if base.rule.addition == "gradient":
             each = [
-                base.gradients(states[k], shared, data, order[batch_index])
+                jax.device_get(
+                    base.gradients(states[k], shared, data, order[batch_index])
+                )
                 for k, order in enumerate(self.orders)
             ]
             gradients = jax.tree.map(lambda *g: np.mean(g, axis=0), *each)
