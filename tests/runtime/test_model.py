@@ -89,10 +89,12 @@ def test_a_dense_network_multiplies_by_its_parameters(tmp_path):
     np.testing.assert_allclose(found.probabilities, library_mean(fit, x), atol=1e-5)
 
 
-def test_an_input_is_predicted_the_same_in_any_batch(saved):
-    _, model, _, x = saved("resnet")
+@pytest.mark.parametrize("kind", ["resnet", "mlp"])
+def test_an_input_is_predicted_the_same_in_any_batch(saved, kind):
+    """More sizes than a kernel keeps lists of."""
+    _, model, _, x = saved(kind)
     whole = model.predict(x, mode="mean").probabilities
-    for rows in (slice(0, 1), slice(5, 8), slice(30, 37)):
+    for rows in (slice(0, 1), slice(5, 8), slice(30, 37), slice(2), slice(4), slice(6)):
         part = model.predict(x[rows], mode="mean").probabilities
         np.testing.assert_allclose(part, whole[rows], atol=1e-6)
 

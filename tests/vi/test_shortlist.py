@@ -69,5 +69,5 @@ def test_an_accelerator_says_when_a_score_is_not_finite():
 def test_an_accelerator_says_when_a_shape_is_wrong():
     state, masks = filled(mlp_problem())
     gradients = {path: jnp.ones(mask.shape[::-1]) for path, mask in masks.items()}
-    with pytest.raises(InputError, match="needed: .* the kernel's full shape"):
+    with pytest.raises(InputError, match="the kernel's full shape"):
         swap(state, masks, gradients=gradients)

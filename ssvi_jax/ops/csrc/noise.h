@@ -7,10 +7,10 @@ struct Words {
   vu first, second;
 };
 
-// Threefry-2x32 with 13 rounds of the pair (counter, 0).
-SSVI_INLINE Words threefry(const uint32_t* key, vu counter) {
+// Threefry-2x32 with 13 rounds of a pair.
+SSVI_INLINE Words threefry(const uint32_t* key, vu first, vu second) {
   const uint32_t keys[3] = {key[0], key[1], key[0] ^ key[1] ^ 0x1BD11BDAu};
-  vu x = counter + keys[0], y = splat(keys[1]);
+  vu x = first + keys[0], y = second + keys[1];
 #pragma GCC unroll 13
   for (int i = 0; i < 13; ++i) {
     const int bits = kRotations[i % 8];
@@ -52,10 +52,13 @@ SSVI_INLINE vf logarithm(vf value) {
 struct Normals {
   vf cosine, sine;
 };
-SSVI_INLINE Normals to_normals(Words words) {
+// Their radius, squared.
+SSVI_INLINE vf squared_radius(Words words) {
   const vf uniform =
       __builtin_convertvector(bit_cast<vi>(words.first >> 1), vf) * 0x1p-31f + 0x1p-32f;
-  const vf radius = roots(-2.0f * logarithm(uniform)).root;
+  return -2.0f * logarithm(uniform);
+}
+SSVI_INLINE Normals at_angle(Words words, vf radius) {
   // The angle: the nearest multiple of a right angle, and the rest.
   const vu turned = words.second + 0x20000000u;
   const vf t = __builtin_convertvector(
@@ -75,11 +78,14 @@ SSVI_INLINE Normals to_normals(Words words) {
   return {bit_cast<vf>(bit_cast<vu>(radius * x) ^ ((turned + 0x40000000u) & sign)),
           bit_cast<vf>(bit_cast<vu>(radius * y) ^ (turned & sign))};
 }
+SSVI_INLINE Normals to_normals(Words words) {
+  return at_angle(words, roots(squared_radius(words)).root);
+}
 
 // The numbers at positions p, p + 1, …
 SSVI_INLINE vf normal(const uint32_t* key, uint32_t position) {
   const vu p = position + iota();
-  const Normals both = to_normals(threefry(key, ((p >> 5) << 4) | (p & 15)));
+  const Normals both = to_normals(threefry(key, ((p >> 5) << 4) | (p & 15), vu{}));
   return select(bit_cast<vi>(p << 27) >> 31, both.sine, both.cosine);  // bit 4
 }
 
@@ -88,8 +94,8 @@ SSVI_INLINE void normal_pair(const uint32_t* key, uint32_t position, vf* out) {
   constexpr int half = 16 / kLanes;
 #pragma GCC unroll 4
   for (int i = 0; i < half; ++i) {
-    const Normals both = to_normals(
-        threefry(key, iota() + (position / 2 + static_cast<uint32_t>(i * kLanes))));
+    const vu counter = iota() + (position / 2 + static_cast<uint32_t>(i * kLanes));
+    const Normals both = to_normals(threefry(key, counter, vu{}));
     out[i] = both.cosine;
     out[i + half] = both.sine;
   }

@@ -1,7 +1,6 @@
 #include "planes.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "scratch.h"
 

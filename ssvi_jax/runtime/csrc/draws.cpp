@@ -26,7 +26,7 @@ DrawKey draw_key(uint64_t seed, uint32_t draw, uint32_t layer) {
   return {{x, y}};
 }
 
-Normals normals_of(const Isa& isa) {
+WriteNormals normals_of(const Isa& isa) {
 #if defined(__x86_64__)
   if (&isa == &kAvx512) return normals_avx512;
   if (&isa == &kAvx2) return normals_avx2;

@@ -18,12 +18,12 @@ struct DrawKey {
 DrawKey draw_key(uint64_t seed, uint32_t draw, uint32_t layer);
 
 // Writes the numbers at positions [first, first + count); first is even.
-using Normals = void (*)(const DrawKey& key, int64_t first, int64_t count, float* out);
-Normals normals_of(const Isa& isa);
+using WriteNormals = void (*)(const DrawKey& key, int64_t first, int64_t count, float* out);
+WriteNormals normals_of(const Isa& isa);
 
-extern const Normals normals_generic;
+extern const WriteNormals normals_generic;
 #if defined(__x86_64__)
-extern const Normals normals_avx2, normals_avx512;
+extern const WriteNormals normals_avx2, normals_avx512;
 #endif
 
 }  // namespace ssvi

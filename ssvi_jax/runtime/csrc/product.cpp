@@ -13,6 +13,8 @@ constexpr int kNumbers = 14;
 [[noreturn]] void mismatch() { bad_file("its graph does not fit together"); }
 
 constexpr double kMaxPacked = 1 << 27;
+// Sizes of images, or of batches of dense layers, that a kernel keeps lists of.
+constexpr size_t kMaxLists = 4;
 
 const std::vector<int> kPlanes = {0, 3, 1, 2};
 const Lengths kAsRow = {1, 2, 0, 3}, kAsBatch = {2, 0, 1, 3};
@@ -42,23 +44,8 @@ Window window_of(const Node& node) {
     if (node.numbers[i].each != 0 || p[i] < least || p[i] > most) mismatch();
   }
   const bool scaled = p[13] & 1, shifted = p[13] & 2, added = p[13] & 4;
-  Window w{p[0],
-           p[1],
-           p[2],
-           p[3],
-           p[4],
-           p[5],
-           p[6],
-           p[7],
-           p[8],
-           p[9],
-           p[10],
-           p[11],
-           p[12],
-           scaled,
-           shifted,
-           added,
-           (p[13] & 8) != 0};
+  Window w{p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11],
+           p[12], scaled, shifted, added, (p[13] & 8) != 0};
   const double size = double(w.rows()) * double(w.columns()) * double(w.inputs());
   if (size * double(w.co) > double(kMaxKernel) || w.co % w.groups != 0) mismatch();
   if (node.inputs.size() != size_t(2 + scaled + shifted + added)) mismatch();
@@ -83,13 +70,16 @@ std::vector<float> SparseKernel::arranged(const float* values) const {
   return out;
 }
 
-const SparseKernel::List& SparseKernel::list(const Planes& planes) const {
+std::shared_ptr<const SparseKernel::List> SparseKernel::list(
+    const Planes& planes) const {
   const std::lock_guard<std::mutex> lock(mutex_);
   const std::pair<int64_t, int64_t> size{planes.shape.h, planes.shape.w};
   const auto found = lists_.find(size);
   if (found != lists_.end()) return found->second;
-  List made{moves_of(planes), list_planes(planes, index_.data(), order_)};
-  return lists_.emplace(size, std::move(made)).first->second;
+  if (lists_.size() == kMaxLists) lists_.clear();
+  const auto made = std::make_shared<const List>(
+      List{moves_of(planes), list_planes(planes, index_.data(), order_)});
+  return lists_[size] = made;
 }
 
 Tensor product(const Machine& machine, const Window& w, const Tensor& x,
@@ -109,19 +99,9 @@ Tensor product(const Machine& machine, const Window& w, const Tensor& x,
   const int64_t room_h = height + w.top + w.bottom - w.rows();
   const int64_t room_w = width + w.left + w.right - w.columns();
   if (room_h < 0 || room_w < 0) mismatch();
-  const Shape shape{1,
-                    w.inputs(),
-                    height,
-                    width,
-                    w.co,
-                    room_h / w.sh + 1,
-                    room_w / w.sw + 1,
-                    w.rows(),
-                    w.columns(),
-                    w.sh,
-                    w.sw,
-                    w.top,
-                    w.left};
+  const int64_t p = room_h / w.sh + 1, q = room_w / w.sw + 1;
+  const Shape shape{1, w.inputs(), height, width, w.co, p, q, w.rows(), w.columns(),
+                    w.sh, w.sw, w.top, w.left};
   const Planes planes = planes_of(shape);
   if (packed_floats(planes) > kMaxPacked)
     bad_file("its graph needs more memory than this version allows");
@@ -136,10 +116,10 @@ Tensor product(const Machine& machine, const Window& w, const Tensor& x,
   const SparseKernel& kernel = *operands.kernel;
   const PlaneEpilogue epilogue{operands.scale, operands.shift, residual.data,
                                operands.rectified};
-  const SparseKernel::List& list = kernel.list(planes);
-  const PlaneWeights weights{kernel.order().begin.data(), list.offset.data(),
+  const auto list = kernel.list(planes);
+  const PlaneWeights weights{kernel.order().begin.data(), list->offset.data(),
                              operands.values};
-  mean_of_planes(machine, planes, list.moves, weights, n, images.data, epilogue,
+  mean_of_planes(machine, planes, list->moves, weights, n, images.data, epilogue,
                  out.data);
   return out;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -44,12 +45,12 @@ class SparseKernel {
     std::vector<PlaneMove> moves;
     std::vector<int32_t> offset;
   };
-  const List& list(const Planes& planes) const;
+  std::shared_ptr<const List> list(const Planes& planes) const;
 
  private:
   std::vector<int32_t> index_;  // of a kernel of one group
   PlaneOrder order_;
-  mutable std::map<std::pair<int64_t, int64_t>, List> lists_;
+  mutable std::map<std::pair<int64_t, int64_t>, std::shared_ptr<const List>> lists_;
   mutable std::mutex mutex_;
 };
 

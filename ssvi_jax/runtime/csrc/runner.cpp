@@ -74,7 +74,7 @@ void draw_layer(const Machine& machine, const Layer& layer, const DrawKey& key,
                 const std::vector<Target>& targets) {
   constexpr int64_t kChunk = 4096;
   const auto size = static_cast<int64_t>(layer.mean.size());
-  const Normals normals = normals_of(*machine.isa);
+  const WriteNormals normals = normals_of(*machine.isa);
   parallel_for(machine.pool, (size + kChunk - 1) / kChunk, [&](int64_t chunk) {
     float drawn[kChunk];
     const int64_t first = chunk * kChunk, many = std::min(kChunk, size - first);
