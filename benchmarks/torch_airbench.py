@@ -60,9 +60,13 @@ class Airbench(nn.Module):
             for _ in range(depth)
         ]
         inputs = [filters.shape[-1], *widths[:-1]]
+        sizes = zip(inputs, widths, self.places, strict=True)
         self.convs = nn.ModuleList(
-            nn.Conv2d(num_in, num_out, 3, padding=1, bias=False)
-            for num_in, num_out in zip(inputs, widths, strict=True)
+            # The average of 2x2 results is computed from averages of what is read.
+            nn.Conv2d(num_in, num_out, 3, stride=2, bias=False)
+            if place == 0
+            else nn.Conv2d(num_in, num_out, 3, padding=1, bias=False)
+            for num_in, num_out, place in sizes
         )
         self.norms = nn.ModuleList(
             nn.BatchNorm2d(width, momentum=BATCH_NORM_MOMENTUM) for width in widths
@@ -75,8 +79,7 @@ class Airbench(nn.Module):
         """Maps normalized images ``[batch, 3, 32, 32]`` to logits."""
         x = F.relu(F.conv2d(x, self.filters))
         for place, conv, norm in zip(self.places, self.convs, self.norms, strict=True):
-            y = conv(x)
-            y = norm(F.avg_pool2d(y, 2) if place == 0 else y)
+            y = norm(conv(F.avg_pool2d(x, 2, stride=1, padding=1) if place == 0 else x))
             x = F.relu(y + x if place == 2 else y)
         return self.linear(x.amax(dim=(2, 3))) / 9
 

@@ -246,6 +246,28 @@ def test_pool_and_its_gradient_are_those_of_flax(height, width):
     np.testing.assert_allclose(own_pull(g)[0], pull(g)[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 10), (3, 4), (5, 3)])
+def test_a_convolution_of_averages_is_the_average_of_a_convolution(height, width):
+    x = jax.random.normal(jax.random.key(0), (2, height, width, 3))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 5))
+    convolve = partial(
+        jax.lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+    def averaged_last(x, kernel):
+        return pooling.pool_2x2(convolve(x, kernel, (1, 1), [(1, 1), (1, 1)]))
+
+    def averaged_first(x, kernel):
+        return convolve(pooling.smooth_2x2(x), kernel, (2, 2), "VALID")
+
+    expected, pull = jax.vjp(averaged_last, x, kernel)
+    y, own_pull = jax.vjp(averaged_first, x, kernel)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    g = jax.random.normal(jax.random.key(2), y.shape)
+    for own, other in zip(own_pull(g), pull(g), strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-5)
+
+
 def test_pool_leaves_tiny_images():
     x = jnp.ones((1, 2, 5, 3))
     assert pooling.pool_2x2(x) is x

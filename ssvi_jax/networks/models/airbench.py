@@ -14,15 +14,18 @@ they are a fixed orthogonal basis of patches.
 """
 
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from ssvi_jax.networks.models.pooling import pool_2x2
+from ssvi_jax.networks.models.pooling import smooth_2x2
 from ssvi_jax.vi import dirac
+
+_SAME: dict[str, Any] = {"padding": 1}
+_HALVED: dict[str, Any] = {"strides": 2, "padding": "VALID"}
 
 FILTERS = "whitening"
 """The collection of a model's state that holds filters that are not trained."""
@@ -53,7 +56,6 @@ class Airbench(nn.Module):
         conv = partial(
             nn.Conv,
             kernel_size=(3, 3),
-            padding=1,
             use_bias=False,
             kernel_init=_identity_first,
         )
@@ -67,8 +69,10 @@ class Airbench(nn.Module):
         blocks = zip(self.widths, self.depths, strict=True)
         layers = [(width, place) for width, depth in blocks for place in range(depth)]
         for number, (features, place) in enumerate(layers, start=1):
-            y = conv(features, name=f"conv{number}")(x)
-            y = pool_2x2(y) if place == 0 else y
+            # The average of 2x2 results, computed from averages of what is read.
+            halved = place == 0 and min(x.shape[1:3]) > 2
+            read, window = (smooth_2x2(x), _HALVED) if halved else (x, _SAME)
+            y = conv(features, name=f"conv{number}", **window)(read)
             y = norm(name=f"bn{number}")(y)
             x = nn.relu(y + x if place == 2 else y)
         head = nn.Dense(self.num_classes, use_bias=False, name="linear")

@@ -4,8 +4,10 @@
 // summed over the tile, are its own gradient. Both come from one reading of g.
 #pragma once
 
-// Four registers a position, and what one non-zero needs.
-constexpr int kMaxBothTile = kLanes == 16 ? 6 : 2;
+// Four registers a position with two sources and two with one, and what one non-zero
+// needs.
+constexpr int kMaxBothTile = kLanes == 16 ? 8 : 4;
+constexpr int kMaxPlainTile = kLanes == 16 ? 12 : 6;
 constexpr int kGroup = kLanes / 2;  // non-zeros at once: two sums each fill a vector
 
 // As Sums; adds to `totals` two numbers an entry, or one without a second source.
@@ -17,7 +19,7 @@ static void both_sums(const float* packed, const Entry* entry, const Entry* end,
                       const vf* x, float* m, float* v, float* totals) {
   constexpr int sources = sampled ? 2 : 1;
   vf sum[tile] = {}, sum2[tile] = {}, in[tile], square[tile];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int t = 0; t < tile; ++t) {
     in[t] = x[t];
     if constexpr (sampled) square[t] = x[t] * x[t];
@@ -37,7 +39,7 @@ static void both_sums(const float* packed, const Entry* entry, const Entry* end,
         sum2[0] += variance * second;
         own2 = square[0] * second;
       }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int t = 1; t < tile; ++t) {
         first = load_once(g + sources * t * kLanes);
         sum[t] += mean * first;
@@ -60,22 +62,24 @@ static void both_sums(const float* packed, const Entry* entry, const Entry* end,
     }
     totals += sources * size;
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int t = 0; t < tile; ++t) {
     store(m + t * kLanes, sum[t]);
     if constexpr (sampled) store(v + t * kLanes, sum2[t]);
   }
 }
 
-template <int tile>
-static constexpr void fill_both(BothSums* sampled, BothSums* plain) {
-  sampled[tile] = both_sums<tile, true>;
-  plain[tile] = both_sums<tile, false>;
-  if constexpr (tile > 1) fill_both<tile - 1>(sampled, plain);
+template <int tile, bool sampled>
+static constexpr void fill_both(BothSums* table) {
+  table[tile] = both_sums<tile, sampled>;
+  if constexpr (tile > 1) fill_both<tile - 1, sampled>(table);
 }
 
 struct BothTables {
-  BothSums sampled[kMaxBothTile + 1], plain[kMaxBothTile + 1];
-  constexpr BothTables() : sampled(), plain() { fill_both<kMaxBothTile>(sampled, plain); }
+  BothSums sampled[kMaxBothTile + 1], plain[kMaxPlainTile + 1];
+  constexpr BothTables() : sampled(), plain() {
+    fill_both<kMaxBothTile, true>(sampled);
+    fill_both<kMaxPlainTile, false>(plain);
+  }
 };
 static constexpr BothTables kBothTables;

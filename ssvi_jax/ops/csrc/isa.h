@@ -126,7 +126,8 @@ struct PlaneTask {
 struct Isa {
   const char* name;
   int lanes;
-  int tile, both_tile;  // vectors of outputs at once, and with both gradients
+  // Vectors of outputs at once, and with both gradients of two sources and of one.
+  int tile, both_tile, plain_tile;
   int tile_in, tile_out;  // channels at once in the gradient of all weights
   void (*gather)(const Gather&, const GatherTask&, float* scratch);
   void (*weights)(const Weights&, const WeightsTask&, float* scratch);

@@ -14,8 +14,9 @@ namespace {
 thread_local Scratch call_scratch, task_scratch, sums_scratch;
 
 constexpr int64_t kTasksPerThread = 4;
-// Nanoseconds of a non-zero besides its products (see Use), and with both gradients.
-constexpr double kEntry = 1.5, kBothEntry = 3.0;
+// What the passes cost, fitted like the constants of plan.cpp.
+constexpr Work kMeanWork{1, 0.25, 0.8}, kSampleWork{3, 0.1, 0.6}, kWeightWork{1, 0, 0},
+    kBothWork{3, 0.9, 3.0}, kPlainBothWork{1, 0.95, 3.8};
 // Outputs beyond this are written around the cache.
 constexpr int64_t kStreamedBytes = int64_t{1} << 20;
 // Sums of weight gradients are kept apart in this many parts at most.
@@ -156,7 +157,7 @@ constexpr int64_t kTableHeader = 4;
 Plan mean_plan(const Machine& machine, const Shape& shape, int64_t size) {
   Plan plan = forward_plan(shape);
   const Isa& isa = *machine.isa;
-  cut(plan, {isa.lanes, 1, 1, size, false, false, isa.tile, kEntry});
+  cut(plan, {isa.lanes, 1, 1, size, false, false, isa.tile, kMeanWork});
   return plan;
 }
 
@@ -195,7 +196,7 @@ void sample(const Machine& machine, const Shape& shape, const Kernel& kernel,
   Plan plan = forward_plan(shape);
   const Isa& isa = *machine.isa;
   const bool paired = shape.n % 32 == 0 && isa.lanes >= 8;
-  cut(plan, {isa.lanes, 1, 2, kernel.size, paired, false, isa.tile, kEntry});
+  cut(plan, {isa.lanes, 1, 2, kernel.size, paired, false, isa.tile, kSampleWork});
   const Lists lists(machine, plan, shape, false, kernel, false);
   Gather g{};
   g.pass = Pass::kSample;
@@ -246,7 +247,7 @@ void input_gradient(const Machine& machine, const Shape& shape, const Kernel& ke
   const Isa& isa = *machine.isa;
   const int sources = slope == nullptr ? 1 : 2;
   cut(plan,
-      {isa.lanes, sources, sources, kernel.size, false, false, isa.tile, kEntry});
+      {isa.lanes, sources, sources, kernel.size, false, false, isa.tile, kMeanWork});
   const Lists lists(machine, plan, shape, true, kernel, false);
   Gather gather{};
   gather.pass = slope == nullptr ? Pass::kMeanGradient : Pass::kSampleGradient;
@@ -266,7 +267,7 @@ void weight_gradient(const Machine& machine, const Shape& shape, const int32_t* 
     return;
   }
   Plan plan = forward_plan(shape);
-  cut(plan, {machine.isa->lanes, 1, 1, size, false, true});
+  cut(plan, {machine.isa->lanes, 1, 1, size, false, true, 1, kWeightWork});
   const Lists lists(machine, plan, shape, false, {index, nullptr, nullptr, size}, true);
   const SumParts parts(plan, size, sampled ? 2 : 1, machine.pool.threads);
   Weights w{&plan, lists.list.entries, lists.list.begin, x, g, slope, norm};
@@ -291,8 +292,9 @@ void gradients(const Machine& machine, const Shape& shape, const Kernel& kernel,
   Plan plan = input_gradient_plan(shape);
   const Isa& isa = *machine.isa;
   const int sources = sampled ? 2 : 1;
-  cut(plan, {isa.lanes, sources, sources, kernel.size, false, false, isa.both_tile,
-             kBothEntry});
+  cut(plan, {isa.lanes, sources, sources, kernel.size, false, false,
+             sampled ? isa.both_tile : isa.plain_tile,
+             sampled ? kBothWork : kPlainBothWork});
   const Lists lists(machine, plan, shape, true, kernel, true);
   Gather gather{};
   gather.pass = sampled ? Pass::kSampleGradient : Pass::kMeanGradient;

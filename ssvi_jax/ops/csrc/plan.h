@@ -93,6 +93,13 @@ struct Plan {
 Plan forward_plan(const Shape& s);
 Plan input_gradient_plan(const Shape& s);
 
+// What the sums of a pass cost, in nanoseconds but for the first.
+struct Work {
+  double products;  // multiply-adds of a vector that is read
+  double entry;     // of a non-zero besides its products, in each tile
+  double wait;      // of a vector of sums that waits for the next turn
+};
+
 // What a plan is cut for.
 struct Use {
   int lanes;
@@ -102,11 +109,11 @@ struct Use {
   bool paired;       // 32 images share calls of the noise cipher
   bool weights;      // only the gradient of the weights: every turn reads g again
   int tile = 0;      // else: the most vectors that are summed up at once …
-  double entry = 0;  // … and nanoseconds that a non-zero takes besides its products
+  Work work{};       // … and what its time is made of
 };
 
-// Chooses images, columns, block and channel_block: packed rows stay in the L2 cache,
-// and memory is read in long runs.
+// Chooses images, columns, block and channel_block: packed rows stay in the L2 cache, or
+// in the L1 cache where many non-zeros read them, and memory is read in long runs.
 void cut(Plan& plan, const Use& use);
 
 constexpr int64_t kMaxTurns = 8;
