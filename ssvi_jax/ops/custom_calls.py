@@ -89,7 +89,7 @@ def library() -> ctypes.CDLL | str:
         return f"the sparse kernels do not load ({error}); install ssvi_jax again"
     loaded.ssvi_isa.restype = ctypes.c_char_p
     loaded.ssvi_multiply_adds.restype = ctypes.c_double
-    loaded.ssvi_multiply_adds.argtypes = [ctypes.c_int64]
+    loaded.ssvi_multiply_adds.argtypes = [ctypes.c_char_p, ctypes.c_int64]
     return loaded
 
 

@@ -35,10 +35,19 @@ double multiply_adds(int64_t rounds) {
 }  // namespace
 }  // namespace SSVI_ISA
 
-const Isa SSVI_TABLE = {SSVI_NAME,          SSVI_LANES,        SSVI_ISA::kMaxTile,
-                        SSVI_ISA::kMaxBothTile, SSVI_ISA::kMaxPlainTile, SSVI_ISA::kTileIn, SSVI_ISA::kTileOut,
-                        SSVI_ISA::gather,   SSVI_ISA::weights,     SSVI_ISA::add_sums,
-                        SSVI_ISA::dense_gradient, SSVI_ISA::pack_planes, SSVI_ISA::planes,
+const Isa SSVI_TABLE = {SSVI_NAME,
+                        SSVI_LANES,
+                        SSVI_ISA::kMaxTile,
+                        SSVI_ISA::kMaxBothTile,
+                        SSVI_ISA::kMaxPlainTile,
+                        SSVI_ISA::kTileIn,
+                        SSVI_ISA::kTileOut,
+                        SSVI_ISA::gather,
+                        SSVI_ISA::weights,
+                        SSVI_ISA::add_sums,
+                        SSVI_ISA::dense_gradient,
+                        SSVI_ISA::pack_planes,
+                        SSVI_ISA::planes,
                         SSVI_ISA::multiply_adds};
 
 }  // namespace ssvi

@@ -425,8 +425,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_comoment, comoment,
                                   .Ret<Vector>()  // product
                                       SSVI_ATTRIBUTES);
 
-// Lanes and name of the instruction set that is used by default; for a benchmark, the
-// rounds of 16 vector multiply-adds. And the interface that all of it was compiled for.
+// The instruction set of a name ("": what is used by default): its own name, its lanes and,
+// for a benchmark, rounds of 16 vector multiply-adds. And the interface that all of it was
+// compiled for.
 extern "C" {
 int ssvi_ffi_major() { return XLA_FFI_API_MAJOR; }
 int ssvi_ffi_minor() { return XLA_FFI_API_MINOR; }
@@ -434,8 +435,8 @@ const char* ssvi_isa(const char* name) {
   const ssvi::Isa* isa = ssvi::find_isa(name);
   return isa == nullptr ? "" : isa->name;
 }
-int ssvi_lanes() { return ssvi::find_isa("")->lanes; }
-double ssvi_multiply_adds(int64_t rounds) {
-  return ssvi::find_isa("")->multiply_adds(rounds);
+int ssvi_lanes(const char* name) { return ssvi::find_isa(name)->lanes; }
+double ssvi_multiply_adds(const char* name, int64_t rounds) {
+  return ssvi::find_isa(name)->multiply_adds(rounds);
 }
 }

@@ -143,8 +143,8 @@ double waits(const Plan& plan, const Use& use, double lines) {
 
 // Time of a cut besides the multiply-adds, a row u, column v and vector of images.
 double cost(const Plan& plan, const Use& use) {
-  const double spread =
-      double(plan.phases) * (plan.columns + plan.reach) / plan.columns;
+  const int64_t blocks = plan.column_blocks();
+  const double spread = plan.phases * (1 + double(blocks) * plan.reach / plan.width);
   const int64_t vectors = int64_t{plan.images} * plan.columns;
   const int64_t block = std::min<int64_t>(plan.n, plan.images * plan.lanes);
   const double read = read_cost(4 * block);
@@ -162,7 +162,12 @@ double cost(const Plan& plan, const Use& use) {
     total += lines * turns * 2 * plan.out_channels * read;
     total += use.size * kLaneSums / (vectors * plan.block);
   } else {
-    const double tiles = double((vectors + use.tile - 1) / use.tile) / vectors;
+    // The last block of columns may be narrower than the others.
+    const int64_t all = int64_t{plan.images} * plan.width;
+    const int64_t last = all - (blocks - 1) * vectors;
+    const double tiles =
+        double((blocks - 1) * ceil_div(vectors, use.tile) + ceil_div(last, use.tile)) /
+        all;
     total += (use.size * use.work.entry + kGroup * turns * plan.out_channels) * tiles;
     total += (turns - 1) * use.work.wait * plan.sums * plan.out_channels;
     if (use.paired && block % 32 != 0) total += 8 * plan.out_channels;
