@@ -128,15 +128,24 @@ def instruction_sets() -> list[str]:
     return [name for name in names if loaded.ssvi_isa(name.encode())]
 
 
-def _attributes(window: Window) -> dict[str, Any]:
-    """Static arguments of every call; the environment is for tests."""
+def instruction_set() -> str:
+    """What ``SSVI_JAX_ISA`` names, or nothing: the best of this processor.
+
+    Raises:
+      InputError: this processor does not have it.
+    """
     isa = os.environ.get("SSVI_JAX_ISA", "")
     if isa:
         check_choice("SSVI_JAX_ISA", isa, instruction_sets())
+    return isa
+
+
+def _attributes(window: Window) -> dict[str, Any]:
+    """Static arguments of every call; the environment is for tests."""
     low = [pad[0] for pad in window.padding]
     return {
         "window": np.array([*window.shape[:2], *window.strides, *low], np.int64),
-        "isa": isa,
+        "isa": instruction_set(),
         "threads": np.int64(os.environ.get("SSVI_JAX_THREADS", "0")),
         "poison": np.bool_("SSVI_JAX_POISON" in os.environ),
     }

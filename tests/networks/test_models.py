@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.networks import models
-from ssvi_jax.networks.models import pooling, wide_resnet
+from ssvi_jax.networks.models import airbench, pooling, wide_resnet
 
 COLOUR = (32, 32, 3)
 DIGITS = (8, 8, 1)
@@ -152,6 +152,15 @@ def test_kernel_counts_at_width_one(name, num_kernels, num_weights):
             + 2_560,
         ),
         ("mlp", DIGITS, 64 * 256 + 256 * 256 + 2_560),
+        # Images of 31 pixels are halved to 15, 7 and 3 by the first of each block.
+        (
+            "airbench",
+            COLOUR,
+            9 * 225 * (24 * 64 + 64 * 64)
+            + 9 * 49 * (64 * 256 + 2 * 256 * 256)
+            + 9 * 9 * (256 * 512 + 2 * 512 * 512)
+            + 5_120,
+        ),
     ],
 )
 def test_multiply_adds_by_hand(name, image, expected):
@@ -266,6 +275,38 @@ def test_a_convolution_of_averages_is_the_average_of_a_convolution(height, width
     g = jax.random.normal(jax.random.key(2), y.shape)
     for own, other in zip(own_pull(g), pull(g), strict=True):
         np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-5)
+
+
+# Of 8 pixels the last block has one, which is not halved.
+@pytest.mark.parametrize("image", [COLOUR, DIGITS])
+def test_airbench_is_a_network_that_pools(image):
+    model = models.build("airbench", num_classes=3, width=0.1)
+    keys = iter(jax.random.split(jax.random.key(0), 100))
+    variables = jax.tree.map(
+        lambda leaf: jnp.abs(jax.random.normal(next(keys), leaf.shape)) + 0.1 * leaf,
+        random_variables(model, image),
+    )
+    x = jax.random.normal(jax.random.key(1), (4, *image))
+    whitened = airbench.Whiten().apply({"whitening": variables["whitening"]["whiten"]}, x)
+    hidden = nn.relu(whitened)
+    places = [place for depth in model.depths for place in range(depth)]
+    for number, place in enumerate(places, start=1):
+        y = jax.lax.conv_general_dilated(
+            hidden,
+            variables["params"][f"conv{number}"]["kernel"],
+            window_strides=(1, 1),
+            padding=[(1, 1), (1, 1)],
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        y = pooling.pool_2x2(y) if place == 0 else y
+        norm = nn.BatchNorm(use_running_average=True, use_scale=False)
+        own = {c: variables[c][f"bn{number}"] for c in ("params", "batch_stats")}
+        y = norm.apply(own, y)
+        hidden = nn.relu(y + hidden if place == 2 else y)
+    head = variables["params"]["linear"]["kernel"]
+    expected = hidden.max(axis=(1, 2)) @ head / 9
+    logits = model.apply(variables, x, train=False)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_pool_leaves_tiny_images():

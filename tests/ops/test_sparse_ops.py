@@ -226,6 +226,10 @@ LAYERS = {
     "turns backward": Case(
         7, 17, (3, 4), (3, 3, 3, 7000), (2, 1), ((1, 1), (1, 0)), 0.02
     ),
+    # Many weights that read the same: turns that fit the L1 cache, of a prime number.
+    "turns of the first cache": Case(
+        8, 64, (9, 8), (3, 3, 61, 16), (2, 2), ((0, 0), (0, 0)), 0.5
+    ),
     "stride beyond the kernel": Case(
         4, 33, (11, 10), (1, 1, 9, 12), (2, 3), ((0, 0), (0, 0)), 0.4
     ),

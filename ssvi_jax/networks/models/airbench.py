@@ -2,8 +2,8 @@
 
 Source: K. Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"
 (arXiv 2404.00498): a whitening convolution that is not trained, then blocks of 3x3
-convolutions, the first before its pooling, so that full resolution is kept long, the
-third with a residual; batch norm without scale, whose running statistics follow fast;
+convolutions, of which the first ends with pooling, so that full resolution is kept long,
+and the third with a residual; batch norm without scale, whose running statistics follow fast;
 logits divided by 9. Unlike there pooling averages, activations are ReLUs
 (`ops.fuse_training` knows them), and the first block, whose weights cost the most, has
 the channels of the record for 94 % and two convolutions, the others those of the record
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from ssvi_jax.networks.models.pooling import smooth_2x2
+from ssvi_jax.networks.models import pooling
 from ssvi_jax.vi import dirac
 
 _SAME: dict[str, Any] = {"padding": 1}
@@ -70,8 +70,8 @@ class Airbench(nn.Module):
         layers = [(width, place) for width, depth in blocks for place in range(depth)]
         for number, (features, place) in enumerate(layers, start=1):
             # The average of 2x2 results, computed from averages of what is read.
-            halved = place == 0 and min(x.shape[1:3]) > 2
-            read, window = (smooth_2x2(x), _HALVED) if halved else (x, _SAME)
+            halved = place == 0 and not pooling.is_tiny(x)
+            read, window = (pooling.smooth_2x2(x), _HALVED) if halved else (x, _SAME)
             y = conv(features, name=f"conv{number}", **window)(read)
             y = norm(name=f"bn{number}")(y)
             x = nn.relu(y + x if place == 2 else y)

@@ -2,7 +2,9 @@
 
 The gradient of a maximum would be most of a step on a CPU, so this averages. XLA's sum
 over windows and its gradient leave the memory layout of the layers around them; these
-slices and copies are fused with what is next to them, a tenth of a step of `airbench`.
+slices and copies are fused with what is next to them, a tenth of a step of `airbench` as
+it was. The gradients are written out: the transpose of a slice is a pad, in an array of its
+own.
 """
 
 import jax
@@ -15,7 +17,12 @@ def pool_2x2(x: jax.Array) -> jax.Array:
     Images less than 3 pixels high or wide are returned as they are, so that small
     inputs survive every stage.
     """
-    return x if min(x.shape[1:3]) < 3 else _average(x)
+    return x if is_tiny(x) else _average(x)
+
+
+def is_tiny(x: jax.Array) -> bool:
+    """Whether images ``[batch, h, w, c]`` are too small to be halved."""
+    return min(x.shape[1:3]) < 3
 
 
 @jax.custom_vjp

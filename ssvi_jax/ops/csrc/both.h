@@ -4,10 +4,9 @@
 // summed over the tile, are its own gradient. Both come from one reading of g.
 #pragma once
 
-// Four registers a position with two sources and two with one, and what one non-zero
-// needs.
+// With two sources four numbers a position; what the registers do not hold of them is read
+// from the L1 cache. With one source there are two, as of the other sums.
 constexpr int kMaxBothTile = kLanes == 16 ? 8 : 4;
-constexpr int kMaxPlainTile = kLanes == 16 ? 12 : 6;
 constexpr int kGroup = kLanes / 2;  // non-zeros at once: two sums each fill a vector
 
 // As Sums; adds to `totals` two numbers an entry, or one without a second source.
@@ -76,10 +75,10 @@ static constexpr void fill_both(BothSums* table) {
 }
 
 struct BothTables {
-  BothSums sampled[kMaxBothTile + 1], plain[kMaxPlainTile + 1];
+  BothSums sampled[kMaxBothTile + 1], plain[kMaxTile + 1];
   constexpr BothTables() : sampled(), plain() {
     fill_both<kMaxBothTile, true>(sampled);
-    fill_both<kMaxPlainTile, false>(plain);
+    fill_both<kMaxTile, false>(plain);
   }
 };
 static constexpr BothTables kBothTables;

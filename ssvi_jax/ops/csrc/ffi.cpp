@@ -426,7 +426,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ssvi_comoment, comoment,
                                       SSVI_ATTRIBUTES);
 
 // The instruction set of a name ("": what is used by default): its own name, its lanes and,
-// for a benchmark, rounds of 16 vector multiply-adds. And the interface that all of it was
+// for a benchmark, rounds of 12 vector multiply-adds. And the interface that all of it was
 // compiled for.
 extern "C" {
 int ssvi_ffi_major() { return XLA_FFI_API_MAJOR; }
@@ -435,8 +435,12 @@ const char* ssvi_isa(const char* name) {
   const ssvi::Isa* isa = ssvi::find_isa(name);
   return isa == nullptr ? "" : isa->name;
 }
-int ssvi_lanes(const char* name) { return ssvi::find_isa(name)->lanes; }
+int ssvi_lanes(const char* name) {
+  const ssvi::Isa* isa = ssvi::find_isa(name);
+  return isa == nullptr ? 0 : isa->lanes;
+}
 double ssvi_multiply_adds(const char* name, int64_t rounds) {
-  return ssvi::find_isa(name)->multiply_adds(rounds);
+  const ssvi::Isa* isa = ssvi::find_isa(name);
+  return isa == nullptr ? 0.0 : isa->multiply_adds(rounds);
 }
 }

@@ -177,7 +177,7 @@ SSVI_INLINE void run_tile(const Stage& s, const float* row, int64_t base_row,
   const float* inputs = row + int64_t{first} * s.plan->sources * kLanes;
   const Entry *entry = g.entries + begin[0], *end = g.entries + begin[1];
   if (s.weight_sums != nullptr) {
-    vf x[kMaxPlainTile];
+    vf x[kMaxTile];
     for (int t = 0; t < count; ++t) {
       const Vector at = s.vectors[first + t];
       x[t] = load_some(g.x + base + at.offset, at.live);
@@ -241,10 +241,8 @@ static void run_classes(Stage& s, const GatherTask& task, Corner corner, int u0,
     s.count = describe_row(plan, cols, corner.image, corner.v0,
                            corner.v0 + plan.columns, vectors);
     if (s.count == 0) continue;
-    s.tile = tile_size(s.count, s.paired,
-                       s.weight_sums == nullptr ? kMaxTile
-                       : plan.sources == 2      ? kMaxBothTile
-                                                : kMaxPlainTile);
+    const bool four_sums = s.weight_sums != nullptr && plan.sources == 2;
+    s.tile = tile_size(s.count, s.paired, four_sums ? kMaxBothTile : kMaxTile);
     const int skipped = cols.low > corner.v0 ? cols.low - corner.v0 : 0;
     const int64_t shift = int64_t{skipped} * plan.images * plan.sources;
     run_class(s, task, c, u0, u1, packed + shift * kLanes);

@@ -126,8 +126,8 @@ struct PlaneTask {
 struct Isa {
   const char* name;
   int lanes;
-  // Vectors of outputs at once, and with both gradients of two sources and of one.
-  int tile, both_tile, plain_tile;
+  // Vectors of outputs at once, and with both gradients of two sources.
+  int tile, both_tile;
   int tile_in, tile_out;  // channels at once in the gradient of all weights
   void (*gather)(const Gather&, const GatherTask&, float* scratch);
   void (*weights)(const Weights&, const WeightsTask&, float* scratch);
@@ -136,7 +136,7 @@ struct Isa {
   void (*dense_gradient)(const DenseGradient&, const DenseTask&, float* scratch);
   void (*pack_planes)(const PlanePack&, int64_t low, int64_t high);
   void (*planes)(const PlaneProduct&, const PlaneTask&);
-  double (*multiply_adds)(int64_t rounds);  // runs that many rounds of `lanes` × 16
+  double (*multiply_adds)(int64_t rounds);  // runs that many rounds of `lanes` × 12
 };
 
 // Floats of scratch that one task needs.

@@ -196,7 +196,8 @@ void sample(const Machine& machine, const Shape& shape, const Kernel& kernel,
   Plan plan = forward_plan(shape);
   const Isa& isa = *machine.isa;
   const bool paired = shape.n % 32 == 0 && isa.lanes >= 8;
-  cut(plan, {isa.lanes, 1, 2, kernel.size, paired, false, isa.tile, kSampleWork});
+  const int tile = paired ? isa.tile - isa.tile % (32 / isa.lanes) : isa.tile;
+  cut(plan, {isa.lanes, 1, 2, kernel.size, paired, false, tile, kSampleWork});
   const Lists lists(machine, plan, shape, false, kernel, false);
   Gather g{};
   g.pass = Pass::kSample;
@@ -267,7 +268,7 @@ void weight_gradient(const Machine& machine, const Shape& shape, const int32_t* 
     return;
   }
   Plan plan = forward_plan(shape);
-  cut(plan, {machine.isa->lanes, 1, 1, size, false, true, 1, kWeightWork});
+  cut(plan, {machine.isa->lanes, 1, 1, size, false, true, 0, kWeightWork});
   const Lists lists(machine, plan, shape, false, {index, nullptr, nullptr, size}, true);
   const SumParts parts(plan, size, sampled ? 2 : 1, machine.pool.threads);
   Weights w{&plan, lists.list.entries, lists.list.begin, x, g, slope, norm};
@@ -293,7 +294,7 @@ void gradients(const Machine& machine, const Shape& shape, const Kernel& kernel,
   const Isa& isa = *machine.isa;
   const int sources = sampled ? 2 : 1;
   cut(plan, {isa.lanes, sources, sources, kernel.size, false, false,
-             sampled ? isa.both_tile : isa.plain_tile,
+             sampled ? isa.both_tile : isa.tile,
              sampled ? kBothWork : kPlainBothWork});
   const Lists lists(machine, plan, shape, true, kernel, true);
   Gather gather{};

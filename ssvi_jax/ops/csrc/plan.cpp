@@ -125,20 +125,22 @@ namespace {
 // Nanoseconds, fitted to the times of 2,700 cuts of ten layers (Zen 5, one core): to read
 // a cache line from memory that is touched in runs of so many bytes, since short runs
 // leave the prefetchers without work; to read one from the L2 cache; of a vector of
-// multiply-adds; of a channel's sums in a tile besides its non-zeros; and of the sums
+// multiply-adds; of a group's sums in a tile besides its non-zeros; and of the sums
 // over the lanes of a weight's gradient.
 double read_cost(int64_t run) {
   return run <= 64 ? 5 : run <= 128 ? 4 : run <= 256 ? 3 : 1.4;
 }
-constexpr double kLine = 0.3, kMultiplyAdd = 0.12, kGroup = 8, kLaneSums = 4;
+constexpr double kLine = 0.3, kMultiplyAdd = 0.12, kTileOfGroup = 8, kLaneSums = 4;
 
-// Inputs of the sums come from the L2 cache as far as the L1 cache does not hold what is
-// packed: the nanoseconds for which the sums of a vector of outputs wait.
-double waits(const Plan& plan, const Use& use, double lines) {
+// Nanoseconds by which a vector comes later from the L2 cache than it could be used.
+double late(const Use& use) {
+  return std::max(0.0, kLine * use.lanes / 16 - use.work.products * kMultiplyAdd);
+}
+
+// The share of the reads for sums that the L1 cache does not hold.
+double missed(const Plan& plan) {
   const double packed = 4.0 * plan.channel_block * plan.channel_stride;
-  const double missed = std::max(0.0, 1 - level1() / packed);
-  const double late = kLine * lines - use.work.products * kMultiplyAdd;
-  return use.size * plan.sources * missed * std::max(0.0, late);
+  return std::max(0.0, 1 - level1() / packed);
 }
 
 // Time of a cut besides the multiply-adds, a row u, column v and vector of images.
@@ -149,15 +151,16 @@ double cost(const Plan& plan, const Use& use) {
   const int64_t block = std::min<int64_t>(plan.n, plan.images * plan.lanes);
   const double read = read_cost(4 * block);
   const int64_t turns = plan.turns();
-  // One turn keeps the rows that neighbouring blocks share.
-  const bool keeps = turns == 1 && plan.row_taps > plan.row_step;
+  // One turn keeps the rows that neighbouring blocks share; so does every turn where
+  // outputs are not made.
+  const bool keeps = (use.weights || turns == 1) && plan.row_taps > plan.row_step;
   const double rows =
       keeps ? plan.row_step : double(plan.packed_rows(plan.block)) / plan.block;
   const double moved = keeps ? double(plan.row_taps - plan.row_step) / plan.block : 0;
   const double lines = plan.lanes / 16.0;  // of a vector
   double total =
       lines * plan.sources * plan.in_channels * spread * (rows * read + moved);
-  total += waits(plan, use, lines);
+  total += use.size * plan.sources * missed(plan) * late(use);
   if (use.weights) {
     total += lines * turns * 2 * plan.out_channels * read;
     total += use.size * kLaneSums / (vectors * plan.block);
@@ -168,8 +171,8 @@ double cost(const Plan& plan, const Use& use) {
     const double tiles =
         double((blocks - 1) * ceil_div(vectors, use.tile) + ceil_div(last, use.tile)) /
         all;
-    total += (use.size * use.work.entry + kGroup * turns * plan.out_channels) * tiles;
-    total += (turns - 1) * use.work.wait * plan.sums * plan.out_channels;
+    total += (use.size * use.work.entry + kTileOfGroup * plan.all_groups()) * tiles;
+    total += (turns - 1) * use.work.kept * plan.sums * plan.groups();
     if (use.paired && block % 32 != 0) total += 8 * plan.out_channels;
   }
   return total;
@@ -214,12 +217,15 @@ void cut(Plan& plan, const Use& use) {
         bool fits = false;
         for (int64_t turn = 1; turn <= std::min(kMaxTurns, plan.in_channels); ++turn) {
           if (!fit(plan, use, turn)) continue;
+          // More turns only help where the L1 cache does not hold what is packed.
+          if (fits && late(use) == 0) break;
           fits = true;
           const double now = cost(plan, use);
           if (now < best) {
             best = now, turns = turn;
             images = plan.images, columns = plan.columns, block = plan.block;
           }
+          if (missed(plan) == 0) break;
         }
         if (!fits) break;
       }

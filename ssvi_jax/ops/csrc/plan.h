@@ -93,11 +93,11 @@ struct Plan {
 Plan forward_plan(const Shape& s);
 Plan input_gradient_plan(const Shape& s);
 
-// What the sums of a pass cost, in nanoseconds but for the first.
+// What the sums of a pass cost, fitted to measured times.
 struct Work {
-  double products;  // multiply-adds of a vector that is read
-  double entry;     // of a non-zero besides its products, in each tile
-  double wait;      // of a vector of sums that waits for the next turn
+  double products;  // multiply-adds that hide the reading of a vector
+  double entry;     // nanoseconds of a non-zero besides its products, in each tile
+  double kept;      // nanoseconds of a vector of sums kept for the next turn
 };
 
 // What a plan is cut for.
@@ -108,12 +108,13 @@ struct Use {
   int64_t size;      // non-zeros
   bool paired;       // 32 images share calls of the noise cipher
   bool weights;      // only the gradient of the weights: every turn reads g again
-  int tile = 0;      // else: the most vectors that are summed up at once …
-  Work work{};       // … and what its time is made of
+  int tile;          // else: the most vectors that are summed up at once
+  Work work;
 };
 
 // Chooses images, columns, block and channel_block: packed rows stay in the L2 cache, or
-// in the L1 cache where many non-zeros read them, and memory is read in long runs.
+// in the L1 cache where many non-zeros read them and do little with what they read, and
+// memory is read in long runs.
 void cut(Plan& plan, const Use& use);
 
 constexpr int64_t kMaxTurns = 8;
