@@ -287,8 +287,9 @@ def test_airbench_is_a_network_that_pools(image):
         random_variables(model, image),
     )
     x = jax.random.normal(jax.random.key(1), (4, *image))
-    whitened = airbench.Whiten().apply({"whitening": variables["whitening"]["whiten"]}, x)
-    hidden = nn.relu(whitened)
+    filters = {"whitening": variables["whitening"]["whiten"]}
+    hidden: Any = airbench.Whiten().apply(filters, x)
+    hidden = nn.relu(hidden)
     places = [place for depth in model.depths for place in range(depth)]
     for number, place in enumerate(places, start=1):
         y = jax.lax.conv_general_dilated(
@@ -301,11 +302,11 @@ def test_airbench_is_a_network_that_pools(image):
         y = pooling.pool_2x2(y) if place == 0 else y
         norm = nn.BatchNorm(use_running_average=True, use_scale=False)
         own = {c: variables[c][f"bn{number}"] for c in ("params", "batch_stats")}
-        y = norm.apply(own, y)
+        y: Any = norm.apply(own, y)
         hidden = nn.relu(y + hidden if place == 2 else y)
     head = variables["params"]["linear"]["kernel"]
     expected = hidden.max(axis=(1, 2)) @ head / 9
-    logits = model.apply(variables, x, train=False)
+    logits: Any = model.apply(variables, x, train=False)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 

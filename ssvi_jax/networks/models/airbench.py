@@ -2,9 +2,9 @@
 
 Source: K. Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"
 (arXiv 2404.00498): a whitening convolution that is not trained, then blocks of 3x3
-convolutions, of which the first ends with pooling, so that full resolution is kept long,
-and the third with a residual; batch norm without scale, whose running statistics follow fast;
-logits divided by 9. Unlike there pooling averages, activations are ReLUs
+convolutions, of which the first ends with pooling, so that full resolution is kept
+long, and the third with a residual; batch norm without scale, whose running statistics
+follow fast; logits divided by 9. Unlike there pooling averages, activations are ReLUs
 (`ops.fuse_training` knows them), and the first block, whose weights cost the most, has
 the channels of the record for 94 % and two convolutions, the others those of the record
 for 96 %.

@@ -2,9 +2,9 @@
 
 The gradient of a maximum would be most of a step on a CPU, so this averages. XLA's sum
 over windows and its gradient leave the memory layout of the layers around them; these
-slices and copies are fused with what is next to them, a tenth of a step of `airbench` as
-it was. The gradients are written out: the transpose of a slice is a pad, in an array of its
-own.
+slices and copies are fused with what is next to them, a tenth of a step of a network
+that pools. Gradients are written out: the transpose of a slice is a pad, in an array of
+its own.
 """
 
 import jax
@@ -52,8 +52,8 @@ _average.defvjp(_average_fwd, _average_bwd)
 def smooth_2x2(x: jax.Array) -> jax.Array:
     """Averages windows of 2 x 2 pixels at every place, zeros beyond the borders.
 
-    A linear convolution does not care whether images are averaged before or after it, so
-    a 3x3 convolution with padding 1, then `pool_2x2`, is one with stride 2 and no padding
+    A convolution is linear: images may be averaged before it as well as after it. So a
+    3x3 convolution with padding 1, then `pool_2x2`, is one with stride 2 and no padding
     of these averages: the same numbers for a quarter of the multiply-adds.
 
     Args:
