@@ -35,7 +35,7 @@ DIGITS: dict[str, dict[str, object]] = {
 }
 """What the presets change besides on the embedded digits, 1,797 images of 8 × 8."""
 
-LONG_LAPTOP: dict[str, object] = {"epochs": 30}
+LONG_LAPTOP: dict[str, object] = {"epochs": 60}
 """What `laptop` changes besides, on larger images, where the sparse kernels compute its
 network: half an hour on 2 cores with AVX-512."""
 
