@@ -54,6 +54,7 @@ LAYERS = (
 PASSES = {"forward": 1, "gradients": 2}
 """Pass → how many times the forward pass's multiply-adds it has."""
 _LOOP = 16
+_CHAINS = 12  # of multiply-adds in a round, as in ops/csrc/conv_kernels.h
 
 
 def peak(rounds: int = 1_000_000) -> float:
@@ -74,7 +75,7 @@ def peak(rounds: int = 1_000_000) -> float:
         for thread in threads:
             thread.join()
         seconds = time.perf_counter() - start
-        best = max(best, num * rounds * 12 * library.ssvi_lanes(name) / seconds)
+        best = max(best, num * rounds * _CHAINS * library.ssvi_lanes(name) / seconds)
     return best
 
 
