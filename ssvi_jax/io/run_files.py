@@ -32,6 +32,11 @@ def read_summary(run_dir: str | Path) -> dict:
     return _parse(_read(path), str(path))
 
 
+def is_finished(run_dir: str | Path) -> bool:
+    """Whether a run has its results; written last."""
+    return (Path(run_dir) / "summary.json").exists()
+
+
 def read_predictions(run_dir: str | Path) -> dict[str, np.ndarray]:
     """The arrays of predictions.npz; empty where a run did not predict.
 

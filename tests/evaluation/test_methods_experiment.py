@@ -88,6 +88,47 @@ def test_a_finished_comparison_does_nothing_again(finished, monkeypatch):
     assert json.loads((out / "comparison.json").read_text())["methods"] == before
 
 
+def copy_of_records(out, to):
+    """What a repository keeps of a comparison."""
+    to.mkdir()
+    for run in ALL_RUNS:
+        shutil.copy(out / f"{run}.json", to)
+    return to
+
+
+def test_records_alone_continue_a_comparison(finished, tmp_path, monkeypatch):
+    out, *_ = finished
+    trained, predicted = counted(monkeypatch)
+    to = copy_of_records(out, tmp_path / "clone")
+    outcome = command(*TWO, *FLAGS, "--out", to, "--seeds", "2")
+    assert (outcome.code, trained, predicted) == (0, [], [])
+    assert not (to / "runs").exists()
+    tables = [(folder / "table.csv").read_text() for folder in (out, to)]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--epochs", "2"], "other settings (epochs: 1.0 there, now 2.0)"),
+        (["--images", "3"], "scores of other images (images: 6 there, now 3)"),
+    ],
+)
+def test_records_of_something_else_are_refused(finished, tmp_path, flags, words):
+    to = copy_of_records(finished[0], tmp_path / "clone")
+    outcome = command(*TWO, *FLAGS, "--out", to, "--seeds", "2", *flags)
+    assert outcome.code == 2
+    assert words in " ".join((outcome.out + outcome.err).split())
+
+
+def test_a_damaged_record_is_refused(finished, tmp_path):
+    to = copy_of_records(finished[0], tmp_path / "clone")
+    (to / "static-0.json").write_text('{"config": []}')
+    outcome = command(*TWO, *FLAGS, "--out", to)
+    assert outcome.code == 2
+    assert "config is no group of values" in outcome.err
+
+
 def test_a_run_from_elsewhere_joins(finished, tmp_path):
     out, *_ = finished
     elsewhere = tmp_path / "peer-1"
@@ -101,6 +142,10 @@ def test_a_run_from_elsewhere_joins(finished, tmp_path):
     assert own.keys() == peer.keys()
     for name in own.keys() - {"predict_seconds"}:
         assert peer[name]["values"] == own[name]["values"][1:]
+    shutil.rmtree(elsewhere)  # its record stays
+    assert command(*flags, "--join", elsewhere).code == 0
+    assert json.loads((out / "comparison.json").read_text())["methods"] == methods
+    (out / "peer-1.json").unlink()
     assert command(*flags).code == 0  # as the other tests expect it
 
 
@@ -125,7 +170,7 @@ def test_files(finished):
     out, outcomes, _, _ = finished
     names = {path.name for path in out.iterdir()}
     files = {"comparison.json", "table.csv", "table.md", "pareto.png", "shift.png"}
-    assert names == files | {"runs"}
+    assert names == files | {"runs"} | {f"{run}.json" for run in ALL_RUNS}
     assert sorted(path.name for path in (out / "runs").iterdir()) == sorted(ALL_RUNS)
     for name in files:
         assert f"wrote {out / name}" in outcomes[-1].out
@@ -208,7 +253,7 @@ def test_a_damaged_configuration_is_refused(finished, tmp_path):
     outcome = command(*TWO, *FLAGS, "--out", out)
     assert outcome.code == 2
     assert "config.json: damaged" in outcome.err
-    assert "delete the folder to train it again" in outcome.err
+    assert f"delete {out / 'runs' / 'static-0'} to train it again" in outcome.err
 
 
 def test_a_damaged_evaluation_is_a_failure_with_advice(finished, tmp_path):

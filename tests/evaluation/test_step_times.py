@@ -43,6 +43,17 @@ def test_a_method_twice_as_fast_gets_twice_the_steps(tmp_path):
     assert [config.run.seed for config in found] == [0, 0, 1, 1]
 
 
+def test_what_takes_as_long_needs_no_time_of_its_own(tmp_path):
+    write(tmp_path, static=0.1)
+    found = step_times.in_time(
+        configs(tmp_path),
+        comparison(tmp_path, 0.5),
+        data.load("digits"),
+        as_long_as={"deterministic": "static"},
+    )
+    assert [c.training.epochs * (IMAGES // BATCH) for c in found] == [300] * 4
+
+
 def test_fewer_images_have_shorter_epochs(tmp_path):
     write(tmp_path, static=0.1, deterministic=0.2)
     few = configs(tmp_path, NAMES, "--train-size", str(2 * BATCH))

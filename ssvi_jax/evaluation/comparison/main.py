@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     if preset == "auto":
         preset = "laptop" if jax.default_backend() == "cpu" else "paper"
         print(f"preset: {preset}, because JAX runs on {jax.default_backend()}")
-    runs.check_joined(options.join, seeds_of)
+    runs.check_joined(options, seeds_of)
     run_log.check_writable(options.out)  # before the data is read and prepared
     dataset = data.load(asked.data.dataset, asked.data.data_dir, notify=print)
     configs = []

@@ -1,8 +1,9 @@
 """The runs of a comparison: trained, evaluated, and read back as numbers.
 
 Every run is a folder as `ssvi train` leaves it, with its evaluation under
-shift inside. What a folder holds is never done again, so a comparison continues
-wherever it was stopped, and a method that fails leaves the others alone.
+shift inside, and in the end a record beside them (`record`). What a folder or a record
+holds is never done again, so a comparison continues wherever it was stopped, and a
+method that fails leaves the others alone.
 """
 
 import statistics
@@ -17,6 +18,7 @@ import jax
 
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.data import Dataset, shifted
+from ssvi_jax.evaluation.comparison import record
 from ssvi_jax.evaluation.comparison.options import Comparison
 from ssvi_jax.evaluation.run import figures, results
 from ssvi_jax.evaluation.shift import evaluate as shift_run
@@ -75,16 +77,11 @@ def check_same(configs: Iterable[Config]) -> None:
       InputError: a run folder holds a run of another configuration, or is damaged.
     """
     for config in configs:
-        path = _folder(config) / "config.json"
-        if not path.exists():
+        folder = _folder(config)
+        saved = record.configuration(folder)
+        if saved is None:
             continue
-        try:
-            saved = json_text.parse(path.read_bytes())["config"]
-            before = {**Config.of({"method": config.run.method}).as_dict(), **saved}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: damaged ({error}); delete the folder to train it again."
-            ) from error
+        before = {**Config.of({"method": config.run.method}).as_dict(), **saved}
         unlike = [
             f"{name}: {str(before.get(name))[:100]} there, now {value}"
             for name, value in config.as_dict().items()
@@ -92,7 +89,7 @@ def check_same(configs: Iterable[Config]) -> None:
         ]
         if unlike:
             raise InputError(
-                f"--out: {path.parent} holds a run with other settings "
+                f"--out: {folder.parent.parent} holds a run with other settings "
                 f"({'; '.join(unlike)}); give the same, or choose another --out."
             )
 
@@ -121,8 +118,9 @@ def run_all(
         folder = _folder(config)
         notify(f"run {number} of {len(configs)}: {folder}")
         try:
-            if signal := train_run(config, inputs.data):
-                return Outcome(runs, failures, signal)
+            if not record.path_of(folder).exists():
+                if signal := train_run(config, inputs.data):
+                    return Outcome(runs, failures, signal)
             runs.append(finished_run(folder, options, inputs))
         except Exception as error:  # another method may do better
             if isinstance(error, InputError):
@@ -139,19 +137,19 @@ def run_all(
     return Outcome(runs, failures, 0)
 
 
-def check_joined(folders: Sequence[Path], methods: Iterable[str]) -> None:
+def check_joined(options: Comparison, methods: Iterable[str]) -> None:
     """Refuses what cannot join a comparison, before anything is trained.
 
     Args:
-      folders: of the runs to join.
+      options: with the folders of the runs to join.
       methods: names of the comparison's own.
 
     Raises:
       InputError: a folder is not named NAME-SEED, is named as another one or as a
-        method of the comparison, or holds no finished run.
+        method of the comparison, or holds no finished run and has no record.
     """
-    names = [folder.name for folder in folders]
-    for folder in folders:
+    names = [folder.name for folder in options.join]
+    for folder in options.join:
         name, _, seed = folder.name.rpartition("-")
         if not (name and seed.isdecimal()) or name in methods:
             raise InputError(
@@ -160,20 +158,24 @@ def check_joined(folders: Sequence[Path], methods: Iterable[str]) -> None:
             )
         if names.count(folder.name) > 1:
             raise InputError(f"--join: got {folder.name} twice, allowed: each once.")
-        run_files.read_summary(folder)
+        if not (options.out / f"{folder.name}.json").exists():
+            run_files.read_summary(folder)
 
 
 def finished_run(folder: Path, options: Comparison, inputs: Inputs) -> Run:
-    """A run that is trained, evaluated here where it is not yet.
+    """A run that is trained, evaluated here where it is not yet, and recorded.
 
     Args:
-      folder: of the run, NAME-SEED.
-      options: how to evaluate.
+      folder: of the run, NAME-SEED; without a finished run in it, the record counts.
+      options: how to evaluate, and where records are.
       inputs: what to evaluate on.
     """
     name, _, seed = folder.name.rpartition("-")
-    shift = evaluate_run(folder, options, inputs)
-    return Run(name, int(seed), values(folder, shift))
+    path = options.out / f"{folder.name}.json"
+    if run_files.is_finished(folder):
+        found = values(folder, evaluate_run(folder, options, inputs))
+        record.write(path, folder, found, inputs)
+    return Run(name, int(seed), record.read_values(path, inputs))
 
 
 def train_run(config: Config, data: Dataset) -> int:

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -31,7 +32,7 @@ FILE = "step_times.json"
 TURNS = 3
 """Phases that are timed of each method, after two that compile."""
 
-DENSE_STEPS = 25
+DENSE_STEPS = 8
 """Of a phase of a method that has no swaps, where nothing but steps is in it."""
 
 
@@ -140,7 +141,11 @@ def read_or_measure(
 
 
 def in_time(
-    configs: Sequence[Config], options: Comparison, data: Dataset
+    configs: Sequence[Config],
+    options: Comparison,
+    data: Dataset,
+    *,
+    as_long_as: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Config]:
     """The configurations with as many epochs as fit into the comparison's minutes.
 
@@ -148,18 +153,21 @@ def in_time(
       configs: of the runs.
       options: with the minutes, and where the times are.
       data: the data set.
+      as_long_as: name → the other whose step takes as long, and is timed for both.
 
     Raises:
       InputError: see `read_or_measure`.
     """
     path = options.step_times or options.out / FILE
     first = {_name(config): config for config in reversed(configs)}
-    times = read_or_measure(path, first, data)["methods"]
+    timed = {name: first[name] for name in first if name not in as_long_as}
+    times = read_or_measure(path, timed, data)["methods"]
     found = []
     for config in configs:
         size = config.data.train_size or len(data.train_labels)
         per_epoch = max(size // config.training.batch_size, 1)
-        steps = 60 * options.minutes / times[_name(config)]["step_seconds"]
+        name = as_long_as.get(_name(config), _name(config))
+        steps = 60 * options.minutes / times[name]["step_seconds"]
         found.append(config.with_values(epochs=round(max(steps, 1) / per_epoch, 4)))
     return found
 
