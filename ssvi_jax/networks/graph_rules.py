@@ -297,7 +297,8 @@ def check_exact(eqn: JaxprEqn) -> None:
     whole = any(np.issubdtype(dtype, np.integer) for dtype in types)
     if whole and eqn.primitive.name in _ARITHMETIC:
         raise Refused(
-            "arithmetic on whole numbers: indices, or pixels that are no floats"
+            "arithmetic on whole numbers: indices, as embeddings take, or pixels"
+            " that are no floats"
         )
 
 

@@ -87,7 +87,7 @@ def check(code: int, argument: str) -> None:
     """
     if code == 0:
         return
-    text = library().ssvi_error().decode(errors="replace")
+    text = library().ssvi_error().decode(errors="replace").rstrip(".")
     if code == MEMORY:
         raise MemoryError(text)
     if code == DEFECT:

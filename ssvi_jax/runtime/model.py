@@ -34,27 +34,41 @@ class Prediction(NamedTuple):
 class Model:
     """A network that predicts classes; `load` opens one.
 
-    Attributes:
-      input_shape: of one input.
-      num_classes: how many classes there are.
-      is_random: whether draws of the weights differ.
+    It may be pickled, and used by several threads, which take turns, and by the
+    children of a fork, each of which opens it again when it predicts first.
     """
 
     def __init__(self, content: bytes, name: str):
         self._content, self._name = content, name
         self._library = binding.library()
-        self._handle = ctypes.c_void_p()
-        code = self._library.ssvi_open_memory(
-            content, len(content), ctypes.byref(self._handle)
-        )
-        binding.check(code, name)
-        info = binding.Info()
+        self._open()
+        info = self._info = binding.Info()
         binding.check(
             self._library.ssvi_describe(self._handle, ctypes.byref(info)), name
         )
-        self.input_shape = tuple(info.shape[: info.rank])
-        self.num_classes = int(info.classes)
-        self.is_random = bool(info.is_random)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one input."""
+        return tuple(self._info.shape[: self._info.rank])
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return int(self._info.classes)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether draws of the weights differ."""
+        return bool(self._info.is_random)
+
+    def _open(self) -> None:
+        handle = ctypes.c_void_p()
+        code = self._library.ssvi_open_memory(
+            self._content, len(self._content), ctypes.byref(handle)
+        )
+        binding.check(code, self._name)
+        self._handle, self._process = handle, os.getpid()
 
     def __repr__(self) -> str:
         return f"Model(input_shape={self.input_shape}, num_classes={self.num_classes})"
@@ -64,7 +78,8 @@ class Model:
         return Model, (self._content, self._name)
 
     def __del__(self):
-        if getattr(self, "_handle", None):
+        # Threads of a parent's model cannot be waited for.
+        if getattr(self, "_process", None) == os.getpid():
             self._library.ssvi_close(self._handle)
 
     def predict(
@@ -101,6 +116,8 @@ class Model:
             seed=_seed(seed),
         )
         inputs = self._inputs(x)
+        if self._process != os.getpid():
+            self._open()
         n = len(inputs)
         probabilities = np.empty((n, self.num_classes), np.float32)
         entropy, mutual = np.empty(n, np.float32), np.empty(n, np.float32)
@@ -116,17 +133,20 @@ class Model:
         return Prediction(*arrays)
 
     def _inputs(self, x: Any) -> np.ndarray:
-        array = np.asanyarray(x)
+        try:
+            array = np.asanyarray(x)
+        except ValueError as error:
+            raise InputError(f"x: got no array ({error}).") from error
         is_real = array.dtype.kind in "biuf" or array.dtype.name == "bfloat16"
         if not is_real or np.ma.isMaskedArray(array):
             kind = "a masked array" if is_real else f"dtype {array.dtype}"
             raise InputError(f"x: got {kind}, allowed: an array of real numbers.")
         with np.errstate(over="ignore"):  # what becomes infinite is refused
             inputs = np.ascontiguousarray(array, np.float32)
-        if inputs.shape[1:] != self.input_shape or not len(inputs):
+        if array.shape[1:] != self.input_shape or not array.size:
             allowed = ", ".join(map(str, ("n", *self.input_shape)))
             raise InputError(
-                f"x: got shape {inputs.shape}, allowed: [{allowed}] with n above 0."
+                f"x: got shape {array.shape}, allowed: [{allowed}] with n above 0."
             )
         return inputs
 
@@ -156,7 +176,9 @@ def _at_most(name: str, value: Any, most: int) -> int:
 
 def _seed(seed: Any) -> int:
     if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-        raise InputError(f"seed: got {seed!r:.100}, allowed: 0 to 2**64 - 1.")
+        raise InputError(
+            f"seed: got {seed!r:.100}, allowed: a whole number, 0 to 2**64 - 1."
+        )
     if not 0 <= int(seed) < 2**64:
         raise InputError(f"seed: got {int(seed)}, allowed: 0 to 2**64 - 1.")
     return int(seed)

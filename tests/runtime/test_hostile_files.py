@@ -44,6 +44,28 @@ def test_every_cut_and_every_altered_byte_is_refused(file, tmp_path):
     runtime.load(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "it is too short"),
+        (b"PK\3\4" + bytes(range(255)) * 9, "it is no model of ssvi_jax"),
+        (b"a text, and nothing else\n" * 9, "it is no model of ssvi_jax"),
+    ],
+)
+def test_files_of_other_kinds(tmp_path, content, text):
+    path = tmp_path / "model.ssvi"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=text):
+        runtime.load(path)
+
+
+def test_bytes_after_the_end_are_refused(file, tmp_path):
+    path = tmp_path / "model.ssvi"
+    path.write_bytes(file.read_bytes() + b"more")
+    with pytest.raises(InputError, match="its size is not that of its header"):
+        runtime.load(path)
+
+
 def with_graph(file, path, stream: bytes, said: int | None = None) -> None:
     """A file with another graph and a right checksum."""
 

@@ -15,6 +15,8 @@ from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian
 from ssvi_jax.io import container
 from ssvi_jax.ops import custom_calls
+from ssvi_jax.runtime import binding
+from ssvi_jax.runtime.model import _pointer
 from ssvi_jax.vi import predictive
 
 pytestmark = pytest.mark.skipif(
@@ -252,10 +254,12 @@ def test_points_have_no_mutual_information(tmp_path):
         ({"mode": "median"}, "mode: got 'median', allowed: mean, moments, samples"),
         ({"samples": 0}, "samples: got 0, allowed: a whole number above 0"),
         ({"seed": -1}, "seed: got -1, allowed: 0 to"),
-        ({"seed": 0.5}, "seed: got 0.5, allowed: 0 to"),
+        ({"seed": 0.5}, "seed: got 0.5, allowed: a whole number, 0 to"),
         ({"threads": 0}, "threads: got 0, allowed: a whole number above 0"),
         ({"x": np.zeros((2, 11))}, r"x: got shape \(2, 11\), allowed: \[n, 12\]"),
         ({"x": np.zeros((0, 12))}, r"x: got shape \(0, 12\)"),
+        ({"x": 1.0}, r"x: got shape \(\), allowed: \[n, 12\]"),
+        ({"x": [[1, 2], [3]]}, "x: got no array"),
         ({"samples": 2**21}, "samples: got 2097152, allowed: 1 to 1,048,576"),
         ({"threads": 2**32}, "threads: got 4294967296, allowed: 1 to 1,024"),
         ({"x": "text"}, "x: got dtype <U4, allowed: an array of real numbers"),
@@ -268,6 +272,27 @@ def test_refused_calls(saved, options, text):
     _, model, _, x = saved("mlp")
     with pytest.raises(InputError, match=f"^{text}"):
         model.predict(options.pop("x", x), **options)
+
+
+@pytest.mark.parametrize("name", ["input_shape", "num_classes", "is_random"])
+def test_what_a_model_is_cannot_be_set(saved, name):
+    """Memory for its results depends on it."""
+    _, model, _, _ = saved("mlp")
+    with pytest.raises(AttributeError):
+        setattr(model, name, 3)
+
+
+@pytest.mark.parametrize("n", [0, -1, 2**62, 2**63 - 1])
+def test_numbers_of_inputs_that_no_memory_holds(saved, n):
+    _, model, _, x = saved("mlp")
+    out = np.empty((1, model.num_classes), np.float32)
+    x, options = np.asarray(x[:1], np.float32), binding.Options(samples=1)
+    code = binding.library().ssvi_predict(
+        model._handle, _pointer(x), n, options, _pointer(out), None, None
+    )
+    assert code == binding.BAD_CALL
+    with pytest.raises(InputError, match=r"^n: allowed are 1 to"):
+        binding.check(code, "x")
 
 
 @pytest.mark.parametrize("mode", ["mean", "samples", "moments"])

@@ -62,17 +62,17 @@ std::vector<uint8_t> read_all(const char* path) {
 extern "C" {
 
 int ssvi_open_memory(const void* data, size_t size, ssvi_model** model) {
+  if (model != nullptr) *model = nullptr;
   return guarded([&] {
     if (data == nullptr || model == nullptr) ssvi::bad_call("data, model: got null");
-    *model = nullptr;
     *model = new ssvi_model(static_cast<const uint8_t*>(data), size);
   });
 }
 
 int ssvi_open(const char* path, ssvi_model** model) {
+  if (model != nullptr) *model = nullptr;
   return guarded([&] {
     if (path == nullptr || model == nullptr) ssvi::bad_call("path, model: got null");
-    *model = nullptr;
     const std::vector<uint8_t> bytes = read_all(path);
     *model = new ssvi_model(bytes.data(), bytes.size());
   });

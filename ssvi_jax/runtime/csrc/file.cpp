@@ -47,7 +47,8 @@ void check_digest(const Container& found, const std::string& digest) {
 Container open(const uint8_t* data, size_t size) {
   if (size < 8) bad_file("it is too short");
   const uint64_t length = little_endian(data);
-  if (length > size - 8) bad_file("it is too short");
+  if (length > size - 8)
+    bad_file(size > 8 && data[8] != '{' ? "it is no model of ssvi_jax" : "it is too short");
   const Json table = Json::parse({reinterpret_cast<const char*>(data) + 8, length});
   const uint8_t* begin = data + 8 + length;
   const auto rest = static_cast<int64_t>(size - 8 - length);
@@ -71,7 +72,7 @@ Container open(const uint8_t* data, size_t size) {
     found.streams[name] = {begin + low, static_cast<size_t>(high - low)};
   }
   if (digest.empty()) bad_file("it is no model of ssvi_jax");
-  if (covered != rest) bad_file("its header is damaged");
+  if (covered != rest) bad_file("its size is not that of its header");
   check_digest(found, digest);
   return found;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <string>
 #include <thread>
 
@@ -102,7 +103,7 @@ void Predictor::describe(ssvi_info& info) const {
 const Pool& Predictor::pool(int threads) {
   const auto all = static_cast<int>(std::thread::hardware_concurrency());
   threads = threads > 0 ? threads : std::max(1, all);
-  if (workers_ == nullptr || workers_->pool().threads != threads)
+  if (workers_ == nullptr || workers_->asked() != threads)
     workers_ = std::make_unique<Workers>(threads);
   return workers_->pool();
 }
@@ -257,9 +258,12 @@ void Predictor::check_finite(const float* x, int64_t n) const {
 void Predictor::predict(const float* x, int64_t n, const ssvi_options& options,
                         float* probabilities, float* entropy,
                         float* mutual_information) {
-  if (x == nullptr || probabilities == nullptr || n < 1)
-    bad_call(
-        "x, n, probabilities: needs at least one input, and memory for its result");
+  if (x == nullptr) bad_call("x: got null");
+  if (probabilities == nullptr) bad_call("probabilities: got null");
+  const int64_t widest = std::max(inputs_, file_.graph.classes);
+  const int64_t most = std::numeric_limits<int64_t>::max() /
+                       (static_cast<int64_t>(sizeof *x) * std::max<int64_t>(1, widest));
+  if (n < 1 || n > most) bad_call("n: allowed are 1 to " + std::to_string(most));
   if (options.threads < 0 || options.threads > 1024)
     bad_call("threads: allowed are 0 (one a processor) to 1024");
   check_finite(x, n);

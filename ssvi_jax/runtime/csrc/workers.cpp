@@ -1,11 +1,11 @@
 #include "workers.h"
 
+#include <exception>
 #include <utility>
 
 namespace ssvi {
 
-Workers::Workers(int threads) {
-  pool_.threads = threads;
+Workers::Workers(int threads) : asked_(threads) {
   pool_.schedule = [this](std::function<void()> work) {
     bool wake;
     {
@@ -16,7 +16,11 @@ Workers::Workers(int threads) {
     }
     if (wake) changed_.notify_one();
   };
-  for (int i = 1; i < threads; ++i) threads_.emplace_back([this] { work(); });
+  try {
+    for (int i = 1; i < threads; ++i) threads_.emplace_back([this] { work(); });
+  } catch (const std::exception&) {  // there are no more: those that began do the work
+  }
+  pool_.threads = static_cast<int>(threads_.size()) + 1;
 }
 
 Workers::~Workers() {

@@ -15,13 +15,16 @@ namespace ssvi {
 
 class Workers {
  public:
-  explicit Workers(int threads);  // the caller is one of them
+  // The caller is one of them; where the system has no more threads they are fewer.
+  explicit Workers(int threads);
   ~Workers();
   Workers(const Workers&) = delete;
   const Pool& pool() const { return pool_; }
+  int asked() const { return asked_; }
 
  private:
   void work();
+  int asked_;
   Pool pool_;
   std::vector<std::thread> threads_;
   std::deque<std::function<void()>> waiting_;

@@ -1,7 +1,8 @@
 /* Predictions of a model file of ssvi_jax, without Python and without JAX.
  *
  * Every function returns SSVI_OK or an error, whose text ssvi_error() gives. A model may
- * be used by several threads; they take turns.
+ * be used by several threads; they take turns. A child of fork() opens it again: the
+ * threads of its parent's model are not there.
  */
 #ifndef SSVI_H
 #define SSVI_H
@@ -49,17 +50,18 @@ typedef struct {
 
 typedef struct {
   int32_t mode;
-  int32_t threads; /* 0: one a processor */
-  int64_t samples; /* of SSVI_SAMPLES */
+  int32_t threads; /* 1 to 1024, 0: one a processor; fewer where no more can begin */
+  int64_t samples; /* of SSVI_SAMPLES: 1 to 1048576 */
   /* Of SSVI_SAMPLES: the same seed, the same bits. A model keeps the first draws of its
      last seed, up to 64 MB, so that the next call need not make them. */
   uint64_t seed;
 } ssvi_options;
 
+/* *model is null where they fail. */
 SSVI_API int ssvi_open(const char* path, ssvi_model** model);
 /* The bytes are copied. */
 SSVI_API int ssvi_open_memory(const void* data, size_t size, ssvi_model** model);
-SSVI_API void ssvi_close(ssvi_model* model); /* null is allowed */
+SSVI_API void ssvi_close(ssvi_model* model); /* once; null is allowed */
 
 SSVI_API int ssvi_describe(const ssvi_model* model, ssvi_info* info);
 
