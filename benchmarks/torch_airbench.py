@@ -128,10 +128,7 @@ def train(
     )
     step = _stepper(model, sgd, feed)
     step(0.0)  # PyTorch chooses its kernels
-    begin = time.perf_counter()
-    for _ in range(TIMED_STEPS):
-        step(0.0)
-    seconds = step_seconds or (time.perf_counter() - begin) / TIMED_STEPS
+    seconds = step_seconds or _timed(step)
     print(f"{1e3 * seconds:.1f} ms a step", flush=True)
     steps = max(round(60 * minutes / seconds), 1)
     begin = time.perf_counter()
@@ -140,6 +137,13 @@ def train(
         if number % 100 == 0:
             print(f"step {number} of {steps}: loss {loss:.3f}", flush=True)
     return Spent(steps, time.perf_counter() - begin, seconds)
+
+
+def _timed(step: Callable[[float], float]) -> float:
+    begin = time.perf_counter()
+    for _ in range(TIMED_STEPS):
+        step(0.0)
+    return (time.perf_counter() - begin) / TIMED_STEPS
 
 
 def _stepper(

@@ -17,7 +17,7 @@ import numpy as np
 
 import ssvi_jax
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.io import json_text
+from ssvi_jax.io import json_text, run_files
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -77,7 +77,7 @@ class RunLog:
     @property
     def has_summary(self) -> bool:
         """Whether a run came to its end here."""
-        return (self.folder / "summary.json").exists()
+        return run_files.is_finished(self.folder)
 
     def start(
         self,

@@ -52,7 +52,7 @@ FEW_THREADS = """
 expected = model.predict(x, threads=1).probabilities
 with open("/proc/self/statm") as file:
     held = int(file.read().split()[0]) * resource.getpagesize()
-limit = held + 3 * threading.stack_size(0) + {room}
+limit = held + 300 * 2**20  # of 200 stacks, 8 MiB each as a rule
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 for _ in range(2):
     assert (model.predict(x, threads=200).probabilities == expected).all()
@@ -94,4 +94,4 @@ def test_a_child_need_not_wait_for_a_thread_that_it_has_not(files):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_threads_that_cannot_begin_are_done_without(files):
-    run(FEW_THREADS.format(room=300 * 2**20), files)
+    run(FEW_THREADS, files)
