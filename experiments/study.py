@@ -36,7 +36,9 @@ BUDGETS = {
     "thirty": (FEW, 30),
     "sixty": ("ssvi_ivon", 60),
 }
-"""Part → methods and minutes; these parts differ in nothing else."""
+"""Part → methods and minutes; these parts differ in nothing else, and share a table of
+the times of steps. The others have one each: sparsity and the length of an epoch change
+the times."""
 
 PARTS: dict[str, tuple[str, ...]] = {
     **{
@@ -71,7 +73,7 @@ class Study:
     """five, thirty, sixty: minutes of every method; images-N: of N training images;
     sparsity-P: percent."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/study")
-    """Folder; a part is in DIR/PART, with the times of its steps."""
+    """Folder; a part is in DIR/PART."""
     list: bool = False
     """Print the parts and what they compare."""
 
@@ -84,8 +86,9 @@ def main(argv: Sequence[str]) -> int:
             print(f"{name:<14}{' '.join(own)}")
         return 0
     check_choice("--part", study.part, PARTS)
-    # Each has a table of its own: sparsity and the length of an epoch change the times.
     own = ["--out", str(study.out / study.part), *PARTS[study.part], *NETWORK]
+    if study.part in BUDGETS:
+        own += ["--step-times", str(study.out / "step_times.json")]
     code = importlib.import_module("methods").main([*own, *flags])
     if not code:
         _conclude(study.out)
