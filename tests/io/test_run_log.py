@@ -3,6 +3,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -28,10 +29,10 @@ def test_a_folder_that_cannot_be(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=f"^out: cannot write to {folder}"):
             RunLog(folder)
 
-    def denied(self, *args, **kwargs):
-        raise PermissionError(13, "Permission denied", str(self))
+    def denied(**kwargs):
+        raise PermissionError(13, "Permission denied", str(kwargs["dir"]))
 
-    monkeypatch.setattr(Path, "write_text", denied)
+    monkeypatch.setattr(tempfile, "TemporaryFile", denied)
     with pytest.raises(
         InputError, match=r"\(Permission denied\); allowed: a folder on"
     ):

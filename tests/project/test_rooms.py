@@ -2,7 +2,7 @@
 
 import ast
 import graphlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -125,6 +125,12 @@ def test_tests_are_in_folders_of_the_same_names():
     rooms = {name for name in FLOORS if (HOUSE / name).is_dir()}
     assert folders - {"__pycache__"} == rooms | BESIDES_ROOMS
     assert [path.name for path in TESTS.glob("*.py")] == ["conftest.py"]
+
+
+def test_test_files_have_names_of_their_own():
+    # pytest imports them by name: of two alike the second is an error.
+    names = Counter(path.name for path in TESTS.rglob("test_*.py"))
+    assert [name for name, number in names.items() if number > 1] == []
 
 
 def test_no_test_file_imports_another():
