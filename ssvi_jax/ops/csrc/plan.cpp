@@ -157,12 +157,13 @@ double cost(const Plan& plan, const Use& use) {
   const double rows =
       keeps ? plan.row_step : double(plan.packed_rows(plan.block)) / plan.block;
   const double moved = keeps ? double(plan.row_taps - plan.row_step) / plan.block : 0;
-  const double lines = plan.lanes / 16.0;  // of a vector
-  double total =
-      lines * plan.sources * plan.in_channels * spread * (rows * read + moved);
+  const double lines = plan.lanes / 16.0;                  // of a packed vector
+  const double touched = std::max(lines, 1.0 / plan.images);  // of what is read for it
+  double total = plan.sources * plan.in_channels * spread *
+                 (touched * rows * read + lines * moved);
   total += use.size * plan.sources * missed(plan) * late(use);
   if (use.weights) {
-    total += lines * turns * 2 * plan.out_channels * read;
+    total += touched * turns * 2 * plan.out_channels * read;
     total += use.size * kLaneSums / (vectors * plan.block);
   } else {
     // The last block of columns may be narrower than the others.
