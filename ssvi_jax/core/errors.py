@@ -61,6 +61,18 @@ def check_count(argument: str, got: Any) -> int:
     return int(got)
 
 
+def check_images(argument: str, got: int) -> None:
+    """Raises `InputError` unless `got` is a number of images, or 0 for all."""
+    if got < 0:
+        raise InputError(f"{argument}: got {got}, allowed: 0 (all) or more.")
+
+
+def check_seed(argument: str, got: int) -> None:
+    """Raises `InputError` unless `got` has 32 bits: JAX would take it modulo 2^32."""
+    if not 0 <= got < 2**32:
+        raise InputError(f"{argument}: got {got}, allowed: 0 to 2^32 - 1.")
+
+
 def check_flag(argument: str, got: Any) -> bool:
     """True or False as Python's, also of NumPy's.
 

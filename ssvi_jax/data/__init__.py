@@ -45,7 +45,7 @@ def load(
         `ssvi_jax.data.mimic`), ``"imagenet2012"`` (see
         `ssvi_jax.data.imagenet`), or ``"auto"``: CIFAR-10 where it is there or can
         be downloaded, else the digits. A set asked for by name is never replaced by
-        another.
+        another, nor one in a folder that was named.
       data_dir: folder of data sets, as TFDS prepares them; without it $TFDS_DATA_DIR,
         then ``~/tensorflow_datasets``. The digits need none.
       validation: fraction in [0, 1) of the official training set that is set aside,
@@ -83,6 +83,8 @@ def _read_auto(
     try:
         return _read_cifar("cifar10", data_dir, notify)
     except NotPreparedError as error:
+        if data_dir is not None:  # a folder that was named should have held it
+            raise
         notify(
             "*** CIFAR-10 is not available, so this uses the embedded handwritten "
             f"DIGITS instead: {error.reason} ***"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ssvi_jax.core.command import check_new, program, run
-from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.errors import InputError, check_count, check_images, check_seed
 
 if TYPE_CHECKING:
     from ssvi_jax.data import Dataset
@@ -49,12 +49,10 @@ class Command:
     """Folder of sets prepared by TFDS (else $TFDS_DATA_DIR, ~/tensorflow_datasets)."""
 
     def __post_init__(self):
-        samples = 1 if self.samples is None else self.samples
-        if samples < 1 or self.images < 0 or not 0 <= self.seed < 2**32:
-            raise InputError(
-                f"--samples, --images, --seed: got {self.samples}, {self.images}, "
-                f"{self.seed}, allowed: at least 1, at least 0, and 0 to 2^32 - 1."
-            )
+        if self.samples is not None:
+            check_count("--samples", self.samples)
+        check_images("--images", self.images)
+        check_seed("--seed", self.seed)
 
 
 def main(argv: Sequence[str]) -> int:

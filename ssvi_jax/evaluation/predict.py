@@ -14,7 +14,7 @@ import tyro
 
 from ssvi_jax.core import terminal
 from ssvi_jax.core.command import program, run
-from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.errors import InputError, check_count, check_seed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,11 +43,8 @@ class Command:
     """Also write probabilities, entropies and log-odds to this .npz file."""
 
     def __post_init__(self):
-        if self.samples < 1 or not 0 <= self.seed < 2**32:
-            raise InputError(
-                f"--samples, --seed: got {self.samples}, {self.seed}, allowed: at "
-                "least 1, and 0 to 2^32 - 1."
-            )
+        check_count("--samples", self.samples)
+        check_seed("--seed", self.seed)
 
 
 def main(argv: Sequence[str]) -> int:

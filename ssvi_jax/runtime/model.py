@@ -94,8 +94,8 @@ class Model:
         """Predicts with uncertainty.
 
         Args:
-          x: inputs ``[n, *input_shape]``, finite real numbers of any type; pixels as
-            they are under JAX.
+          x: inputs ``[n, *input_shape]``, finite real numbers of any type; whole
+            numbers from 0 to 255 where the network was trained on images of bytes.
           samples: draws of the weights, 1 to 1,048,576, where `mode` is "samples".
           mode: "samples", an average over draws; "mean", one pass with the means of
             the weights; "moments", one pass of means and variances, an approximation.
@@ -103,8 +103,9 @@ class Model:
           threads: how many compute, 1 to 1,024; None: one a processor.
 
         Raises:
-          InputError: inputs of another shape, that are not finite, or that give no
-            finite probability; a mode, number or seed that there is not.
+          InputError: inputs of another shape, that are not finite in float32, that are
+            no pixels where it takes pixels, or that give no finite probability; a mode,
+            number or seed that there is not.
         """
         check_choice("mode", mode, binding.MODES)
         options = binding.Options(

@@ -57,7 +57,8 @@ def export(
 
     ``.stablehlo``: a program of JAX for `PLATFORMS`, of any network on one array, also
     of ensembles. ``jax.export.deserialize(Path(path).read_bytes()).call(x)`` runs it,
-    without this package and without the module.
+    without this package and without the module. Needs the package flatbuffers, with
+    which JAX writes and reads it: ``pip install 'ssvi_jax[stablehlo]'``.
 
     Args:
       model: what `fit` or `load` returned; or a model file.
@@ -194,6 +195,7 @@ def _mean(likelihood: likelihoods.Likelihood, output: Any) -> Any:
 def _stablehlo(
     model: Fitted | str | Path, samples: int | None, batch_size: int | None
 ) -> bytes:
+    optional.load("flatbuffers", "path", "stablehlo")  # jax.export writes with it
     model = _loaded(model)
     inputs = trace_graph.inputs_of(model.describes)
     if inputs is None or len(inputs) != 1:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVa
 
 import tyro
 
-from ssvi_jax.core.errors import InputError, check_choice
+from ssvi_jax.core.errors import InputError, check_choice, check_seed
 from ssvi_jax.core.settings import (
     Settings,
     fraction,
@@ -232,8 +232,7 @@ class Run(Settings):
         """See `Settings.check`."""
         super().check()
         check_choice("method", self.method, METHODS)
-        if self.seed >= 2**32:  # JAX would take it modulo 2^32
-            raise InputError(f"seed: got {self.seed}, allowed: 0 to 2^32 - 1.")
+        check_seed("seed", self.seed)
         number, which = self.num_processes, self.process_id
         if self.coordinator is None and (number, which) != (1, 0):
             raise InputError(

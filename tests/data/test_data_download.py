@@ -9,7 +9,7 @@ import types
 import pytest
 
 from ssvi_jax.core.errors import InputError
-from ssvi_jax.data import download, load
+from ssvi_jax.data import NotPreparedError, download, load
 
 CONNECT = socket.create_connection
 
@@ -116,6 +116,11 @@ def test_auto_says_loudly_that_it_takes_the_digits():
     assert "because CIFAR-10 was not available" in data.source
     assert "because" not in load("digits", notify=said.append).source
     assert len(said) == 1
+
+
+def test_auto_does_not_pass_by_a_folder_that_was_named(tmp_path):
+    with pytest.raises(NotPreparedError, match=f"not prepared in {tmp_path / 'data'}"):
+        load("auto", tmp_path / "data", notify=print)
 
 
 @pytest.mark.parametrize("inside", ["cifar10", "cifar10/3.0.2"])

@@ -135,7 +135,7 @@ def test_resuming_predicts_nothing_again_and_gives_the_same(report, monkeypatch)
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--samples", "0"], "--samples: got 0, allowed: 1 or more"),
+        (["--samples", "0"], "--samples: got 0, allowed: a whole number above 0"),
         (["--images", "-1"], "--images: got -1"),
         (["--seed", "-1"], "--seed: got -1"),
         (["--run", "nowhere"], "nowhere/model.ssvi is missing"),

@@ -84,6 +84,9 @@ def test_missing_files_are_named(run, tmp_path):
     with pytest.raises(InputError, match=r"--run: .*nothing.*model.ssvi is missing"):
         subjects.find([tmp_path / "nothing"], [], [])
     (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(InputError, match="Give the folder that a finished run left"):
+        subjects.find([tmp_path], [], [])  # it was stopped before it saved
+    (tmp_path / "checkpoints" / "100").mkdir()
     with pytest.raises(
         InputError, match="finish it with --resume, or use --checkpoint"
     ):

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
     not runtime.library_path().exists(), reason="the runtime was not compiled"
 )
 
-RUNS = ("cifar10-ivon-s95", "cifar10-rigl-s95")
+RUNS = ("cifar10-ivon-s95", "cifar10-rigl-s95", "cifar10-ivon-avx2")
 RANDOM = ("mlp", "cnn")
 
 
@@ -272,6 +272,24 @@ def test_refused_calls(saved, options, text):
     _, model, _, x = saved("mlp")
     with pytest.raises(InputError, match=f"^{text}"):
         model.predict(options.pop("x", x), **options)
+
+
+class OfBytes(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(x / 255.0)
+
+
+def test_a_network_of_bytes_takes_nothing_else(tmp_path):
+    """Pixels from 0 to 1 would all be nearly black."""
+    x = np.arange(24, dtype=np.uint8).reshape(2, 12) * 10
+    runtime_models.fitted(OfBytes(), x).save(tmp_path / "model.ssvi")
+    model = runtime.load(tmp_path / "model.ssvi")
+    expected = model.predict(x).probabilities
+    assert (model.predict(x.astype(float)).probabilities == expected).all()
+    for wrong in (x / 255, x - 1.0, x + 256.0):
+        with pytest.raises(InputError, match=r"takes pixels: whole numbers from 0"):
+            model.predict(wrong)
 
 
 @pytest.mark.parametrize("name", ["input_shape", "num_classes", "is_random"])

@@ -48,6 +48,14 @@ if not child:
 os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
+END_WHILE_ANOTHER_PREDICTS = """
+work = dict(x=np.repeat(x, 100, axis=0), samples=3000, threads=2)
+busy = threading.Thread(target=lambda: model.predict(**work), daemon=True)
+busy.start()
+busy.join(0.2)
+assert busy.is_alive()
+"""
+
 FEW_THREADS = """
 expected = model.predict(x, threads=1).probabilities
 with open("/proc/self/statm") as file:
@@ -90,6 +98,11 @@ def test_a_model_works_in_a_child(files, parent, child):
 
 def test_a_child_need_not_wait_for_a_thread_that_it_has_not(files):
     run(FORK_WHILE_ANOTHER_PREDICTS, files)
+
+
+def test_a_process_may_end_while_a_thread_predicts(files):
+    for _ in range(3):
+        run(END_WHILE_ANOTHER_PREDICTS, files)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -265,9 +265,12 @@ def test_a_forged_graph_is_refused(tmp_path):
             ssvi_jax.export(tmp_path / "forged.ssvi", tmp_path / "model.onnx")
 
 
-def test_without_onnx_it_is_said_what_brings_it(monkeypatch, tmp_path):
+def test_without_its_package_it_is_said_what_brings_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnx", None)
     x = runtime_models.inputs((4,), 2)
     fit = runtime_models.fitted(nn.Dense(3), x)
     with pytest.raises(InputError, match=r"pip install 'ssvi_jax\[onnx\]'"):
         ssvi_jax.export(fit, tmp_path / "model.onnx")
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    with pytest.raises(InputError, match=r"pip install 'ssvi_jax\[stablehlo\]'"):
+        ssvi_jax.export(fit, tmp_path / "model.stablehlo")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ssvi_jax.core.command import program, run
-from ssvi_jax.core.errors import InputError, check_choice
+from ssvi_jax.core.errors import InputError, check_choice, check_seed
 from ssvi_jax.data.corruptions import BENCHMARK, EXTRA, NAMES, SEVERITIES, layout
 
 
@@ -40,8 +40,7 @@ class Command:
     def __post_init__(self):
         for name in self.names:
             check_choice("--names", name, NAMES)
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"--seed: got {self.seed}, allowed: 0 to 2^32 - 1.")
+        check_seed("--seed", self.seed)
 
     def chosen(self) -> list[str]:
         """The corruptions to write, each once, in the benchmark's order."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from ssvi_jax.core.command import program
-from ssvi_jax.core.errors import InputError, check_choice, check_positive
+from ssvi_jax.core.errors import InputError, check_choice, check_images, check_positive
 from ssvi_jax.methods import METHODS, SSVI
 from ssvi_jax.training import cli, presets
 from ssvi_jax.training.run_config import Config
@@ -90,8 +90,7 @@ class Comparison:
             raise InputError(
                 f"--minutes: got {self.minutes}, allowed: 0 (equal epochs) or more."
             )
-        if self.images < 0:
-            raise InputError(f"--images: got {self.images}, allowed: 0 (all) or more.")
+        check_images("--images", self.images)
         if self.verify and self.write_reference:
             raise InputError("--verify: got --write-reference too, allowed: one.")
 

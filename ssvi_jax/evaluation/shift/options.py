@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.errors import InputError, check_count, check_images, check_seed
 
 _Paths = Annotated[
     tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="PATH")
@@ -61,12 +61,9 @@ class ShiftConfig:
     """Continue the newest evaluation there: what is predicted is not done again."""
 
     def __post_init__(self):
-        if self.samples < 1:
-            raise InputError(f"--samples: got {self.samples}, allowed: 1 or more.")
-        if self.images < 0:
-            raise InputError(f"--images: got {self.images}, allowed: 0 (all) or more.")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"--seed: got {self.seed}, allowed: 0 to 2^32 - 1.")
+        check_count("--samples", self.samples)
+        check_images("--images", self.images)
+        check_seed("--seed", self.seed)
         if "none" in self.ood and len(self.ood) > 1:
             raise InputError(
                 f"--ood: got {', '.join(self.ood)}, allowed: none alone, or sets."

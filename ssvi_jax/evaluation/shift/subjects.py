@@ -161,7 +161,8 @@ def _in_run(run: Path) -> Path:
     if path.is_file():
         return path
     advice = "Give the folder that a finished run left (its --out)."
-    if (run / "checkpoints").is_dir():
+    checkpoints = run / "checkpoints"
+    if checkpoints.is_dir() and any(checkpoints.iterdir()):
         advice = (
             f"It has checkpoints: finish it with --resume, or use --checkpoint {run}."
         )

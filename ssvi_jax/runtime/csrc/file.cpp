@@ -216,6 +216,18 @@ std::vector<Layer> layers_of(const Container& found, const Json& header) {
   return layers;
 }
 
+// Whether the network was trained on images of bytes.
+bool takes_pixels(const Json& config) {
+  if (config.find("input_shape") != nullptr) {  // one of the library's own
+    const Json* pixels = config.find("pixels");
+    return pixels == nullptr || pixels->truth();
+  }
+  const Json* inputs = config.find("inputs");
+  if (inputs == nullptr || inputs->list().size() != 1) return false;
+  const std::vector<Json>& input = inputs->list()[0].list();
+  return input.size() == 2 && input[1].text() == "uint8";
+}
+
 }  // namespace
 
 int64_t count(const std::vector<int64_t>& shape) {
@@ -234,10 +246,13 @@ File read_file(const uint8_t* data, size_t size) {
     bad_file("another version of the format; install the version of ssvi_jax that wrote it");
   const Json* graph = header.find("graph");
   if (graph == nullptr)
-    bad_file("it holds no graph; write it again: ssvi_jax.load(path, module).save(path)");
+    bad_file(
+        "it holds no graph; write it again where JAX is: ssvi_jax.load(path, module)"
+        ".save(path), without the module if a run wrote it");
   if (const Json* refused = graph->find("refused"))
     bad_file("its network runs under JAX only: " + refused->text());
   File file;
+  file.takes_pixels = takes_pixels(header.at("config"));
   file.graph = parse_graph(expand(found, "graph", graph->at("bytes").whole()));
   file.layers = layers_of(found, header);
   for (auto& [path, array] : group_of(found, header.at("arrays"), "params"))

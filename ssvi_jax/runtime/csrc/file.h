@@ -27,6 +27,7 @@ struct File {
   Graph graph;
   std::vector<Layer> layers;   // rows that nodes "kernel" name
   std::vector<Array> params;   // rows that nodes "param" name
+  bool takes_pixels;           // whole numbers from 0 to 255
 };
 
 // Throws an Error on anything but a whole model file with a graph.

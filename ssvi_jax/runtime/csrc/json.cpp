@@ -62,6 +62,7 @@ class JsonReader {
     } else if (first == 't' || first == 'f') {
       value.kind_ = Json::Kind::kBool;
       word(first == 't' ? "true" : "false");
+      value.number_ = first == 't';
     } else if (first == 'n') {
       word("null");
     } else {
@@ -171,6 +172,11 @@ class JsonReader {
 };
 
 Json Json::parse(std::string_view text) { return JsonReader(text).whole(); }
+
+bool Json::truth() const {
+  if (kind_ != Kind::kBool) damaged();
+  return number_ != 0;
+}
 
 const std::string& Json::text() const {
   if (kind_ != Kind::kText) damaged();

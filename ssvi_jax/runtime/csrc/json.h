@@ -17,6 +17,7 @@ class Json {
   static Json parse(std::string_view text);
 
   // Each throws an Error where the value is of another kind.
+  bool truth() const;
   const std::string& text() const;
   int64_t whole() const;  // a whole number of at least 0
   const std::vector<Json>& list() const;

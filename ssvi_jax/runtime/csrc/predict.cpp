@@ -245,14 +245,24 @@ void Predictor::add_moments(Passes& passes, int64_t draws, Totals& totals) {
   });
 }
 
+static bool is_pixel(float value) {
+  return value >= 0 && value <= 255 && value == static_cast<float>(static_cast<int>(value));
+}
+
 // Of every mode: a rectifier takes NaN for 0 where moments go through it, and what no
 // weight reads would not be seen.
-void Predictor::check_finite(const float* x, int64_t n) const {
+void Predictor::check_inputs(const float* x, int64_t n) const {
   for (int64_t i = 0; i < n; ++i)
-    for (int64_t k = 0; k < inputs_; ++k)
-      if (!std::isfinite(x[i * inputs_ + k]))
-        throw Error{SSVI_NOT_FINITE,
-                    "input " + std::to_string(i) + " has a number that is not finite"};
+    for (int64_t k = 0; k < inputs_; ++k) {
+      const float value = x[i * inputs_ + k];
+      if (!std::isfinite(value))
+        throw Error{SSVI_NOT_FINITE, "input " + std::to_string(i) +
+                                         " has a number that is not finite in float32"};
+      if (file_.takes_pixels && !is_pixel(value))
+        bad_call("input " + std::to_string(i) + " has the number " +
+                 std::to_string(value) + ", but this network takes pixels: whole " +
+                 "numbers from 0 to 255, as it was trained");
+    }
 }
 
 void Predictor::predict(const float* x, int64_t n, const ssvi_options& options,
@@ -266,7 +276,7 @@ void Predictor::predict(const float* x, int64_t n, const ssvi_options& options,
   if (n < 1 || n > most) bad_call("n: allowed are 1 to " + std::to_string(most));
   if (options.threads < 0 || options.threads > 1024)
     bad_call("threads: allowed are 0 (one a processor) to 1024");
-  check_finite(x, n);
+  check_inputs(x, n);
   const std::lock_guard<std::mutex> lock(mutex_);
   const Machine machine{chosen_isa(), pool(options.threads)};
   if (together_ == 0) {

@@ -25,7 +25,7 @@ class Predictor {
   class Totals;
   class Passes;
   const Pool& pool(int threads);
-  void check_finite(const float* x, int64_t n) const;
+  void check_inputs(const float* x, int64_t n) const;
   void add_mean(Passes& passes, Totals& totals);
   void add_draws(Passes& passes, int64_t draws, uint64_t seed, Totals& totals);
   void add_moments(Passes& passes, int64_t draws, Totals& totals);

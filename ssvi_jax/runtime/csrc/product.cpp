@@ -16,8 +16,10 @@ constexpr double kMaxPacked = 1 << 27;
 // Sizes of images, or of batches of dense layers, that a kernel keeps lists of.
 constexpr size_t kMaxLists = 4;
 
-const std::vector<int> kPlanes = {0, 3, 1, 2};
-const Lengths kAsRow = {1, 2, 0, 3}, kAsBatch = {2, 0, 1, 3};
+// Functions: a process may end, and destroy what is global, while a thread predicts.
+std::vector<int> by_channels() { return {0, 3, 1, 2}; }
+Lengths as_row() { return {1, 2, 0, 3}; }
+Lengths as_batch() { return {2, 0, 1, 3}; }
 
 // As positions in the kernel of one group, its taps side by side.
 std::vector<int32_t> widened(const Window& w, std::vector<int32_t> index) {
@@ -91,10 +93,10 @@ Tensor product(const Machine& machine, const Window& w, const Tensor& x,
                         w.top + w.bottom + w.left + w.right == 0;
   if (is_dense && n > 1) {  // a batch of single pixels is a row of pixels
     const Tensor residual =
-        operands.residual == nullptr ? Tensor() : transpose(*operands.residual, kAsRow);
+        operands.residual == nullptr ? Tensor() : transpose(*operands.residual, as_row());
     Operands of_row = operands;
     if (operands.residual != nullptr) of_row.residual = &residual;
-    return transpose(product(machine, w, transpose(x, kAsRow), of_row), kAsBatch);
+    return transpose(product(machine, w, transpose(x, as_row()), of_row), as_batch());
   }
   const int64_t room_h = height + w.top + w.bottom - w.rows();
   const int64_t room_w = width + w.left + w.right - w.columns();
@@ -106,13 +108,13 @@ Tensor product(const Machine& machine, const Window& w, const Tensor& x,
   if (packed_floats(planes) > kMaxPacked)
     bad_file("its graph needs more memory than this version allows");
   const Lengths out_shape = {n, shape.p, shape.q, w.co};
-  const Tensor images = ordered(x, kPlanes, machine.pool);
+  const Tensor images = ordered(x, by_channels(), machine.pool);
   Tensor residual;
   if (operands.residual != nullptr) {
     if (operands.residual->shape != out_shape) mismatch();
-    residual = ordered(*operands.residual, kPlanes, machine.pool);
+    residual = ordered(*operands.residual, by_channels(), machine.pool);
   }
-  Tensor out = make(out_shape, kPlanes);
+  Tensor out = make(out_shape, by_channels());
   const SparseKernel& kernel = *operands.kernel;
   const PlaneEpilogue epilogue{operands.scale, operands.shift, residual.data,
                                operands.rectified};
