@@ -165,7 +165,7 @@ def _is_a(kind: Any, got: object) -> bool:
     return kind not in _KINDS or isinstance(got, kind)
 
 
-_MAX_INT = 2**32 - 1
+_MAX_INT = 2**32
 _KINDS: dict[type, str] = {
     bool: "true or false",
     int: f"a whole number up to {_MAX_INT:,}",

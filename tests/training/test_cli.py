@@ -336,9 +336,11 @@ def offline(monkeypatch, tmp_path):
     return tmp_path / "data"
 
 
-def test_auto_falls_back_loudly_without_a_network(asked, offline, tmp_path):
-    flags = ["--preset", "smoke", "--data-dir", offline, "--out", tmp_path / "run"]
-    outcome = smoke_run.command(*flags)
+def test_auto_falls_back_loudly_without_a_network(
+    asked, offline, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(offline))
+    outcome = smoke_run.command("--preset", "smoke", "--out", tmp_path / "run")
     assert "*** CIFAR-10 is not available" in outcome.out
     assert asked["config"].data.dataset == "digits"
     assert "because CIFAR-10 was not available" in asked["dataset"].source
