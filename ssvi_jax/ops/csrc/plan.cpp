@@ -157,8 +157,9 @@ double cost(const Plan& plan, const Use& use) {
   const double rows =
       keeps ? plan.row_step : double(plan.packed_rows(plan.block)) / plan.block;
   const double moved = keeps ? double(plan.row_taps - plan.row_step) / plan.block : 0;
-  const double lines = plan.lanes / 16.0;                  // of a packed vector
-  const double touched = std::max(lines, 1.0 / plan.images);  // of what is read for it
+  const double lines = plan.lanes / 16.0;  // of a packed vector
+  // Of what is read for it: memory comes in whole lines.
+  const double touched = std::max(lines, 1.0 / plan.images);
   double total = plan.sources * plan.in_channels * spread *
                  (touched * rows * read + lines * moved);
   total += use.size * plan.sources * missed(plan) * late(use);

@@ -65,7 +65,9 @@ SSVI_API void ssvi_close(ssvi_model* model); /* once; null is allowed */
 
 SSVI_API int ssvi_describe(const ssvi_model* model, ssvi_info* info);
 
-/* Predicts n inputs, which lie one after the other in the order of info.shape.
+/* Predicts n inputs, which lie one after the other in the order of info.shape. Numbers
+ * that are not finite are refused; where the network was trained on images of bytes, so
+ * is what is no whole number from 0 to 255.
  *
  * probabilities: [n][classes]; entropy and mutual_information, in nats: [n], or null.
  */
