@@ -9,12 +9,13 @@ no more than it needs.
 
 import dataclasses
 import importlib
+import sys
 import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any, NamedTuple, Union
 
-from ssvi_jax.core import command, terminal
+from ssvi_jax.core import terminal
 from ssvi_jax.core.errors import InputError
 
 
@@ -102,6 +103,8 @@ def main(argv: Sequence[str]) -> int:
             f"ssvi: got {word[:100]!r}, allowed first: {', '.join(COMMANDS)}, --help "
             "or --version."
         )
+    from ssvi_jax.core import command
+
     module = importlib.import_module(f"ssvi_jax.{COMMANDS[word].module}")
     with command.called(f"ssvi {word}"):
         return module.main(rest)
@@ -163,7 +166,16 @@ def _all_settings() -> type:
 
 
 def ssvi() -> None:
-    """What the installed `ssvi` calls."""
+    """What the installed `ssvi` calls; an installation of the runtime alone has it too."""
+    try:
+        from ssvi_jax.core import command
+    except ModuleNotFoundError as missing:
+        print(
+            f"error: ssvi: {missing.name} is not installed; pip install ssvi_jax with "
+            "what it needs. (ssvi_jax.runtime predicts from Python without it.)",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     command.run(main)
 
 

@@ -138,6 +138,8 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
     display = Display(silent=not first)
     if why:
         display.say(f"slower on this CPU than it could be: {why}")
+    if config.training.minutes and not config.run.resume:
+        display.say("timing the first steps, to know how many fit into the minutes")
     with ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt(display.say))
         saving = RunSaving(config, data.source, log, notify=display.say)

@@ -70,6 +70,15 @@ def test_bad_input_is_one_sentence(argv, said, tmp_path):
     assert outcome.err.count("\n") == 1
 
 
+def test_beside_the_runtime_alone_it_says_what_is_missing():
+    lacking = "import sys; sys.modules['tyro'] = None\n"
+    start = "from ssvi_jax.evaluation import entry\nentry.ssvi()"
+    done = ssvi_python("-c", lacking + start, "--help")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ssvi: tyro is not installed; pip install ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_shell_completes_the_flags_of_every_method():
     done = smoke_run.call(entry.main, "--tyro-print-completion", "bash")
     assert (done.code, done.err) == (0, "")

@@ -163,6 +163,16 @@ def test_all_processes_train_as_long_as_the_first(tmp_path, monkeypatch):
     assert trained.step <= trained.problem.total_steps == planned(tmp_path) == 20
 
 
+def test_a_run_in_minutes_says_that_it_begins_with_timing(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(budget, "steps_in", lambda *_: 10)
+    smoke_run.tiny_train(tmp_path, **SHORT)
+    assert "timing the first steps" in capsys.readouterr().out
+    smoke_run.tiny_train(tmp_path, resume=True, **SHORT)
+    assert "timing the first steps" not in capsys.readouterr().out
+
+
 def test_timing_the_first_phases_changes_nothing(tmp_path, monkeypatch):
     timed = budget.steps_in
 
