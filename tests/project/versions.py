@@ -117,6 +117,7 @@ def _passes(name: str, python: str, resolution: str) -> bool:
     print(f"{name}: {versions(own)}", flush=True)
     # The extension of this checkout is built for one Python; the others have their own.
     flags = ["-q", "-p", "no:cacheprovider", "-m", "not network"]
+    flags += ["-n", "2", "--dist", "loadfile"]
     done = subprocess.run([own, "-m", "pytest", *flags, *TESTS], cwd=ROOT)
     print(
         f"{name}: exit {done.returncode}, {time.monotonic() - started:.0f} s",
