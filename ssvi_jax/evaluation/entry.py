@@ -166,7 +166,7 @@ def _all_settings() -> type:
 
 
 def ssvi() -> None:
-    """What the installed `ssvi` calls; an installation of the runtime alone has it too."""
+    """What the installed `ssvi` calls, also where the runtime alone is installed."""
     try:
         from ssvi_jax.core import command
     except ModuleNotFoundError as missing:
