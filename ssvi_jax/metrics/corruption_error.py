@@ -12,7 +12,7 @@ from statistics import fmean
 
 from ssvi_jax.core.errors import InputError, check_fraction
 
-SCORES = ("accuracy", "nll", "brier", "ece")
+SCORES = ("accuracy", "nll", "brier", "ece", "ece_if_calibrated")
 """The metrics that a summary has, of clean and of corrupted data."""
 
 CellScores = Mapping[str, Sequence[Mapping[str, float]]]
@@ -30,11 +30,11 @@ def summarize(
       benchmark: names of the corruptions that count; those without cells are left out.
 
     Returns:
-      accuracy, nll, brier, ece as in `clean`. The same after ``corrupted_``: the plain
+      `SCORES` as in `clean`. The same after ``corrupted_``: the plain
       mean over the benchmark's cells. corruption_error: the mean over corruptions of
       the mean error over severities, error = 1 - accuracy; it differs from
       1 - corrupted_accuracy only where corruptions have unequal numbers of severities.
-      Without any cell of the benchmark the last five keys are missing.
+      Without any cell of the benchmark all keys but those of `clean` are missing.
 
     Raises:
       InputError: a metric is missing or not finite, an accuracy is outside [0, 1], or a

@@ -65,7 +65,7 @@ def test_text_has_every_number_once_in_80_columns():
     assert len(rows) == 6
     assert rows[0].split() == ["83.00", "±", "1.73", "0.5000", "0.0200", "0.2500"]
     assert rows[1].split() == ["0.0300", "0.5500"]
-    assert rows[2].split() == ["70.00", "0.9000", "0.1000"]
+    assert rows[2].split() == ["70.00", "0.9000", "0.1000", "0.0700"]
     assert rows[4].split() == ["1,000", "50", "4.7", "783"]
 
 

@@ -222,8 +222,9 @@ def test_tables_have_the_numbers(folder, page):
         summary = network["summary"]
         assert row[2] == f"{100 * summary['accuracy']:.1f}"
         assert row[3] == f"{summary['nll']:.3f}"
-        assert row[6] == f"{100 * summary['corrupted_accuracy']:.1f}"
-        assert row[11] == f"{100 * summary['mce']:.1f}"
+        assert row[6] == f"{summary['ece_if_calibrated']:.3f}"
+        assert row[7] == f"{100 * summary['corrupted_accuracy']:.1f}"
+        assert row[13] == f"{100 * summary['mce']:.1f}"
     cells = page.rows[
         "Every corruption and severity; 0 is clean. cells.csv has all networks"
     ]

@@ -2,7 +2,7 @@
 
 from ssvi_jax.evaluation.shift import table
 
-KEYS = ("accuracy", "nll", "ece")
+KEYS = ("accuracy", "nll", "ece", "ece_if_calibrated")
 SUMMARY = {name: 0.5 for key in KEYS for name in (key, f"corrupted_{key}")}
 
 
@@ -11,9 +11,14 @@ def run(label, *kinds):
     return {"label": label, "headline": kinds[0], "networks": networks}
 
 
-def rows(*runs):
+def lines_of(*runs):
     results = {"runs": runs, "samples": 10, "ood": []}
-    return table.shift_table(results).splitlines()[3:-1]
+    return table.shift_table(results).splitlines()
+
+
+def rows(*runs):
+    lines = lines_of(*runs)[3:]
+    return lines[: lines.index("-" * 80)]
 
 
 def name_of(line):
@@ -45,3 +50,12 @@ def test_labels_that_do_not_fit_are_kept_whole():
     ]
     assert [found[0], found[3], found[6]] == [first, second, f"{label}71"]
     assert max(map(len, found)) <= 80
+
+
+def test_what_chance_alone_would_give_is_said_of_every_model():
+    *_, head, line, rule = lines_of(run("ssvi, dense", "mc", "mean"))
+    assert (
+        head == "ECE to expect on as many images, by chance, if confidences were exact:"
+    )
+    assert line.split() == ["ssvi,", "dense", "0.500,", "corrupted", "0.500"]
+    assert rule == "-" * 80

@@ -16,6 +16,7 @@ def values(**changes):
         "corrupted_accuracy": 0.7,
         "corrupted_nll": 0.9,
         "corrupted_ece": 0.1,
+        "corrupted_ece_if_calibrated": 0.07,
         "auroc_noise": 0.75,
         "weights_total": 1000,
         "weights_kept": 50,

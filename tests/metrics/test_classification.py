@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 from sklearn.metrics import accuracy_score, log_loss
 
 from ssvi_jax import metrics
@@ -67,6 +68,17 @@ def loop_ece(probs, labels):
     return loop_binned(*top(probs, labels))[0]
 
 
+def loop_ece_if_calibrated(probs, labels):
+    """Over every number of hits that a bin might have, weighed by its probability."""
+    expected = 0.0
+    for mean, _, count in loop_binned(*top(probs, labels))[1]:
+        hits = np.arange(count + 1)
+        if count:
+            chance = binom.pmf(hits, count, min(mean, 1.0))
+            expected += np.sum(chance * np.abs(hits - count * mean)) / len(labels)
+    return expected
+
+
 def loop_classwise(probs, labels):
     columns = range(probs.shape[1])
     return np.mean(
@@ -97,6 +109,7 @@ ORACLES = {
     "nll": loop_nll,
     "brier": loop_brier,
     "ece": loop_ece,
+    "ece_if_calibrated": loop_ece_if_calibrated,
     "adaptive_ece": loop_adaptive,
     "classwise_ece": loop_classwise,
 }
@@ -180,6 +193,16 @@ def test_bin_edges_are_open_on_the_left():
     assert metrics.reliability(probs, [0, 0], num_bins=2).count.tolist() == [1, 1]
 
 
+def test_ece_if_calibrated_is_what_labels_drawn_from_the_predictions_give():
+    rng = np.random.default_rng(1)
+    probs = softmax(2 * rng.normal(size=(150, 10)))
+    drawn = [[rng.choice(10, p=row) for row in probs] for _ in range(200)]
+    by_drawing = np.mean([metrics.ece(probs, np.array(y)) for y in drawn])
+    expected = metrics.ece_if_calibrated(probs, drawn[0])
+    assert expected == pytest.approx(by_drawing, rel=0.05)
+    assert expected > 0.05
+
+
 def test_reliability_agrees_with_loops_and_adds_up_to_the_ece():
     probs, labels = CASES["random"]
     got = metrics.reliability(probs, labels)
@@ -242,6 +265,7 @@ def test_keys_and_means_of_the_uncertainties():
         "nll",
         "brier",
         "ece",
+        "ece_if_calibrated",
         "adaptive_ece",
         "classwise_ece",
         "predictive_entropy",
@@ -292,7 +316,9 @@ def test_no_examples_are_refused(name):
         getattr(metrics, name)(np.zeros((0, 3)), np.zeros(0, int))
 
 
-@pytest.mark.parametrize("name", ["ece", "adaptive_ece", "classwise_ece"])
+@pytest.mark.parametrize(
+    "name", ["ece", "ece_if_calibrated", "adaptive_ece", "classwise_ece"]
+)
 def test_zero_bins_are_refused(name):
     with pytest.raises(InputError, match="num_bins: got 0"):
         getattr(metrics, name)(GOOD, [0, 1], 0)

@@ -9,11 +9,12 @@ from ssvi_jax import metrics
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.metrics import corruption_error
 
-KEYS = ["accuracy", "nll", "brier", "ece"]
+KEYS = ["accuracy", "nll", "brier", "ece", "ece_if_calibrated"]
 
 
 def scores(accuracy, nll=1.0, brier=0.5, ece=0.1, **others):
-    return {"accuracy": accuracy, "nll": nll, "brier": brier, "ece": ece, **others}
+    values = (accuracy, nll, brier, ece, ece / 2)
+    return {**dict(zip(KEYS, values, strict=True)), **others}
 
 
 def cells_of(**accuracies):
@@ -34,10 +35,12 @@ def test_summary_by_hand():
             "nll": 0.1,
             "brier": 0.05,
             "ece": 0.02,
+            "ece_if_calibrated": 0.01,
             "corrupted_accuracy": 0.55,
             "corrupted_nll": 1.2,
             "corrupted_brier": 0.55,
             "corrupted_ece": 0.165,
+            "corrupted_ece_if_calibrated": 0.0825,
             "corruption_error": 0.45,
         }
     )

@@ -18,7 +18,7 @@ import jax
 
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.data import Dataset, shifted
-from ssvi_jax.evaluation.comparison import record
+from ssvi_jax.evaluation.comparison import record, table
 from ssvi_jax.evaluation.comparison.options import Comparison
 from ssvi_jax.evaluation.run import figures, results
 from ssvi_jax.evaluation.shift import evaluate as shift_run
@@ -294,7 +294,8 @@ def values(folder: Path, shift: Mapping[str, Any]) -> dict[str, float]:
         **of_posterior,
         **{
             name: network["summary"][name]
-            for name in ("corrupted_accuracy", "corrupted_nll", "corrupted_ece")
+            for name in table.CORRUPTED
+            if name in network["summary"]
         },
         **{
             f"{metric}_{name}": found[score]["auroc"]

@@ -37,6 +37,12 @@ METRICS = {
     "corrupted_accuracy": Metric("cA %", "accuracy on corrupted images (%)", 100, 2),
     "corrupted_nll": Metric("cNLL", "NLL on corrupted images (nats)", 1, 4),
     "corrupted_ece": Metric("cECE", "ECE on corrupted images", 1, 4),
+    "corrupted_ece_if_calibrated": Metric(
+        "cECE calibrated",
+        "ECE that as many corrupted images would give exact confidences",
+        1,
+        4,
+    ),
     "weights_total": Metric("parameters", "kernel weights", 1, 0),
     "weights_kept": Metric("non-zeros", "kernel weights kept", 1, 0),
     "state_bytes": Metric("state MB", "training state (MB)", 1e-6),
@@ -50,6 +56,12 @@ METRICS = {
 Every out-of-distribution set adds ``auroc_SET`` and, of a posterior,
 ``disagreement_auroc_SET``."""
 
+CORRUPTED = (
+    *("corrupted_accuracy", "corrupted_nll"),
+    *("corrupted_ece", "corrupted_ece_if_calibrated"),
+)
+"""The metrics of corrupted images."""
+
 _FOREIGN = {
     "auroc_": "predictive entropy",
     "disagreement_auroc_": "logit disagreement",
@@ -58,7 +70,7 @@ _FOREIGN = {
 _GROUPS = {
     "test images": ("accuracy", "nll", "ece", "brier"),
     "test images, of posteriors": ("mutual_information", "mean_nll"),
-    "corrupted test images": ("corrupted_accuracy", "corrupted_nll", "corrupted_ece"),
+    "corrupted test images": CORRUPTED,
     **{
         f"AUROC of the {score}, out-of-distribution images": start
         for start, score in _FOREIGN.items()

@@ -29,6 +29,7 @@ def shift_table(results: Mapping[str, Any]) -> str:
     lines = [rule, f"{'':<{_LABEL}}{heads}", rule]
     for run in results["runs"]:
         lines += _lines(run, results["samples"])
+    lines += [rule, *_chance_lines(results)]
     lines += [rule, *_ood_lines(results), rule] if results["ood"] else [rule]
     return "\n".join(lines)
 
@@ -56,6 +57,18 @@ def _line(name: str, network: Mapping) -> str:
         for _, key, scale, form in _COLUMNS
     )
     return f"{name:<{_LABEL}}{cells}"
+
+
+def _chance_lines(results: Mapping[str, Any]) -> list[str]:
+    """What of the ECE is due to the number of images."""
+    lines = ["ECE to expect on as many images, by chance, if confidences were exact:"]
+    for run in results["runs"]:
+        summary = run["networks"][run["headline"]]["summary"]
+        clean, corrupted = (
+            summary[f"{where}ece_if_calibrated"] for where in ("", "corrupted_")
+        )
+        lines.append(f"  {run['label']:<46} {clean:.3f}, corrupted {corrupted:.3f}")
+    return lines
 
 
 def _ood_lines(results: Mapping[str, Any]) -> list[str]:

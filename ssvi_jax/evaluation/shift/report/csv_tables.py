@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ssvi_jax.evaluation.shift.report.data import Report, read
+from ssvi_jax.metrics import corruption_error
 
 Row = dict[str, Any]
 
-_CLEAN = ("accuracy", "nll", "brier", "ece")
+_CLEAN = corruption_error.SCORES
 _MORE = ("adaptive_ece", "classwise_ece", "predictive_entropy")
 _SAMPLED = ("expected_entropy", "mutual_information", "logit_disagreement")
 _SUMMARY = (

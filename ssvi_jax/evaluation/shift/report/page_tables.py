@@ -20,6 +20,7 @@ def _scores(prefix: str = "", group: str = "") -> list[Column]:
         Column(f"{prefix}nll", "NLL (nats)", "score", "low", group),
         Column(f"{prefix}brier", "Brier score", "score", "low", group),
         Column(f"{prefix}ece", "ECE", "score", "low", group),
+        Column(f"{prefix}ece_if_calibrated", "ECE if calibrated", "score", group=group),
     ]
 
 
