@@ -60,8 +60,8 @@ def score(prediction: predictions.Predicted, y: np.ndarray) -> dict[str, float]:
       Of classes, and of 0 or 1: see `metrics.evaluate`, with what the passes differ by
       where there are several; of soft labels nll (cross-entropy) and
       accuracy (of the likeliest class). Of numbers: nll (nats an example, of the
-      mixture), rmse, r2, coverage (fraction inside the central 90 % interval). Of
-      counts: nll, rmse, coverage.
+      mixture), rmse, r2 (mean over targets), coverage (fraction inside the central
+      90 % interval). Of counts: nll, rmse, coverage.
 
     Raises:
       InputError: labels of another shape or kind, or a prediction that has no scores.
@@ -100,8 +100,7 @@ def _(prediction: predictions.Classification, y: np.ndarray) -> dict[str, float]
 
 @score.register
 def _(prediction: predictions.Binary, y: np.ndarray) -> dict[str, float]:
-    probs = np.stack([1.0 - prediction.probs, prediction.probs], axis=-1)
-    y = np.asarray(y)
+    probs, y = prediction.class_probs, np.asarray(y)
     if y.shape == (len(probs), 1):  # trained on so by an output [n, 1]
         y = y[:, 0]
     _check_shape(y, len(probs), f"[{len(probs)}], one each")
@@ -114,11 +113,10 @@ def _(prediction: predictions.Binary, y: np.ndarray) -> dict[str, float]:
 def _(prediction: predictions.Regression, y: np.ndarray) -> dict[str, float]:
     found = nll(prediction, y)  # first, as it refuses labels of another shape
     error = _errors(prediction, y)
-    spread = np.var(np.asarray(y, np.float64))
     return {
         "nll": found,
         "rmse": float(np.sqrt(np.mean(np.square(error)))),
-        "r2": float(1.0 - np.mean(np.square(error)) / spread) if spread else 0.0,
+        "r2": _r2(np.square(error), np.reshape(np.asarray(y, np.float64), error.shape)),
         "coverage": _coverage(prediction, y),
     }
 
@@ -179,6 +177,13 @@ def _errors(
     return prediction.mean - np.reshape(
         np.asarray(y, np.float64), prediction.mean.shape
     )
+
+
+def _r2(squares: np.ndarray, y: np.ndarray) -> float:
+    """Of every target by itself, on average; 0 of a target that is constant."""
+    rest, spread = squares.mean(axis=0), y.var(axis=0)
+    each = np.where(spread > 0, 1.0 - rest / np.where(spread > 0, spread, 1.0), 0.0)
+    return float(each.mean())
 
 
 def _coverage(

@@ -30,6 +30,7 @@ from ssvi_jax.core import trees
 from ssvi_jax.core.errors import (
     InputError,
 )
+from ssvi_jax.core.rows import num_rows
 from ssvi_jax.core.structure import Rank1Spec
 from ssvi_jax.core.types import ModelState, PackedKernel, Params, Subspace, Weights
 from ssvi_jax.networks import rank1_priors
@@ -123,7 +124,7 @@ class Rank1:
         self,
         params: Params,
         model_state: ModelState,
-        x: jax.Array,
+        x: Any,
         *,
         train: bool,
         key: jax.Array,
@@ -133,11 +134,12 @@ class Rank1:
         plain, fast = _separate(params)
         options: dict[str, Any] = {"kernels": kernels} if kernels else {}
         if fast:
+            number = num_rows(x)
             options["factors"] = {
                 path: Factors(
-                    self._rows(layer.r, _key(key, path, 0), len(x)),
-                    self._rows(layer.s, _key(key, path, 1), len(x)),
-                    None if layer.bias is None else _of_examples(layer.bias, len(x)),
+                    self._rows(layer.r, _key(key, path, 0), number),
+                    self._rows(layer.s, _key(key, path, 1), number),
+                    None if layer.bias is None else _of_examples(layer.bias, number),
                 )
                 for path, layer in fast.items()
             }

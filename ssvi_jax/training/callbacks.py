@@ -41,11 +41,14 @@ class Session:
       algorithm: the method, built on the problem.
       feed: where examples come from.
       steps_per_epoch: steps of a pass over the training set.
+      notes: JSON values of callbacks, each under a name of its own: checkpoints keep
+        them, and a continuation has them again after `Callback.begin`.
     """
 
     algorithm: Algorithm
     feed: Feed
     steps_per_epoch: int
+    notes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def total_steps(self) -> int:
@@ -114,6 +117,11 @@ class Callback:
           start: the progress at step 0.
         """
         del session, start
+
+    def stopped(self, session: Session) -> bool:
+        """After all have begun; True if it had stopped what would be continued."""
+        del session
+        return False
 
     def before_phase(self, step: int, num_steps: int) -> None:
         """A phase of `num_steps` begins at `step`."""
@@ -225,7 +233,9 @@ class EarlyStopping(Callback):
     """Stops when some validations in a row have not become better.
 
     There is one at the end of every phase in which an epoch ends; so where a phase is
-    longer than an epoch there are fewer than epochs.
+    longer than an epoch there are fewer than epochs. Checkpoints keep the count: the
+    same call again stops where one without a break does, and does not go on from
+    there, but with more patience it does.
 
     Args:
       patience: validations in a row without a better value.
@@ -254,7 +264,7 @@ class EarlyStopping(Callback):
             larger_is_better = LARGER_IS_BETTER[metric]
         self._patience, self._metric = patience, metric
         self._sign = 1.0 if larger_is_better else -1.0
-        self._best, self._since = -float("inf"), 0
+        self._name = f"{'largest' if larger_is_better else 'smallest'} {metric}"
 
     def __call__(self, phase: Phase) -> bool:
         """True after too many validations without a better value."""
@@ -267,7 +277,22 @@ class EarlyStopping(Callback):
             raise InputError(
                 f"metric: got {self._metric!r}, allowed: {', '.join(scores)}."
             )
-        value = self._sign * scores[self._metric]
-        self._since = 0 if value > self._best else self._since + 1
-        self._best = max(self._best, value)
-        return self._since >= self._patience
+        value = self._sign * float(scores[self._metric])
+        step, since, best = self._note(phase.session)
+        if step < phase.step:  # else another one of this metric has been here
+            since = 0 if value > best else since + 1
+            note = phase.step, since, max(best, value)
+            phase.session.notes[self._name] = note
+        return since >= self._patience
+
+    def stopped(self, session: Session) -> bool:
+        """Whether there were too many before this continuation, which is logged."""
+        step, since, _ = self._note(session)
+        if since < self._patience:
+            return False
+        LOGGER.warning("EarlyStopping stopped it at step %s: nothing was trained", step)
+        return True
+
+    def _note(self, session: Session) -> tuple[int, int, float]:
+        """Step of the last validation, those since the best one, and its value."""
+        return session.notes.get(self._name, (0, 0, -float("inf")))

@@ -36,6 +36,7 @@ from ssvi_jax.training.callbacks import (
     as_callback,
 )
 from ssvi_jax.training.data_check import Network
+from ssvi_jax.training.feeds import Batches
 from ssvi_jax.training.fitted import Fitted, describe_model
 from ssvi_jax.training.interrupt import Interrupt
 from ssvi_jax.training.saving import Saving
@@ -116,11 +117,11 @@ def fit(
     likelihood = likelihoods.as_likelihood(likelihood)
     data, validation = as_given(data, validation)
     data = data_check.checked(data, validation, likelihood)
+    _check_order(method, data)
     source, held_out = prepare(data, validation, batch_size, key, execution)
     plain = _started(method, network, start)
     with taken_by("data", source.example, _GIVE):
-        if held_out is not None and isinstance(likelihood, likelihoods.Categorical):
-            data_check.check_classes(plain, source.example, held_out[1], "validation")
+        _check_classes(plain, source.example, likelihood, data, held_out)
         network = structured(method, plain, source.example, likelihood, key)
         layers = layers_of(*network, source.example)
     problem = Problem(
@@ -206,6 +207,31 @@ def structured(
         apply_fn = WithNoise(apply_fn)
         params = apply_fn.with_noise(params, structure.copies)
     return apply_fn, params, model_state
+
+
+def _check_order(method: Method, data: Any) -> None:
+    """Refuses batches for several networks, each of which has an order of its own."""
+    if isinstance(data, Batches) and method.structure.copies is not None:
+        raise InputError(
+            f"data: got Batches for {type(method).__name__}, allowed: (inputs, "
+            "labels): each of its networks takes the examples in an order of its own, "
+            "and Batches come in one. Train a network of each of several keys."
+        )
+
+
+def _check_classes(
+    network: Network,
+    example: Any,
+    likelihood: likelihoods.Likelihood,
+    data: Any,
+    held_out: Data | None,
+) -> None:
+    """Refuses labels that a classifier has no output for."""
+    if not isinstance(likelihood, likelihoods.Categorical):
+        return
+    for argument, pair in (("data", data), ("validation", held_out)):
+        if isinstance(pair, tuple):
+            data_check.check_classes(network, example, pair[1], argument)
 
 
 def _started(

@@ -60,7 +60,9 @@ def run(
         if found is not None:
             progress, seconds = found
     began = time.perf_counter() - seconds
-    step, stop = int(progress.state.step), False
+    step = int(progress.state.step)
+    # All of them, as each may log it.
+    stop = any([callback.stopped(session) for callback in callbacks])
     phase = Phase(session, step, progress, {}, seconds)
     while step < session.total_steps and not stop:
         progress, metrics = one(session, progress, step, callbacks)

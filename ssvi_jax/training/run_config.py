@@ -76,7 +76,7 @@ class Training(Settings):
     width: float = setting(1.0, positive)
     """Factor on all hidden widths."""
     epochs: float = setting(10.0, positive)
-    """Passes over the training set, to a whole phase; `laptop`: 30 where sparse
+    """Passes over the training set, to a whole phase; `laptop`: 60 where sparse
     kernels keep up to 5 %."""
     minutes: float = setting(0.0, not_negative)
     """Train so long instead: the first phases are timed, and the schedule gets the
@@ -202,9 +202,9 @@ class Run(Settings):
     method: MethodName = "ssvi"
     """What is trained (docs/methods.md); each has settings of its own."""
     preset: Annotated[Preset, tyro.conf.arg(metavar="NAME")] = "auto"
-    """paper: authors' recipe; laptop: 30 min on 2 cores; smoke: a minute; auto: by
-    device (GPU, CPU). The others are the settings of papers, with method and data set
-    (docs/recipes.md)."""
+    """paper: authors' recipe; laptop: from half an hour on 2 cores; smoke: a minute;
+    auto: by device (GPU, CPU). The others are the settings of papers, with method and
+    data set (docs/recipes.md)."""
     seed: int = setting(0, not_negative)
     """Seed of everything random."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None

@@ -86,6 +86,7 @@ class Saving(Callback):
         if found is None:
             return None
         self._saved_step = found.step
+        session.notes.update(found.extra.get("notes", {}))
         self.continued(found.step, session.total_steps)
         return found.tree, float(found.extra["seconds"])
 
@@ -122,6 +123,7 @@ class Saving(Callback):
             extra = {
                 "seconds": phase.seconds,
                 "total_steps": phase.session.total_steps,
+                "notes": dict(phase.session.notes),
             }
             self._checkpoints.save(phase.step, phase.progress, extra, score=score)
         self._saved_at, self._saved_step = time.perf_counter(), phase.step

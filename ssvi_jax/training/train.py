@@ -14,6 +14,7 @@ import numpy as np
 
 from ssvi_jax import metrics
 from ssvi_jax.core.errors import InputError
+from ssvi_jax.core.rows import num_rows
 from ssvi_jax.data import Dataset
 from ssvi_jax.data.augment import for_inputs
 from ssvi_jax.data.shifted import check_corruption
@@ -35,6 +36,8 @@ from ssvi_jax.vi import predictive
 from ssvi_jax.vi.statistics import gathered
 
 _STATISTICS_STREAM = 0x73746174  # separates what is gathered from what is trained
+
+_BATCH = 500  # inputs of which statistics are gathered at once
 
 WHITENED = 5000
 """Training images that whitening filters are made of, as K. Jordan does."""
@@ -87,16 +90,18 @@ def build_problem(config: Config, data: Dataset) -> tuple[ImageNetwork, Problem]
     )
     network = ImageNetwork(spec, training_precision=config.training.precision)
     params, model_state = network.init(jax.random.key(config.run.seed))
-    if whitening.FILTERS in model_state:
-        images = network.prepare(jnp.asarray(data.train_images[:WHITENED]))
-        model_state = whitening.whitened(model_state, np.asarray(images))
     available = len(data.train_labels)
+    num_data = min(config.data.train_size or available, available)
+    if whitening.FILTERS in model_state:
+        seen = data.train_images[: min(WHITENED, num_data)]
+        images = network.prepare(jnp.asarray(seen))
+        model_state = whitening.whitened(model_state, np.asarray(images))
     problem = Problem(
         apply_fn=network,
         params=params,
         model_state=model_state,
         layers=network.layers(params, model_state),
-        num_data=min(config.data.train_size or available, available),
+        num_data=num_data,
         total_steps=1,
         batch_size=config.training.batch_size,
         seed=config.run.seed,
@@ -159,7 +164,8 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
         if not interrupt.requested:
             step, progress = saving.best or (step, progress)
             if network.fast_statistics:
-                progress = regathered(problem, progress, data.train_images, key)
+                seen = data.train_images[: problem.num_data]
+                progress = regathered(problem, progress, seen, key)
     algorithm = trained.session.algorithm
     signal = interrupt.requested
     return Trained(network, algorithm, progress, step, signal, trained.seconds)
@@ -178,10 +184,12 @@ def regathered(
     """
     network: Any = problem.apply_fn
     state, masks = progress.state, progress.masks
+    size = min(_BATCH, num_rows(x))
     options = {
         "key": jax.random.fold_in(key, _STATISTICS_STREAM),
         "augment": problem.augment,
         "backend": problem.execution.backend,
+        "batch_size": size - size % network.num_members,  # rank-1 cuts equal blocks
     }
     copies = getattr(getattr(network, "structure", None), "copies", None)
     if copies is None:

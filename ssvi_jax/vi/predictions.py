@@ -84,6 +84,20 @@ class Binary:
         return f"Binary({inputs=}, {passes=})"
 
     @property
+    def class_probs(self) -> np.ndarray:
+        """Averaged probabilities of 0 and of 1, float64 ``[n, 2]``.
+
+        Each keeps its digits where it is tiny; 1 - `probs` does not.
+        """
+        from scipy.special import expit
+
+        less = expit(-self.sample_log_odds.astype(np.float64))
+        likelier = self.sample_probs > 0.5
+        ones = np.where(likelier, 1.0 - less, less)
+        zeros = np.where(likelier, less, 1.0 - less)
+        return np.stack([zeros.mean(axis=0), ones.mean(axis=0)], axis=-1)
+
+    @property
     def labels(self) -> np.ndarray:
         """0 or 1 ``[n]``, the likelier."""
         return (self.probs > 0.5).astype(np.int32)
@@ -160,8 +174,10 @@ class Regression:
     def log_prob(self, y: np.ndarray) -> np.ndarray:
         """Log density of labels ``[n, ...]`` under the mixture ``[n]``, in nats."""
         y = _like(y, self.sample_means[0])
-        z = (y - self.sample_means) / self.sample_stds
-        each = -0.5 * (z * z + np.log(2 * np.pi)) - np.log(self.sample_stds)
+        # A softplus of very negative outputs is 0, where a density has no value.
+        stds = np.maximum(self.sample_stds.astype(np.float64), _SMALLEST)
+        z = (y - self.sample_means) / stds
+        each = -0.5 * (z * z + np.log(2 * np.pi)) - np.log(stds)
         return _log_mean(each.reshape(*each.shape[:2], -1).sum(axis=-1))
 
     def _quantile(self, q: float) -> np.ndarray:
@@ -218,31 +234,42 @@ class Counts:
           level: a probability in (0, 1).
 
         Returns:
-          Lower and upper ends ``[n]``, whole numbers; they hold `level` or more.
+          Lower and upper ends ``[n]``, whole numbers; they hold `level` or more. An end
+          is infinite where the rates of enough draws are.
         """
         tail = _tail(level)
         return self._quantile(tail), self._quantile(1.0 - tail)
 
     def log_prob(self, y: np.ndarray) -> np.ndarray:
         """Log probability of counts ``[n]`` under the mixture ``[n]``, in nats."""
-        from scipy.special import gammaln
+        from scipy.special import gammaln, xlogy
 
         y = _like(y, self.sample_rates[0])
         rates = self.sample_rates.astype(np.float64)
-        return _log_mean(y * np.log(rates) - rates - gammaln(y + 1.0))
+        possible = np.isfinite(rates)  # of an infinite rate no count is
+        rates = np.where(possible, rates, 1.0)
+        each = xlogy(y, rates) - rates - gammaln(y + 1.0)
+        return _log_mean(np.where(possible, each, -np.inf))
 
     def _quantile(self, q: float) -> np.ndarray:
         from scipy.special import pdtr
 
         rates = self.sample_rates.astype(np.float64)
+        finite = np.isfinite(rates)
+        rates = np.where(finite, rates, 0.0)
         low = np.full(rates.shape[1:], -1.0)
         high = np.ceil(rates.max(axis=0) + 12 * np.sqrt(rates.max(axis=0)) + 12)
-        while (high - low > 1).any():
+        while True:
             middle = np.floor((low + high) / 2)
-            below = pdtr(np.maximum(middle, 0.0), rates).mean(axis=0) < q
-            below |= middle < 0
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return high
+            # Neighbours of large numbers are more than 1 apart.
+            inside = (low < middle) & (middle < high)
+            if not inside.any():
+                break
+            reached = finite * pdtr(np.maximum(middle, 0.0), rates)
+            below = (reached.mean(axis=0) < q) | (middle < 0)
+            low = np.where(inside & below, middle, low)
+            high = np.where(inside & ~below, middle, high)
+        return np.where(finite.mean(axis=0) < q, np.inf, high)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -270,6 +297,9 @@ class Outputs:
         """Over the draws, ``[n, ...]``."""
         return jax.tree.map(lambda o: o.var(axis=0), self.sample_outputs)
 
+
+_SMALLEST = float(np.finfo(np.float32).tiny)
+"""Standard deviation of noise, at least."""
 
 Predicted = Classification | Binary | Regression | Counts | Outputs
 
@@ -337,7 +367,7 @@ def _binary(samples: np.ndarray, of: Callable[..., Any]) -> Binary:
 _KINDS: dict[type, Callable[[Any, Callable[..., Any]], Predicted]] = {
     likelihoods.Bernoulli: _binary,
     likelihoods.Normal: lambda samples, of: Regression(*samples),
-    likelihoods.Poisson: lambda samples, of: Counts(np.exp(samples)),
+    likelihoods.Poisson: lambda samples, of: Counts(_rates(samples)),
 }
 
 
@@ -346,7 +376,14 @@ def _stacked(passes: list[Any]) -> Any:
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 0.5 * (1.0 + np.tanh(0.5 * logits))
+    from scipy.special import expit
+
+    return expit(logits)
+
+
+def _rates(logs: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # an infinite rate is what the output says
+        return np.exp(logs)
 
 
 def _two(probs: np.ndarray) -> np.ndarray:
@@ -361,7 +398,9 @@ def _entropy(probs: np.ndarray) -> np.ndarray:
 def _log_mean(each: np.ndarray) -> np.ndarray:
     """Log of the mean over the first axis of what these are logarithms of."""
     top = each.max(axis=0)
-    return top + np.log(np.exp(each - top).mean(axis=0))
+    top = np.where(np.isfinite(top), top, 0.0)
+    with np.errstate(divide="ignore"):  # what no draw thinks possible has -inf
+        return top + np.log(np.exp(each - top).mean(axis=0))
 
 
 def _tail(level: float) -> float:

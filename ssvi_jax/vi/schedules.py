@@ -4,6 +4,7 @@
 jit; the replacement rate sets how many weights swap on the host and is plain Python.
 """
 
+import collections
 import itertools
 import math
 from collections.abc import Callable
@@ -130,13 +131,18 @@ class Drops(NamedTuple):
         check_positive("decay factor", self.factor)
 
 
+def _steps(peak: float, total_steps: int, drops: Drops) -> optax.Schedule:
+    # In a short training two of them may round to one step, where both count.
+    falls = collections.Counter(round(at * total_steps) for at in drops.at)
+    scales = {step: drops.factor**number for step, number in falls.items()}
+    return optax.piecewise_constant_schedule(peak, scales)
+
+
 LEARNING_RATE: dict[str, Callable[[float, int, float, Drops], optax.Schedule]] = {
     "cosine": lambda peak, steps, *_: optax.cosine_decay_schedule(peak, steps),
     "onecycle": lambda peak, steps, rise, _: _onecycle(peak, steps, rise),
     "constant": lambda peak, *_: optax.constant_schedule(peak),
-    "steps": lambda peak, steps, _, drops: optax.piecewise_constant_schedule(
-        peak, {round(at * steps): drops.factor for at in drops.at}
-    ),
+    "steps": lambda peak, steps, _, drops: _steps(peak, steps, drops),
 }
 
 

@@ -20,7 +20,7 @@ def test_points_are_means_by_budget():
     found = budgets.points(PARTS, "rigl", "minutes", "accuracy")
     np.testing.assert_allclose(found.cost, [5, 30])
     np.testing.assert_allclose(found.score, [0.75, 0.9])
-    np.testing.assert_allclose(found.error, [0.05, 0])
+    np.testing.assert_allclose(found.error, [0.05, np.nan])
     found = budgets.points(PARTS, "rigl", "train_flops", "nll")
     np.testing.assert_allclose(found.cost, [1e14, 6e14])
     assert budgets.points(PARTS, "vi", "minutes", "nll").cost.tolist() == [5]

@@ -74,3 +74,14 @@ def test_headline_by_hand():
     missing = {"accuracy_60", "corrupted_nll_vs_dense", "auroc_vs_ensemble"}
     assert found.keys() == headline.NUMBERS.keys() - missing
     assert headline.numbers({}) == {}
+
+
+def test_without_foreign_images_their_numbers_are_left_out():
+    thirty = comparison(*OURS, *RIGL)
+    found = headline.numbers({"thirty": thirty})
+    assert "auroc_vs_rigl" in found
+    del thirty["methods"]["rigl"]["metrics"]["auroc_noise"]
+    without = {name: value for name, value in found.items() if name != "auroc_vs_rigl"}
+    assert headline.numbers({"thirty": thirty}) == without
+    del thirty["methods"]["ssvi_ivon"]["metrics"]["auroc_noise"]
+    assert headline.numbers({"thirty": thirty}) == without

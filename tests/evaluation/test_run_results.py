@@ -319,6 +319,18 @@ def test_the_ledger_counts_the_draws_of_a_step(smoke, method):
         assert found["train_step_flops"] == 64 * draws * 3 * 2 * kept
 
 
+def test_dense_vi_costs_the_same_beside_every_method(smoke):
+    """Also beside IVON, which has no moments of the standard deviations."""
+    masks = smoke.masks[0]
+    found = [
+        results.sizes(trained.progress, trained.problem.layers)["state_bytes_dense_vi"]
+        for method in ("ssvi", "ssvi_ivon", "rigl")
+        for trained in [smoke_run.tiny_trained(masks, method=method)]
+    ]
+    # IVON counts its steps once, SGD in each of its two schedules.
+    assert found[0] == found[2] == found[1] + 4
+
+
 @pytest.mark.parametrize("sparsity", [0.0, 0.9])
 @pytest.mark.parametrize(("member_batch", "seen"), [("split", 1), ("tile", 4)])
 def test_the_ledger_counts_the_members_that_see_an_example(

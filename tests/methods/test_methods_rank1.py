@@ -5,6 +5,7 @@ import json
 import signal
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ import tiny_methods
 from signals import signal_at
 from tiny import jit
 
+import ssvi_jax
 from ssvi_jax import data
 from ssvi_jax.core import trees
 from ssvi_jax.core.errors import InputError
@@ -254,3 +256,40 @@ def test_a_broken_description_of_members_is_refused(finished):
         network.NetworkSpec.from_json({**values, "rank1": {"x": 1}})
     with pytest.raises(InputError, match="num_members: got 0"):
         network.NetworkSpec.from_json({**values, "rank1": {"num_members": 0}})
+
+
+@pytest.mark.parametrize("member_batch", ["split", "tile"])
+def test_inputs_of_several_arrays_are_drawn_for_and_tiled(member_batch):
+    """As one array of them, of which every example has its own draw of the factors."""
+
+    class Both(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(jnp.concatenate([x["a"], x["b"]], axis=-1))
+
+    class Whole(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(x)
+
+    x = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    y, method = (x[:, 0] > 0).astype(int), Rank1(members=2, member_batch=member_batch)
+    parts = {"a": x[:, :2], "b": x[:, 2:]}
+    found = []
+    for module, inputs in ((Both(), parts), (Whole(), x)):
+        one = jax.tree.map(lambda leaf: leaf[:1], inputs)
+        net = ssvi_jax.from_flax(module, one, key=jax.random.key(0))
+        fit = ssvi_jax.fit(method, net, (inputs, y), steps=6, inner_steps=3)
+        found.append(fit.predict(inputs, samples=2).probs)
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("member_batch", ["split", "tile"])
+def test_outputs_of_several_arrays_are_cut_by_members(member_batch):
+    x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    net = ssvi_jax.from_flax(nn.Dense(1), x[:1], key=jax.random.key(0))
+    method = BatchEnsemble(members=2, member_batch=member_batch)
+    fit = ssvi_jax.fit(
+        method, net, (x, x[:, :1]), steps=200, likelihood=ssvi_jax.Normal()
+    )
+    assert fit.evaluate(x, x[:, :1])["r2"] > 0.8

@@ -1,10 +1,13 @@
 """The optimizer against the authors' update rule, written out in NumPy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssvi_jax.core.errors import InputError
 from ssvi_jax.core.types import Gaussian
 from ssvi_jax.methods.algorithms.sgd import Sgd, sgd
 from ssvi_jax.training.run_config import Config
@@ -126,3 +129,38 @@ def test_trainings_of_equal_settings_share_their_optimizer():
     assert one.transformation(10) is same.transformation(10)
     assert one.transformation(10) is not other.transformation(10)
     assert one.transformation(10) is not one.transformation(20)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learning_rate": 0.0}, r"^learning_rate: got 0\.0, .*above 0"),
+        ({"learning_rate": "0.1"}, "^learning_rate: got '0.1', .*a finite number"),
+        ({"schedule": "step"}, "^schedule: got 'step', .*constant, cosine, onecycle"),
+        ({"warmup": 1.0}, r"^warmup: got 1\.0, .*\[0, 1\)"),
+        ({"momentum": 1.5}, r"^momentum: got 1\.5, .*\[0, 1\)"),
+        ({"momentum": None}, "^momentum: got 'None', .*a finite number"),
+        ({"nesterov": 1}, "^nesterov: got '1', .*true or false"),
+        ({"weight_decay": -1.0}, r"^weight_decay: got -1\.0, .*0 or more"),
+        ({"weight_decay": float("nan")}, "^weight_decay: got nan, .*0 or more"),
+        ({"decay_factor": 0.0}, r"^decay_factor: got 0\.0, .*above 0"),
+        ({"decay_at": 0.5}, "^decay_at: got '0.5', .*a list of finite numbers"),
+        ({"decay_at": (0.5,)}, r"^decay_at: got \[0\.5\] with schedule onecycle"),
+        ({"schedule": "steps"}, r"^decay_at: got \[\] with schedule steps"),
+        (
+            {"schedule": "steps", "decay_at": (0.8, 0.5)},
+            r"^decay fractions: got \(0\.8, 0\.5\), allowed: rising",
+        ),
+    ],
+)
+def test_bad_settings_are_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        Sgd(**values)
+
+
+def test_settings_of_numpy_and_lists_are_taken():
+    falls: Any = list(np.array([0.5, 0.8]))
+    got = Sgd(np.float64(0.25), schedule="steps", decay_at=falls)
+    plain = Sgd(0.25, schedule="steps", decay_at=(0.5, 0.8))
+    assert got == plain
+    assert got.rate(10) is plain.rate(10)

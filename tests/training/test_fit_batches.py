@@ -88,3 +88,10 @@ def test_batches_that_are_none(source, match):
             ssvi_jax.Batches(source, num_data=1500),
             steps=40,
         )
+
+
+@pytest.mark.parametrize("method", ["DeepEnsemble", "SSVIEnsemble", "SSVIIvonMixture"])
+def test_batches_are_refused_for_several_networks(method):
+    source = ssvi_jax.Batches(batches, num_data=len(X))
+    with pytest.raises(InputError, match=f"got Batches for {method}, allowed: \\(inp"):
+        ssvi_jax.fit(getattr(ssvi_jax, method)(), linen(mlp(), X), source, epochs=1)

@@ -84,6 +84,7 @@ def test_batches_of_lists_are_arrays():
             {"validation": (X100, Y100 + 5)},
             "validation: got labels from 5 to 14, allowed",
         ),
+        ({"data": (X100, Y100 + 5)}, "data: got labels from 5 to 14, allowed"),
         ({"validation": X100}, r"validation: got ndarray, allowed: \(inputs, labels\)"),
         ({"validation": "0.2"}, "validation: got str, allowed"),
         ({"validation": True}, "validation: got bool, allowed"),

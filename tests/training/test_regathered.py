@@ -1,5 +1,6 @@
 """Running statistics of what predicts, gathered at the end of a run."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 import smoke_run
 
+from ssvi_jax import data
+from ssvi_jax.networks import whitening
 from ssvi_jax.networks.models import mlp
 from ssvi_jax.training import train
 from ssvi_jax.training.callbacks import Progress
@@ -25,9 +28,17 @@ def begun(method, **changes):
     return built.problem, Progress(state, masks, masks)
 
 
-@pytest.mark.parametrize("method", ["ssvi", "deterministic", "rank1"])
-def test_they_are_those_of_the_images(method):
-    problem, progress = begun(method)
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("ssvi", {}),
+        ("deterministic", {}),
+        ("rank1", {}),
+        ("rank1", {"members": 3, "batch_size": 60}),
+    ],
+)
+def test_they_are_those_of_the_images(method, changes):
+    problem, progress = begun(method, **changes)
     found = regathered(problem, progress, X, KEY)
     old, new = progress.state.model_state, found.state.model_state
     assert jax.tree.structure(old) == jax.tree.structure(new)
@@ -48,8 +59,23 @@ def test_every_copy_has_its_own():
 def test_a_run_leaves_them(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "regathered", lambda *given: given)
     monkeypatch.setattr(mlp.MLP, "fast_statistics", True, raising=False)
-    trained = smoke_run.tiny_train(tmp_path, method="deterministic", epochs=0.2)
+    trained = smoke_run.tiny_train(
+        tmp_path, method="deterministic", epochs=1, train_size=200
+    )
     given: Any = trained.progress
     problem, end, images, _ = given
-    assert problem.num_data == len(images)
+    assert problem.num_data == len(images) == 200
     assert end.state.model_state == {}
+
+
+def test_whitening_sees_no_more_images_than_the_training():
+    whole = data.load("digits")
+    images = whole.train_images.copy()
+    images[200:] = 0
+    filters = [
+        smoke_run.problem_of(
+            smoke_run.tiny_config(model="airbench", width=0.1, train_size=200), given
+        )[1].model_state[whitening.FILTERS]
+        for given in (whole, dataclasses.replace(whole, train_images=images))
+    ]
+    assert all(map(np.array_equal, *map(jax.tree.leaves, filters)))

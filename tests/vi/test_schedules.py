@@ -98,6 +98,12 @@ def test_steps_learning_rate():
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
+def test_drops_that_round_to_one_step_are_all_made_there():
+    got = values(learning_rate("steps", 1.0, 20, drops=Drops((0.6, 0.62, 0.9))), 20)
+    expected = [0.1 ** (2 * (t >= 12) + (t >= 18)) for t in range(20)]
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", sorted(LEARNING_RATE))
 def test_a_warm_up_multiplies_every_schedule(name):
     drops = Drops((0.5,), 0.1)

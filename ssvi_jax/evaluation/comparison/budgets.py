@@ -36,7 +36,7 @@ class Points(NamedTuple):
 def points(
     parts: Mapping[float, Mapping[str, Any]], method: str, cost: str, score: str
 ) -> Points:
-    """Means over seeds, with standard errors (0 where one seed has none).
+    """Means over seeds, with standard errors (NaN where one seed has none).
 
     Args:
       parts: minutes → what comparison.json holds.
@@ -51,8 +51,12 @@ def points(
         metrics = parts[minutes]["methods"][method]["metrics"]
         x = minutes if cost == MINUTES else metrics[cost]["mean"]
         found = metrics[score]
-        rows.append((x, found["mean"], found["standard_error"] or 0.0))
+        rows.append((x, found["mean"], _error(found)))
     return Points(*np.array(rows, float).T)
+
+
+def _error(found: Mapping[str, Any]) -> float:
+    return np.nan if found["standard_error"] is None else found["standard_error"]
 
 
 def figure(

@@ -1,7 +1,7 @@
 """What the study says of a sparse posterior in a few numbers.
 
 A number is a mean over the seeds that its runs share, with its standard error; where a
-run is missing there is none.
+run is missing, or a metric, there is none.
 """
 
 import statistics
@@ -33,8 +33,14 @@ def _auroc_difference(own: Metrics, other: Metrics) -> float:
 
 
 def _best_auroc(own: Metrics) -> float:
-    """Of the better score, the mean over sets of foreign images."""
+    """Of the better score, the mean over sets of foreign images.
+
+    Raises:
+      KeyError: there are none, as of any metric that is missing.
+    """
     sets = [name for name in own if name.startswith("auroc_")]
+    if not sets:
+        raise KeyError("auroc_*")
     best = [max(own[name], own.get(f"disagreement_{name}", 0.0)) for name in sets]
     return statistics.fmean(best)
 

@@ -29,7 +29,8 @@ from ssvi_jax.vi.predictive import (
 )
 
 NUM_MOMENTS = 1
-"""Arrays that SGD with momentum holds for each trained array."""
+"""Arrays that SGD with momentum holds for each trained array; IVON has none of its
+standard deviations, so what a state really holds is counted from its arrays."""
 
 
 def finish(config: Config, data: Dataset, trained: Trained, log: RunLog) -> dict:
@@ -178,11 +179,11 @@ def sizes(
     ledger = _layer_costs(masks, layers)
     kept, total = (sum(getattr(c, n) for c in ledger) for n in ("kept", "size"))
     packed = (state.posterior, masks_lib.to_subspace(masks).index)
-    # SGD's moments are as large as what they belong to; counted from the arrays.
     whole = state._replace(key=jax.random.key_data(state.key))
     state_bytes = cost.tree_bytes((whole, packed[1]))
-    packed_bytes = cost.tree_bytes(packed)
-    packed_bytes += NUM_MOMENTS * cost.tree_bytes(state.posterior)
+    optimizer = zip(jax.tree.leaves(state.opt_state), state.traits.starts, strict=True)
+    moments = [leaf for leaf, start in optimizer if start is not None]
+    packed_bytes = cost.tree_bytes((*packed, moments))
     rest_bytes = state_bytes - packed_bytes
     if dense_first:  # the same bytes a weight, of every weight
         state_bytes = rest_bytes + packed_bytes * total // kept

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ssvi_jax.core.rows import num_rows
 from ssvi_jax.core.types import ApplyFn, ModelState, PackedKernel, Params
 from ssvi_jax.ops import shard
 from ssvi_jax.vi.likelihoods import Likelihood
@@ -28,21 +29,27 @@ class Tiled:
         self,
         params: Params,
         model_state: ModelState,
-        x: jax.Array,
+        x: Any,
         *,
         train: bool,
         key: jax.Array,
         kernels: Mapping[str, PackedKernel] | None = None,
-    ) -> tuple[jax.Array, ModelState]:
-        """See `types.ApplyFn`, but for logits ``[batch, K, classes]``."""
+    ) -> tuple[Any, ModelState]:
+        """See `types.ApplyFn`, but for outputs ``[batch, K, ...]``."""
         options = {"kernels": kernels} if kernels else {}
-        tiled = jnp.tile(x, (self.num_members, *(1,) * (x.ndim - 1)))
-        with shard.tiled(self.num_members):
-            logits, model_state = self.network(
+        number, batch = self.num_members, num_rows(x)
+        tiled = jax.tree.map(
+            lambda leaf: jnp.tile(leaf, (number, *(1,) * (leaf.ndim - 1))), x
+        )
+        with shard.tiled(number):
+            output, model_state = self.network(
                 params, model_state, tiled, train=train, key=key, **options
             )
-        members = logits.reshape(self.num_members, len(x), *logits.shape[1:])
-        return members.swapaxes(0, 1), model_state
+
+        def by_example(leaf: jax.Array) -> jax.Array:
+            return leaf.reshape(number, batch, *leaf.shape[1:]).swapaxes(0, 1)
+
+        return jax.tree.map(by_example, output), model_state
 
 
 def times_seen(apply_fn: ApplyFn) -> int:

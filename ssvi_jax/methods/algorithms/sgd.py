@@ -8,6 +8,14 @@ from functools import partial
 import optax
 
 from ssvi_jax.core import trees
+from ssvi_jax.core.errors import InputError, check_choice
+from ssvi_jax.core.settings import (
+    Settings,
+    fraction,
+    not_negative,
+    positive,
+    setting,
+)
 from ssvi_jax.core.types import Gaussian, Point
 from ssvi_jax.networks import rank1_factors
 from ssvi_jax.vi import Trainable, schedules
@@ -62,8 +70,12 @@ def sgd(
     return optax.partition(groups, partial(label, fast=fast))
 
 
+def _schedule(name: str, value: str) -> None:
+    check_choice(name, value, schedules.LEARNING_RATE)
+
+
 @dataclasses.dataclass(frozen=True)
-class Sgd:
+class Sgd(Settings):
     """SGD with momentum, whose rates follow a schedule over the whole training.
 
     Attributes:
@@ -71,21 +83,42 @@ class Sgd:
       schedule: a key of `schedules.LEARNING_RATE`.
       warmup: fraction of the steps over which the rate rises from 0, whatever its
         schedule.
-      decay_at: rising fractions of the steps at which the rate of "steps" falls.
+      decay_at: rising fractions of the steps at which the rate of "steps" falls; none
+        with other schedules.
       decay_factor: what it is multiplied by there.
       momentum: of all, in [0, 1).
       nesterov: Nesterov momentum.
       weight_decay: L2 on means, biases and norms, not on standard deviations.
+
+    Raises:
+      InputError: a value of another kind or out of its range, or fractions without
+        "steps".
     """
 
-    learning_rate: float = 0.2
-    schedule: str = "onecycle"
-    warmup: float = 0.0
+    learning_rate: float = setting(0.2, positive)
+    schedule: str = setting("onecycle", _schedule)
+    warmup: float = setting(0.0, fraction)
     decay_at: tuple[float, ...] = ()
-    decay_factor: float = 0.1
-    momentum: float = 0.9
+    decay_factor: float = setting(0.1, positive)
+    momentum: float = setting(0.9, fraction)
     nesterov: bool = True
-    weight_decay: float = 5e-4
+    weight_decay: float = setting(5e-4, not_negative)
+
+    def check(self) -> None:
+        """See `Settings.check`."""
+        super().check()
+        # Equal settings share compiled programs by their hash, which lists have not.
+        object.__setattr__(self, "decay_at", tuple(self.decay_at))
+        if bool(self.decay_at) != (self.schedule == "steps"):
+            raise InputError(
+                f"decay_at: got {list(self.decay_at)} with schedule {self.schedule}, "
+                "allowed: fractions with steps, none with others."
+            )
+        self._drops.check()
+
+    @property
+    def _drops(self) -> schedules.Drops:
+        return schedules.Drops(self.decay_at, self.decay_factor)
 
     def rate(self, total_steps: int, peak: float | None = None) -> optax.Schedule:
         """Step → learning rate, with another `peak` than that of means.
@@ -120,7 +153,7 @@ def _rate(settings: Sgd, total_steps: int, peak: float) -> optax.Schedule:
         peak,
         total_steps,
         warmup=settings.warmup,
-        drops=schedules.Drops(tuple(settings.decay_at), settings.decay_factor),
+        drops=settings._drops,
     )
 
 
