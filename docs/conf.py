@@ -102,8 +102,10 @@ MEASURED = {
     "results/faults/faults.md": "measured/faults.md",
     "results/fuzz/fuzz.md": "measured/fuzz.md",
     "results/fuzz/guided/fuzz.md": "measured/fuzz_guided.md",
-    "results/study/thirty_before/table.md": "measured/thirty.md",
-    "results/study/thirty_before/pairs.md": "measured/thirty_pairs.md",
+    "results/study/five/table.md": "measured/five.md",
+    "results/study/five/pairs.md": "measured/five_pairs.md",
+    "results/study/thirty/table.md": "measured/thirty.md",
+    "results/study/thirty/pairs.md": "measured/thirty_pairs.md",
 }
 """Path from the root → page, which includes it."""
 LINK = re.compile(r"\]\((?:\.\./)+(results/[\w./-]+\.md)\)")
