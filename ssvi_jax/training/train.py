@@ -163,12 +163,28 @@ def train(config: Config, data: Dataset, log: RunLog) -> Trained:
         progress, step = trained.progress, int(trained.progress.state.step)
         if not interrupt.requested:
             step, progress = saving.best or (step, progress)
-            if network.fast_statistics:
-                seen = data.train_images[: problem.num_data]
-                progress = regathered(problem, progress, seen, key)
+            progress = predicting(problem, progress, data, key)
     algorithm = trained.session.algorithm
     signal = interrupt.requested
     return Trained(network, algorithm, progress, step, signal, trained.seconds)
+
+
+def predicting(
+    problem: Problem, progress: Progress, data: Dataset, key: jax.Array
+) -> Progress:
+    """What of a training predicts: `regathered` where the network asks for it.
+
+    Args:
+      problem: what was trained, on an `ImageNetwork`.
+      progress: the checkpoint that was chosen.
+      data: what it was trained on.
+      key: random key of the training.
+    """
+    network: Any = problem.apply_fn
+    if not network.fast_statistics:
+        return progress
+    seen = data.train_images[: problem.num_data]
+    return regathered(problem, progress, seen, key)
 
 
 def regathered(

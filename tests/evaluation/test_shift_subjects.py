@@ -11,6 +11,8 @@ from ssvi_jax import data, metrics
 from ssvi_jax.core.errors import InputError
 from ssvi_jax.evaluation.shift import subjects
 from ssvi_jax.io import artifact
+from ssvi_jax.networks.models import mlp
+from ssvi_jax.training import train
 from ssvi_jax.vi import predictive
 
 
@@ -176,3 +178,19 @@ def test_a_model_that_names_no_data_set_is_refused_by_its_file(run, tmp_path):
     with pytest.raises(InputError, match=r"m\.ssvi: does not say what .*--dataset"):
         subjects.dataset(sources, "auto")
     assert subjects.dataset(sources, "digits") == "digits"
+
+
+def test_a_checkpoint_predicts_with_the_statistics_that_its_run_ends_with(
+    run, digits, monkeypatch
+):
+    asked = []
+
+    def regathered(problem, progress, x, key):
+        asked.append((problem.num_data, len(x)))
+        return progress
+
+    monkeypatch.setattr(train, "regathered", regathered)
+    monkeypatch.setattr(mlp.MLP, "fast_statistics", True, raising=False)
+    (source,) = subjects.find([], [], [run])
+    subjects.load(source, digits)
+    assert asked == [(len(digits.train_images),) * 2]

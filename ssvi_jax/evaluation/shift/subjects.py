@@ -243,7 +243,9 @@ def _load_checkpoint(
             f"--checkpoint: {source.path} holds no checkpoint with a validation score; "
             "train for at least one epoch, and beyond the pruning if the method prunes."
         )
-    return network, found.tree.state.weights, found.tree.masks
+    key = jax.random.key(config.run.seed)
+    progress = train.predicting(problem, found.tree, data, key)
+    return network, progress.state.weights, progress.masks
 
 
 def _config(source: Source) -> Config:
