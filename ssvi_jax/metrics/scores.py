@@ -60,8 +60,9 @@ def score(prediction: predictions.Predicted, y: np.ndarray) -> dict[str, float]:
       Of classes, and of 0 or 1: see `metrics.evaluate`, with what the passes differ by
       where there are several; of soft labels nll (cross-entropy) and
       accuracy (of the likeliest class). Of numbers: nll (nats an example, of the
-      mixture), rmse, r2 (mean over targets), coverage (fraction inside the central
-      90 % interval). Of counts: nll, rmse, coverage.
+      mixture), rmse, r2 (mean over targets; of a constant one 1 if it is predicted
+      exactly, else 0), coverage (fraction inside the central 90 % interval). Of counts:
+      nll, rmse, coverage.
 
     Raises:
       InputError: labels of another shape or kind, or a prediction that has no scores.
@@ -180,9 +181,11 @@ def _errors(
 
 
 def _r2(squares: np.ndarray, y: np.ndarray) -> float:
-    """Of every target by itself, on average; 0 of a target that is constant."""
+    """Of every target by itself, on average, as scikit-learn's `r2_score`."""
     rest, spread = squares.mean(axis=0), y.var(axis=0)
-    each = np.where(spread > 0, 1.0 - rest / np.where(spread > 0, spread, 1.0), 0.0)
+    # By the ends, as the variance of equal numbers may round to more than 0.
+    varies = y.max(axis=0) > y.min(axis=0)
+    each = np.where(varies, 1.0 - rest / np.where(varies, spread, 1.0), rest == 0)
     return float(each.mean())
 
 

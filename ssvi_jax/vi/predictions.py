@@ -67,11 +67,10 @@ class Binary:
     """Probabilities of "1" for n inputs.
 
     Attributes:
-      probs: float32 ``[n]``, averaged over members and draws.
-      mean_probs: float32 ``[n]``, of the mean network.
-      sample_probs: float32 ``[passes, n]``.
-      sample_log_odds: float32 ``[passes, n]``, of the likelier label by each pass, in
-        nats: the logit's absolute value.
+      probs: float64 ``[n]``, averaged over members and draws.
+      mean_probs: float64 ``[n]``, of the mean network.
+      sample_probs: float64 ``[passes, n]``; float32 has 1 for a logit of 17.
+      sample_log_odds: float32 ``[passes, n]``, the logits' absolute values, in nats.
     """
 
     probs: np.ndarray
@@ -92,10 +91,8 @@ class Binary:
         from scipy.special import expit
 
         less = expit(-self.sample_log_odds.astype(np.float64))
-        likelier = self.sample_probs > 0.5
-        ones = np.where(likelier, 1.0 - less, less)
-        zeros = np.where(likelier, less, 1.0 - less)
-        return np.stack([zeros.mean(axis=0), ones.mean(axis=0)], axis=-1)
+        zeros = np.where(self.sample_probs > 0.5, less, 1.0 - less)
+        return np.stack([zeros.mean(axis=0), self.probs], axis=-1)
 
     @property
     def labels(self) -> np.ndarray:
@@ -105,12 +102,13 @@ class Binary:
     @property
     def entropy(self) -> np.ndarray:
         """Entropy of the prediction ``[n]``, in nats."""
-        return _entropy(_two(self.probs))
+        return _entropy(self.class_probs)
 
     @property
     def sample_entropy(self) -> np.ndarray:
         """Entropy of each pass's own prediction ``[passes, n]``, in nats."""
-        return _entropy(_two(self.sample_probs))
+        ones = self.sample_probs
+        return _entropy(np.stack([1.0 - ones, ones], axis=-1))
 
     @property
     def mutual_information(self) -> np.ndarray:
@@ -174,8 +172,7 @@ class Regression:
     def log_prob(self, y: np.ndarray) -> np.ndarray:
         """Log density of labels ``[n, ...]`` under the mixture ``[n]``, in nats."""
         y = _like(y, self.sample_means[0])
-        # A softplus of very negative outputs is 0, where a density has no value.
-        stds = np.maximum(self.sample_stds.astype(np.float64), _SMALLEST)
+        stds = self._positive_stds()
         z = (y - self.sample_means) / stds
         each = -0.5 * (z * z + np.log(2 * np.pi)) - np.log(stds)
         return _log_mean(each.reshape(*each.shape[:2], -1).sum(axis=-1))
@@ -184,13 +181,17 @@ class Regression:
         from scipy.special import ndtr
 
         means = self.sample_means.astype(np.float64)
-        stds = self.sample_stds.astype(np.float64)
+        stds = self._positive_stds()
         low, high = (means - 12 * stds).min(axis=0), (means + 12 * stds).max(axis=0)
         for _ in range(60):  # bisection, to the last bit of float32 and beyond
             middle = (low + high) / 2
             below = ndtr((middle - means) / stds).mean(axis=0) < q
             low, high = np.where(below, middle, low), np.where(below, high, middle)
         return ((low + high) / 2).astype(np.float32)
+
+    def _positive_stds(self) -> np.ndarray:
+        # A softplus may round to 0, which has no density; XLA rounds all below this.
+        return np.maximum(self.sample_stds, np.finfo(np.float32).tiny, dtype=np.float64)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -256,19 +257,15 @@ class Counts:
 
         rates = self.sample_rates.astype(np.float64)
         finite = np.isfinite(rates)
-        rates = np.where(finite, rates, 0.0)
-        low = np.full(rates.shape[1:], -1.0)
-        high = np.ceil(rates.max(axis=0) + 12 * np.sqrt(rates.max(axis=0)) + 12)
-        while True:
+        top = np.where(finite, rates, 0.0).max(axis=0)
+        low, high = np.full(top.shape, -1.0), np.ceil(top + 12 * np.sqrt(top) + 12)
+        middle = np.floor((low + high) / 2)
+        # Not until they are 1 apart: neighbours of large numbers are further.
+        while ((low < middle) & (middle < high)).any():
+            below = pdtr(np.maximum(middle, 0.0), rates).mean(axis=0) < q
+            below |= middle < 0
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
             middle = np.floor((low + high) / 2)
-            # Neighbours of large numbers are more than 1 apart.
-            inside = (low < middle) & (middle < high)
-            if not inside.any():
-                break
-            reached = finite * pdtr(np.maximum(middle, 0.0), rates)
-            below = (reached.mean(axis=0) < q) | (middle < 0)
-            low = np.where(inside & below, middle, low)
-            high = np.where(inside & ~below, middle, high)
         return np.where(finite.mean(axis=0) < q, np.inf, high)
 
 
@@ -297,9 +294,6 @@ class Outputs:
         """Over the draws, ``[n, ...]``."""
         return jax.tree.map(lambda o: o.var(axis=0), self.sample_outputs)
 
-
-_SMALLEST = float(np.finfo(np.float32).tiny)
-"""Standard deviation of noise, at least."""
 
 Predicted = Classification | Binary | Regression | Counts | Outputs
 
@@ -342,12 +336,7 @@ def predict(
                 log_odds = pass_scores.largest_log_odds(np.log(mean))
             return Classification(mean, mean, _entropy(mean)[None], log_odds[None])
         found = predictive.predict(*network, key=key, **options)
-        return Classification(
-            found.mc_probs,
-            found.mean_probs,
-            found.sample_entropy,
-            found.sample_log_odds,
-        )
+        return Classification(*found[:4])
     of = functools.partial(
         predictive.passes, *network, likelihood=likelihood, **options
     )
@@ -359,8 +348,10 @@ def predict(
 
 
 def _binary(samples: np.ndarray, of: Callable[..., Any]) -> Binary:
+    from scipy.special import expit
+
     at_mean = _stacked(list(of(key=None)))
-    probs, mean = _sigmoid(samples), _sigmoid(at_mean)
+    probs, mean = (expit(z.astype(np.float64)) for z in (samples, at_mean))
     return Binary(probs.mean(axis=0), mean.mean(axis=0), probs, np.abs(samples))
 
 
@@ -375,19 +366,9 @@ def _stacked(passes: list[Any]) -> Any:
     return jax.tree.map(lambda *each: np.stack(each).astype(np.float32), *passes)
 
 
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    from scipy.special import expit
-
-    return expit(logits)
-
-
 def _rates(logs: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # an infinite rate is what the output says
         return np.exp(logs)
-
-
-def _two(probs: np.ndarray) -> np.ndarray:
-    return np.stack([1.0 - probs, probs], axis=-1)
 
 
 def _entropy(probs: np.ndarray) -> np.ndarray:
@@ -397,10 +378,7 @@ def _entropy(probs: np.ndarray) -> np.ndarray:
 
 def _log_mean(each: np.ndarray) -> np.ndarray:
     """Log of the mean over the first axis of what these are logarithms of."""
-    top = each.max(axis=0)
-    top = np.where(np.isfinite(top), top, 0.0)
-    with np.errstate(divide="ignore"):  # what no draw thinks possible has -inf
-        return top + np.log(np.exp(each - top).mean(axis=0))
+    return np.logaddexp.reduce(each, axis=0) - np.log(len(each))
 
 
 def _tail(level: float) -> float:

@@ -1,12 +1,16 @@
 """Predictions at the edges: probabilities, rates and noise that round to 0, 1 or ∞."""
 
+import jax
 import numpy as np
 import pytest
+from scipy.special import expit, ndtri
 from scipy.stats import poisson
 from sklearn.metrics import r2_score
 
+from ssvi_jax.core.types import Weights
 from ssvi_jax.metrics import scores
 from ssvi_jax.vi import predictions
+from ssvi_jax.vi.likelihoods import Bernoulli, Categorical
 from ssvi_jax.vi.predictions import Binary, Counts, Regression
 
 
@@ -76,3 +80,57 @@ def test_r2_is_of_every_target_by_itself():
     found = Regression(means[None].astype(np.float32), np.ones((1, 50, 3), np.float32))
     want = r2_score(y, means)
     assert scores.score(found, y)["r2"] == pytest.approx(want, abs=1e-4)
+
+
+def as_it_is(params, model_state, x, *, train, key, kernels=None):
+    """A network whose output is its input."""
+    del params, train, key, kernels
+    return x, model_state
+
+
+@pytest.mark.parametrize("key", [None, jax.random.key(0)], ids=["mean", "drawn"])
+def test_one_logit_is_scored_as_two_classes_are(key):
+    z = np.array([[-20.0], [18.0], [-17.0], [2.0], [0.3], [-80.0]], np.float32)
+    y, nothing = np.array([1, 0, 1, 1, 0, 1]), Weights({}, {}, {})
+    one = predictions.predict(Bernoulli(), as_it_is, nothing, {}, z, key=key)
+    two = predictions.predict(
+        Categorical(), as_it_is, nothing, {}, np.hstack([0 * z, z]), key=key
+    )
+    assert scores.score(one, y) == pytest.approx(scores.score(two, y), rel=1e-6)
+    assert scores.nll(one, y) == pytest.approx(
+        np.logaddexp(0, [20.0, 18.0, 17.0, -2.0, 0.3, 80.0]).mean(), rel=1e-6
+    )
+
+
+def test_a_binary_prediction_is_never_certain_by_rounding():
+    found = binary(-90.0, 18.0, 30.0)
+    want = expit([-90.0, 18.0, 30.0])
+    for probs in (found.probs, found.mean_probs, found.sample_probs[0]):
+        np.testing.assert_allclose(probs, want, rtol=1e-15)
+        assert (probs < 1).all()
+    assert (found.entropy > 0).all()
+
+
+def test_intervals_of_noise_that_rounds_to_0():
+    means = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 5.0]], np.float32)
+    stds = np.array([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0]], np.float32)
+    low, high = Regression(means, stds).interval(0.8)
+    # Two thirds are at 0: the rest of 0.9 is 0.7 of the normal around 5.
+    np.testing.assert_allclose(low, [1.0, 0.0], atol=1e-6)
+    np.testing.assert_allclose(high, [1.0, 5 + ndtri(0.7)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.25], ids=["exact", "missed"])
+def test_r2_of_constant_and_of_far_targets_is_that_of_scikit_learn(offset):
+    varied = np.array([0.0, 1.0, -1.0, 0.0])
+    y = np.stack([varied, 1000 + varied, np.full(4, 2.0)], axis=1)
+    means = np.tile([0.0, 1000.0, 2.0 + offset], (4, 1))
+    found = Regression(means[None].astype(np.float32), np.ones((1, 4, 3), np.float32))
+    assert scores.score(found, y)["r2"] == pytest.approx(r2_score(y, means), abs=1e-12)
+
+
+def test_equal_targets_whose_variance_rounds_to_more_than_0_are_constant():
+    y = np.full(3, 0.1)
+    assert y.var() > 0
+    found = Regression(np.full((1, 3), 0.2, np.float32), np.ones((1, 3), np.float32))
+    assert scores.score(found, y)["r2"] == 0.0
