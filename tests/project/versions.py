@@ -5,7 +5,8 @@
     python tests/project/versions.py --only newest
 
 Environments are made by uv below .versions/ and kept. Oldest are the lower bounds of
-pyproject.toml, newest what the index has.
+pyproject.toml, of compiled packages the first from there on with a wheel for that
+Python; newest what the index has.
 """
 
 import argparse
@@ -29,6 +30,11 @@ TESTS = (
     *("tests/networks/test_evaluation_mode.py", "tests/io/test_artifact.py"),
 )
 """What meets JAX and Flax where they move: traces, custom calls, modules, files."""
+COMPILED = (
+    *("numpy", "scipy", "matplotlib", "scikit-learn"),
+    *("pillow", "array-record", "safetensors"),
+)
+"""What is compiled for one Python, and whose source nobody has to build."""
 DEVELOPMENT = ("pytest", "hypothesis", "mpmath", "setuptools")
 
 
@@ -65,7 +71,8 @@ def install(python: str, resolution: str, folder: Path) -> Path:
         )
         pip = [_uv(), "pip", "install", "-q", "-p", own]
         subprocess.run([*pip, *development()], check=True, cwd=ROOT)
-        flags = ("--resolution", RESOLUTIONS[resolution])
+        flags = ["--resolution", RESOLUTIONS[resolution]]
+        flags += [f"--only-binary={package}" for package in COMPILED]
         subprocess.run([*pip, *flags, "-e", ".[experiments]"], check=True, cwd=ROOT)
         done.touch()
     return own
