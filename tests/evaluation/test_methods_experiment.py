@@ -323,7 +323,7 @@ def test_verify_passes_on_its_own_reference_and_fails_on_another(finished, tmp_p
     path.write_text(json.dumps(numbers))
     failed = command("--verify", *where)
     assert failed.code == 1
-    assert "1 of 28 numbers are outside" in failed.out
+    assert "1 of 30 numbers are outside" in failed.out
     assert [line for line in failed.out.splitlines() if line.startswith("static")]
 
 
