@@ -33,7 +33,6 @@ def begun(method, **changes):
     [
         ("ssvi", {}),
         ("deterministic", {}),
-        ("rank1", {}),
         ("rank1", {"members": 3, "batch_size": 60}),
     ],
 )
