@@ -51,12 +51,8 @@ def points(
         metrics = parts[minutes]["methods"][method]["metrics"]
         x = minutes if cost == MINUTES else metrics[cost]["mean"]
         found = metrics[score]
-        rows.append((x, found["mean"], _error(found)))
+        rows.append((x, found["mean"], found["standard_error"]))
     return Points(*np.array(rows, float).T)
-
-
-def _error(found: Mapping[str, Any]) -> float:
-    return np.nan if found["standard_error"] is None else found["standard_error"]
 
 
 def figure(
