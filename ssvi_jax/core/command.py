@@ -22,6 +22,14 @@ BEFORE_FAILING: list[Callable[[int], object]] = []
 """Called with the exit code before a command that failed leaves (see `processes`)."""
 
 
+EXPERIMENTS = frozenset(
+    {
+        *("tensorflow_datasets", "array_record", "grain", "importlib_resources"),
+        *("sklearn", "matplotlib", "jinja2"),
+    }
+)
+"""Modules that commands need and the library does not: the extra `experiments`."""
+
 _FLAGS: set[str] = set()
 """Names of the settings that this process's command line has a flag for."""
 
@@ -137,10 +145,11 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
 
     Compiled programs are kept for the next time (see `compiled`).
 
-    `InputError` and errors of the file system become one line on standard error and
-    exit code 2. Any other exception is a defect and keeps its traceback. Lines come as
-    they are printed, also in a file or a pipe; a character that the terminal does not
-    have is printed as a question mark; there are no colours where $NO_COLOR is set.
+    `InputError`, errors of the file system and a package of the extra `experiments`
+    that is not installed become one line on standard error and exit code 2. Any other
+    exception is a defect and keeps its traceback. Lines come as they are printed, also
+    in a file or a pipe; a character that the terminal does not have is printed as a
+    question mark; there are no colours where $NO_COLOR is set.
     """
     compiled.keep()
     if os.environ.get("NO_COLOR"):  # rich looks by itself, tyro does not
@@ -157,6 +166,17 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         sys.exit(141)
     except (InputError, OSError) as error:
         print(f"error: {_as_flags(str(error))}", file=sys.stderr, flush=True)
+        _leave(2)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in EXPERIMENTS:
+            _hurry(1)
+            raise
+        print(
+            f"error: {error.name} is not installed, which commands need; "
+            "pip install 'ssvi_jax[experiments]'.",
+            file=sys.stderr,
+            flush=True,
+        )
         _leave(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
